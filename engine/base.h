@@ -1,0 +1,48 @@
+/* base.h: what every file of the engine uses: memory through the caller's allocator, errors, checked sizes. */
+#ifndef ENGINE_BASE_H
+#define ENGINE_BASE_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "minim.h"
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+/* The caller's allocator, or malloc when *a is NULL or all zero. Every block is 64-byte aligned. */
+minim_allocator mem_allocator(const minim_allocator *a);
+/* Not cleared. NULL when it fails or n*size does not fit. A size of 0 gives a valid block of one byte. */
+void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
+void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);
+/* NULL is fine; n and size as given to mem_alloc. */
+void mem_free(const minim_allocator *a, void *p, size_t n, size_t size);
+/* Grows *p from *capacity to at least `need` elements, at least doubling; 0 or -1 (then nothing changed). */
+int mem_grow(const minim_allocator *a, void *p_to_pointer, size_t *capacity, size_t need, size_t size);
+
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
+
+#if defined(__GNUC__)
+#define BASE_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define BASE_PRINTF(f, a)
+#endif
+
+/* Sets *e (may be NULL) and returns status, so that a function can `return err_set(...)`. Control characters that came
+ * from a file are shown as '?', so a text is always one line. */
+minim_status err_set(minim_error *e, minim_status status, const char *format, ...) BASE_PRINTF(3, 4);
+minim_status err_memory(minim_error *e, const char *what, uint64_t bytes);
+minim_status err_ok(minim_error *e);
+
+/* ---- checked sizes ---------------------------------------------------------------------------------------------- */
+
+/* 0 and *out = a op b, or -1 when it does not fit. */
+int size_mul(uint64_t a, uint64_t b, uint64_t *out);
+int size_add(uint64_t a, uint64_t b, uint64_t *out);
+
+/* ---- the machine ------------------------------------------------------------------------------------------------ */
+
+int cpu_count(void);   /* CPUs this process may use: affinity mask, then cgroup quota rounded up; at least 1 */
+double time_now(void); /* monotonic seconds */
+
+#endif

@@ -1,0 +1,363 @@
+/* minim.h: the public interface of the minim engine.
+ *
+ *   minim_model    weights and vocabulary of one GGUF file; immutable, may be shared between threads and engines.
+ *   minim_engine   runs one model: a KV page pool, a thread pool, scratch memory.
+ *   minim_seq      one conversation: the tokens it has seen and the KV pages that hold them.
+ *
+ * The shortest complete program (errors left out):
+ *
+ *     minim_model *m;   minim_model_load("model.gguf", NULL, &m, &err);
+ *     minim_engine *e;  minim_engine_new(m, NULL, &e, &err);
+ *     minim_seq *s;     minim_seq_new(e, &s, &err);
+ *     size_t n;         minim_tokenize(m, text, strlen(text), MINIM_ADD_SPECIAL, tokens, 256, &n, &err);
+ *     minim_generate_options o;  minim_generate_options_default(&o);  o.on_text = print;
+ *     minim_generate(s, tokens, n, &o, NULL, &err);
+ *     minim_seq_free(s); minim_engine_free(e); minim_model_free(m);
+ *
+ * Rules that hold everywhere:
+ *   - Every call that can fail returns a minim_status and takes a minim_error that may be NULL. Nothing aborts, exits
+ *     or prints. On failure the out-parameters are NULL / unchanged.
+ *   - Option structs start with their own size, so that fields can be added at the end without breaking a compiled
+ *     program: call the matching _default() first, then change what you need. NULL options mean the defaults.
+ *   - Strings are UTF-8 and NUL-terminated unless a length stands beside them. Sizes are bytes, times are seconds.
+ *   - An engine serialises its own calls; different engines run in parallel. Free sequences before their engine, the
+ *     engine before its model. Free functions accept NULL.
+ *   - The same model, tokens and sampling options give the same logits, bit for bit, on every supported CPU, for any
+ *     number of threads, batch size, page size and instruction set (see kernels/README.md).
+ */
+#ifndef MINIM_H
+#define MINIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__) && !defined(MINIM_STATIC)
+#define MINIM_API __attribute__((visibility("default")))
+#else
+#define MINIM_API
+#endif
+
+#define MINIM_VERSION_MAJOR 0
+#define MINIM_VERSION_MINOR 1
+#define MINIM_VERSION_PATCH 0
+
+/* "0.1.0": the version of the library that is linked, which may be newer than this header. */
+MINIM_API const char *minim_version(void);
+
+/* ---- status, errors, memory, log ------------------------------------------------------------------------------- */
+
+typedef enum minim_status {
+    MINIM_OK = 0,
+    MINIM_ERR_ARGUMENT,    /* the caller passed something impossible (NULL, token id out of range ...) */
+    MINIM_ERR_MEMORY,      /* an allocation failed; nothing is lost or leaked */
+    MINIM_ERR_IO,          /* a file cannot be opened or read */
+    MINIM_ERR_FORMAT,      /* the file is damaged or not what it should be */
+    MINIM_ERR_UNSUPPORTED, /* the file is valid but needs something minim does not have */
+    MINIM_ERR_CONTEXT,     /* the tokens do not fit the context or the KV pool */
+    MINIM_ERR_SPACE,       /* the caller's buffer is too small; the needed size was reported */
+    MINIM_ERR_CANCELLED    /* a callback or minim_seq_cancel() asked to stop */
+} minim_status;
+
+/* A short lower-case word for a status: "ok", "memory", "format" ... Never NULL. */
+MINIM_API const char *minim_status_name(minim_status status);
+
+/* Filled by the call that failed: one line of text that names the file, the item, what was found and expected. */
+typedef struct minim_error {
+    minim_status status;
+    char text[508];
+} minim_error;
+
+/* All memory of a model or engine comes from here. alignment is a power of two, at most 4096. free() gets the size that
+ * was asked for. Both may be called from several threads at once. */
+typedef struct minim_allocator {
+    void *user;
+    void *(*alloc)(void *user, size_t size, size_t alignment);
+    void (*free)(void *user, void *pointer, size_t size);
+} minim_allocator;
+
+typedef enum minim_log_level { MINIM_LOG_DEBUG, MINIM_LOG_INFO, MINIM_LOG_WARN } minim_log_level;
+
+/* One line without a newline. May be called from the thread that made the call only. */
+typedef void (*minim_log_fn)(void *user, minim_log_level level, const char *text);
+
+/* ---- model ----------------------------------------------------------------------------------------------------- */
+
+typedef struct minim_model minim_model;
+
+/* How much of a file to load. A file that holds no model (a vocabulary, an unknown architecture) can still be read at
+ * the lower levels. */
+typedef enum minim_load_level {
+    MINIM_LOAD_HEADER = 0, /* metadata and tensor list: minim_model_meta_*, minim_model_tensor_* */
+    MINIM_LOAD_VOCAB = 1,  /* and the tokenizer */
+    MINIM_LOAD_ALL = 2     /* and the weights */
+} minim_load_level;
+
+typedef struct minim_model_options {
+    size_t size;
+    minim_load_level level;
+    int n_threads; /* threads that read and pack weights; 0 = as many as the CPUs this process may use */
+    const minim_allocator *allocator; /* NULL = malloc; copied */
+    minim_log_fn log;
+    void *log_user;
+    /* Called from the loading thread with 0..1 as weights arrive; a non-zero return cancels (MINIM_ERR_CANCELLED). */
+    int (*progress)(void *user, double fraction);
+    void *progress_user;
+} minim_model_options;
+
+MINIM_API void minim_model_options_default(minim_model_options *options);
+
+/* Reads a GGUF file (version 2 or 3). The file is not needed afterwards. */
+MINIM_API minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,
+                                        minim_error *error);
+
+/* The same from memory; name stands for the file in error texts. data is not needed afterwards. */
+MINIM_API minim_status minim_model_load_memory(const void *data, size_t size, const char *name,
+                                               const minim_model_options *options, minim_model **model,
+                                               minim_error *error);
+
+MINIM_API void minim_model_free(minim_model *model);
+
+/* The small model that is built into the minim program: a GGUF image for minim_model_load_memory(). NULL and 0 when the
+ * engine was built without it (MINIM_NO_DEFAULT_MODEL). */
+MINIM_API const void *minim_default_model(size_t *size);
+
+/* What a model is. Pointers live as long as the model. Numbers that the load level does not know are 0 (-1 for ids). */
+typedef struct minim_model_info {
+    size_t size;              /* set by the caller to sizeof(minim_model_info) */
+    const char *architecture; /* general.architecture */
+    const char *name;         /* general.name or "" */
+    const char *chat_format;  /* the recognised chat format, "raw" without a template, "unknown" for one not known */
+    minim_load_level level;
+    int n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
+    int n_ctx_train;          /* the context the model was trained for, tokens */
+    int bos, eos;             /* token ids, -1 = none */
+    uint64_t n_params;        /* elements of all tensors */
+    uint64_t file_bytes;      /* bytes of all tensors in the file */
+    uint64_t weight_bytes;    /* bytes of weights in memory */
+    uint64_t step_bytes;      /* bytes of weights that one decoded token reads */
+    const char *weight_types; /* for example "Q4_0 x155, F32 x45" */
+} minim_model_info;
+
+MINIM_API minim_status minim_model_get_info(const minim_model *model, minim_model_info *info);
+
+/* Metadata of the file, in file order. */
+typedef struct minim_meta {
+    const char *key;
+    const char *type; /* "u32", "str", "arr[f32]" ... */
+    uint64_t count;   /* elements of an array, else 1 */
+} minim_meta;
+
+MINIM_API size_t minim_model_meta_count(const minim_model *model);
+MINIM_API minim_status minim_model_meta(const minim_model *model, size_t index, minim_meta *meta);
+/* Writes the value of entry `index` as text (JSON: strings quoted and escaped, invalid UTF-8 replaced), at most
+ * max_items elements of an array (0 = all) followed by "..." when more remain. *needed gets the length without the
+ * NUL; MINIM_ERR_SPACE if it did not fit (what fits is written). */
+MINIM_API minim_status minim_model_meta_text(const minim_model *model, size_t index, size_t max_items, char *buffer,
+                                             size_t capacity, size_t *needed);
+
+typedef struct minim_tensor {
+    const char *name;
+    const char *type;   /* "F32", "Q4_0" ... */
+    const char *layout; /* how minim keeps it: "panels", "rows", or "unsupported" */
+    int n_dims;
+    uint64_t dims[4];   /* file order: dims[0] is contiguous; unused = 1 */
+    uint64_t offset;    /* from the start of the file */
+    uint64_t bytes;     /* in the file */
+} minim_tensor;
+
+MINIM_API size_t minim_model_tensor_count(const minim_model *model);
+MINIM_API minim_status minim_model_tensor(const minim_model *model, size_t index, minim_tensor *tensor);
+
+/* ---- text and tokens ------------------------------------------------------------------------------------------- */
+
+enum {
+    MINIM_ADD_SPECIAL = 1,  /* put BOS before and EOS behind, as the vocabulary asks */
+    MINIM_PARSE_SPECIAL = 2 /* text such as "<s>" becomes the control token; never use it for a user's text */
+};
+
+/* Text (any bytes; invalid UTF-8 falls back to byte tokens) to token ids. *n_tokens gets the number of tokens;
+ * MINIM_ERR_SPACE if they are more than `capacity` (tokens may be NULL when capacity is 0). Linear time. */
+MINIM_API minim_status minim_tokenize(const minim_model *model, const char *text, size_t n_bytes, unsigned flags,
+                                      int32_t *tokens, size_t capacity, size_t *n_tokens, minim_error *error);
+
+/* Token ids to bytes (no NUL is added). The leading space that the tokenizer invents is dropped again. Control tokens
+ * give no text unless flags has MINIM_PARSE_SPECIAL. MINIM_ERR_SPACE and *n_bytes = needed if it does not fit. */
+MINIM_API minim_status minim_detokenize(const minim_model *model, const int32_t *tokens, size_t n_tokens,
+                                        unsigned flags, char *buffer, size_t capacity, size_t *n_bytes,
+                                        minim_error *error);
+
+/* 1 if the token ends an answer (end of sequence, of turn, of message). */
+MINIM_API int minim_token_is_end(const minim_model *model, int32_t token);
+
+typedef struct minim_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *content;
+} minim_message;
+
+/* Name of the index-th built-in chat format, NULL behind the last. */
+MINIM_API const char *minim_chat_format(size_t index);
+
+/* Renders a conversation, ready for the assistant's answer, in the file's chat format or in `format` when not NULL.
+ * Contents are data: they can not become control tokens. Same buffer rules as minim_tokenize(). */
+MINIM_API minim_status minim_chat_tokenize(const minim_model *model, const char *format, const minim_message *messages,
+                                           size_t n_messages, int32_t *tokens, size_t capacity, size_t *n_tokens,
+                                           minim_error *error);
+
+/* ---- engine ---------------------------------------------------------------------------------------------------- */
+
+typedef struct minim_engine minim_engine;
+
+typedef enum minim_kv_type { MINIM_KV_F16 = 0, MINIM_KV_F32 = 1 } minim_kv_type;
+
+typedef struct minim_engine_options {
+    size_t size;
+    int n_threads;     /* 0 = as many as the CPUs this process may use (affinity and cgroup quota) */
+    int n_ctx;         /* longest sequence in tokens; 0 = what the model was trained for */
+    int n_batch;       /* most rows computed together; only speed and scratch memory depend on it; default 512 */
+    int page_size;     /* KV tokens a page: 16, 32, 64, 128 or 256; default 64 */
+    minim_kv_type kv_type;
+    uint64_t kv_limit; /* bytes that all KV pages together may take; 0 = enough for one sequence of n_ctx tokens,
+                          which are taken as they are needed, not at start */
+    const char *isa;   /* highest instruction set: "ref", "avx2", "avx512vnni"; NULL = MINIM_ISA or the CPU's best */
+    const minim_allocator *allocator;
+    minim_log_fn log;
+    void *log_user;
+} minim_engine_options;
+
+MINIM_API void minim_engine_options_default(minim_engine_options *options);
+
+MINIM_API minim_status minim_engine_new(const minim_model *model, const minim_engine_options *options,
+                                        minim_engine **engine, minim_error *error);
+MINIM_API void minim_engine_free(minim_engine *engine);
+
+/* What an engine would take, before anything is allocated. Works from MINIM_LOAD_HEADER on. */
+typedef struct minim_memory_plan {
+    size_t size; /* set by the caller */
+    uint64_t weights, scratch, kv_per_token, kv_full; /* bytes; kv_full is for one sequence of n_ctx tokens */
+    int n_ctx;
+} minim_memory_plan;
+
+MINIM_API minim_status minim_engine_plan(const minim_model *model, const minim_engine_options *options,
+                                         minim_memory_plan *plan, minim_error *error);
+
+typedef struct minim_engine_info {
+    size_t size; /* set by the caller */
+    const char *isa;
+    int n_threads, n_ctx, page_size;
+    uint64_t pages_in_use, pages_allocated, page_bytes, page_limit;
+} minim_engine_info;
+
+MINIM_API minim_status minim_engine_get_info(minim_engine *engine, minim_engine_info *info);
+
+/* ---- sequences and the forward step ---------------------------------------------------------------------------- */
+
+typedef struct minim_seq minim_seq;
+
+MINIM_API minim_status minim_seq_new(minim_engine *engine, minim_seq **seq, minim_error *error);
+MINIM_API void minim_seq_free(minim_seq *seq);
+/* Tokens whose keys and values are cached. */
+MINIM_API size_t minim_seq_length(const minim_seq *seq);
+/* Forgets everything behind the first n tokens; pages that become empty go back to the pool. */
+MINIM_API minim_status minim_seq_truncate(minim_seq *seq, size_t n_tokens);
+/* Stops a running minim_generate() of this sequence after the current step. Safe from any thread and from a signal
+ * handler. The next minim_generate() starts afresh. */
+MINIM_API void minim_seq_cancel(minim_seq *seq);
+
+/* One row of a step: the next token of a sequence. */
+typedef struct minim_row {
+    minim_seq *seq;
+    int32_t token;
+    int want_logits; /* non-zero: write this row's logits */
+} minim_row;
+
+/* Advances several sequences together: rows of one sequence are its next tokens, in order. Any number of rows.
+ * logits gets [rows that want them][n_vocab] float32, in row order (may be NULL if none does). All or nothing: on
+ * failure no sequence has changed. MINIM_ERR_CONTEXT if a sequence would pass n_ctx or the pool is full. */
+MINIM_API minim_status minim_engine_step(minim_engine *engine, const minim_row *rows, size_t n_rows, float *logits,
+                                         minim_error *error);
+
+/* ---- generation ------------------------------------------------------------------------------------------------ */
+
+typedef struct minim_sampling {
+    float temperature;    /* 0 = greedy (the default) */
+    int top_k;            /* 0 = off */
+    float top_p;          /* 1 = off */
+    float min_p;          /* 0 = off; keep tokens with p >= min_p * p(best) */
+    float repeat_penalty; /* 1 = off; Keskar et al. 2019 (CTRL): logits of recent tokens divided (or multiplied) */
+    int repeat_last_n;    /* how many recent tokens the penalty looks at; default 64 */
+    uint64_t seed;        /* the same seed gives the same text; default 0 */
+} minim_sampling;
+
+typedef struct minim_logprob {
+    int32_t token;
+    float logprob; /* natural logarithm of the softmax of the raw logits */
+} minim_logprob;
+
+/* A generated token. All figures come from the raw logits, before penalty, temperature and filters. */
+typedef struct minim_token_event {
+    int32_t token;
+    int index;       /* 0 for the first generated token */
+    int is_end;      /* the token that ended the answer; it has no text */
+    float logprob;   /* of this token */
+    float margin;    /* logprob of the best token minus that of the second best */
+    float entropy;   /* of the whole distribution, nats */
+    int n_top;       /* entries of top */
+    const minim_logprob *top; /* the best tokens, best first; ties: lower id first; valid during the call */
+} minim_token_event;
+
+typedef enum minim_stop {
+    MINIM_STOP_END = 0,   /* an end token */
+    MINIM_STOP_LENGTH,    /* max_tokens reached */
+    MINIM_STOP_STRING,    /* a stop string appeared (it is not part of the text) */
+    MINIM_STOP_CONTEXT,   /* the context or the KV pool is full */
+    MINIM_STOP_CANCELLED, /* minim_seq_cancel() */
+    MINIM_STOP_CALLBACK   /* a callback returned non-zero */
+} minim_stop;
+
+/* "end", "length", "stop", "context", "cancelled", "callback" */
+MINIM_API const char *minim_stop_name(minim_stop stop);
+
+typedef struct minim_generate_options {
+    size_t size;
+    minim_sampling sampling;
+    int max_tokens; /* 0 = until the context is full; default 0 */
+    const char *const *stop; /* stop strings */
+    size_t n_stop;
+    int n_top; /* how many of the best tokens an event lists, 0..64 */
+    int ignore_end; /* non-zero: end tokens do not end the answer (benchmarks) */
+    void *user;
+    /* Text as it becomes certain: whole UTF-8 characters only, and nothing that may still turn out to be a stop string.
+     * A non-zero return stops. May be NULL. */
+    int (*on_text)(void *user, const char *text, size_t n_bytes);
+    int (*on_token)(void *user, const minim_token_event *event); /* before its text; non-zero stops; may be NULL */
+    int (*on_prefill)(void *user, size_t done, size_t total);    /* after each chunk of the prompt; non-zero stops */
+} minim_generate_options;
+
+MINIM_API void minim_generate_options_default(minim_generate_options *options);
+
+typedef struct minim_result {
+    size_t size; /* set by the caller */
+    minim_stop stop;
+    size_t n_prompt, n_generated;  /* tokens; an end token counts as generated */
+    double prefill_seconds;        /* the prompt, up to its last logits */
+    double first_token_seconds;    /* from the call to the first sampled token */
+    double decode_seconds;         /* everything after that */
+    uint64_t decode_bytes;         /* weight bytes read while decoding */
+    double sum_logprob, min_logprob, sum_margin, sum_entropy; /* over the generated tokens */
+} minim_result;
+
+/* Appends the prompt to the sequence and generates. Afterwards the sequence holds the prompt and every generated token
+ * but the last, which has not been run. An empty prompt is an argument error. On failure the sequence is as before the
+ * call. result may be NULL. */
+MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
+                                      const minim_generate_options *options, minim_result *result,
+                                      minim_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,162 @@
+/* kernels.h: the arithmetic of minim. Pure functions on the caller's memory: no malloc, no threads, no I/O, no state.
+ *
+ * kernels/ref/ defines every operation in plain C; each version in kernels/x86/ gives the same bits. A kern_table is the
+ * set of versions for one instruction set; kern_table_init() fills it from what the CPU offers.
+ *
+ * The numerics contract (why the bits are equal):
+ *   1. Activations are quantised to int8 in blocks of 32 (see quantize).
+ *   2. Products inside a block are summed in int32, exactly; nothing saturates.
+ *   3. An output element adds its blocks in ascending order, one fused multiply-add each.
+ *   4. Every reduction has one order. Where there are many outputs, a SIMD lane is an output. Where the result is one
+ *      number, it is KERN_LANES interleaved partial sums (element i goes to partial i % 16, ascending, missing elements
+ *      of the last group add nothing) folded by a fixed tree: a[i] += a[i+8], then +4, +2, +1.
+ *   5. exp and friends are our own polynomials of fused multiply-adds.
+ * All code here is compiled so that a*b+c is never fused unless written as fma (-ffp-contract=off).
+ */
+#ifndef KERN_KERNELS_H
+#define KERN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    KERN_PANEL = 16, /* output rows of a weight panel */
+    KERN_BLOCK = 32, /* activations that share a scale */
+    KERN_LANES = 16  /* partial sums of a scalar reduction */
+};
+
+/* Weight types; the values are the GGUF tensor type ids. */
+enum kern_type { KERN_F32 = 0, KERN_F16 = 1, KERN_Q4_0 = 2, KERN_Q8_0 = 8, KERN_BF16 = 30, KERN_TYPE_END = 31 };
+
+typedef struct kern_type_info {
+    const char *name;   /* "Q4_0"; NULL for a type that is not known at all */
+    int block;          /* elements that share a scale, 1 for float types */
+    int block_bytes;    /* bytes of a block, in the file and in a panel alike */
+    int integer;        /* 1: multiplied with int8 activations, 0: with float32 */
+    int has_kernels;    /* 1: minim can compute with it */
+} kern_type_info;
+
+/* Facts about a GGUF tensor type; .name is NULL when the id is not known. Also knows types that minim cannot compute
+ * with (has_kernels 0), so that a file can be described. */
+kern_type_info kern_type_get(uint32_t type);
+
+/* ---- weights: panels ---------------------------------------------------------------------------------------------
+ *
+ * A matrix W[rows][cols] is kept as ceil(rows/16) panels of 16 output rows. A panel takes exactly the bytes its rows
+ * take in the file; the rows missing in the last panel are zero.
+ *
+ *   F32          float    [cols][16]                element (k, r) = W[16p + r][k]
+ *   F16, BF16    uint16   [cols][16]
+ *   Q4_0         uint8    code[cols/32][4][64]      byte [b][j][4r + i]: low nibble = code of input 32b + 4j + i,
+ *                uint16   scale[cols/32][16]        high nibble = code of input 32b + 16 + 4j + i, both of row r;
+ *                                                   value = scale * (code - 8), scale is an f16
+ *   Q8_0         uint8    code[cols/32][8][64]      byte [b][j][4r + i] = code of input 32b + 4j + i of row r;
+ *                uint16   scale[cols/32][16]        value = scale * (code - 128)
+ *
+ * Four consecutive inputs of a row lie side by side because that is what vpdpbusd, vpmaddubsw and sdot consume. The
+ * codes of a panel come first, then its scales: code loads stay cache-line aligned.
+ */
+
+/* Bytes of one panel; 0 if the type has no kernels or cols is not a multiple of the block. */
+size_t kern_panel_bytes(uint32_t type, int64_t cols);
+
+/* Packs up to 16 rows in file layout, row_bytes apart, into one panel. */
+void kern_pack(uint32_t type, int64_t cols, const void *rows, size_t row_bytes, int n_rows, void *panel);
+
+/* One row r (0..15) of a panel as float32 [cols]: exact, the value definition of the type. */
+void kern_unpack_row(uint32_t type, int64_t cols, const void *panel, int r, float *out);
+
+/* n elements in file layout as float32 (n a multiple of the block). */
+void kern_dequantize(uint32_t type, const void *data, int64_t n, float *out);
+
+/* ---- activations --------------------------------------------------------------------------------------------------
+ * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
+typedef struct kern_act {
+    const float *x;       /* [n][cols] */
+    const int8_t *codes;  /* [n][cols], -127..127 */
+    const float *scale;   /* [n][cols/32] */
+    const int32_t *sum;   /* [n][cols/32], sum of the codes of the block */
+} kern_act;
+
+enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_TYPES = 2 };
+
+typedef struct kern_table {
+    const char *isa; /* "ref", "avx2" or "avx512vnni" */
+
+    /* x[n] (n a multiple of 32) to codes[n], scale[n/32], sum[n/32].
+     * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,
+     * sum 0, scale = the canonical quiet NaN 0x7fc00000, so that damage stays visible.
+     * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. */
+    void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum);
+
+    /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
+     * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.
+     *   float types:   acc = 0; for k ascending: acc = fma(w, x, acc)
+     *   integer types: acc = 0; for block ascending: i = int32 sum of (code - offset) * act code;
+     *                  acc = fma((float)i, scale_w * scale_x, acc), the product rounded to float32. */
+    void (*matmul[KERN_TYPE_END])(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                                  float *y, int64_t ldy);
+
+    /* Root-mean-square norm (Zhang & Sennrich 2019): ss = 16 partial fma sums of x*x; y = (x * (1/sqrtf(ss/n + eps))) * w.
+     * y may be x. */
+    void (*rms_norm)(const float *x, const float *w, int64_t n, float eps, float *y);
+
+    /* x[i] += y[i] */
+    void (*add)(float *x, const float *y, int64_t n);
+
+    /* gate[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)) (Shazeer 2020, SwiGLU) */
+    void (*silu_mul)(float *gate, const float *up, int64_t n);
+
+    /* Rotary embedding (Su et al. 2021) of n_heads heads of head_dim, in place. cs[n_rot/2][2] = cos, sin.
+     * a' = fma(a, c, -(b*s)), b' = fma(a, s, b*c). Pairs: adjacent (2i, 2i+1), or split (i, i + n_rot/2).
+     * Dimensions >= n_rot are unchanged. */
+    void (*rope_adjacent)(float *x, int64_t n_heads, int64_t head_dim, int64_t n_rot, const float *cs);
+    void (*rope_split)(float *x, int64_t n_heads, int64_t head_dim, int64_t n_rot, const float *cs);
+
+    /* Attention over one KV page (or a part of it), one KV head, n_q query rows that share it (grouped queries,
+     * neighbouring tokens). K page: [head_dim][ldk], a key is a column (lane = key); V page: [keys][head_dim] (lane =
+     * dimension). Indexed by enum kern_kv.
+     *   qk: s[r][j] = scale * (acc = 0; for d ascending: acc = fma(q[r][d], k[d][j], acc)), j < n_keys
+     *   pv: for j ascending: o[r][d] = fma(p[r][j], v[j][d], o[r][d])
+     * ldq, lds, ldp, ldo: floats between rows. */
+    void (*qk[KERN_KV_TYPES])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                              int64_t head_dim, float scale, float *s, int64_t lds);
+    void (*pv[KERN_KV_TYPES])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
+                              int64_t head_dim, float *o, int64_t ldo);
+
+    /* s[n], n > 0: returns max m of s in *max; s[i] = exp(s[i] - m); *sum = 16 partial sums of s, folded. */
+    void (*softmax_part)(float *s, int64_t n, float *max, float *sum);
+
+    /* Joins two softmax parts (online softmax, Milakov & Gimelshein 2018), the later into the earlier:
+     * m' = max(*max, m2), a = exp(*max - m'), b = exp(m2 - m'); *sum = fma(*sum, a, sum2*b);
+     * o[d] = fma(o[d], a, o2[d]*b); *max = m'. */
+    void (*softmax_join)(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n);
+
+    /* y[i] = x[i] * a */
+    void (*scale)(const float *x, float a, int64_t n, float *y);
+
+    /* float32 to f16, round to nearest even (overflow = inf), and back */
+    void (*to_f16)(const float *x, int64_t n, uint16_t *y);
+    void (*from_f16)(const uint16_t *x, int64_t n, float *y);
+} kern_table;
+
+/* Fills the table with the best versions up to and including the instruction set `isa` (NULL or "" = no limit).
+ * Returns 0, or -1 when isa names no known set or one this CPU does not have: *table is then the best possible. */
+int kern_table_init(kern_table *table, const char *isa);
+
+/* Names of the instruction sets this binary knows on this architecture, in rising order; NULL behind the last. */
+const char *kern_isa_name(int index);
+/* 1 if this CPU (and the operating system) can run it. */
+int kern_isa_available(const char *isa);
+
+/* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
+
+float kern_expf(float x);                          /* the exp of silu and softmax; see ref/math.c */
+float kern_f16_to_f32(uint16_t h);
+uint16_t kern_f32_to_f16(float x);
+double kern_exp(double x);
+double kern_log(double x);                         /* x > 0 */
+double kern_pow(double x, double y);               /* x > 0: exp(y * log(x)) */
+void kern_sincos(double x, double *sin, double *cos); /* |x| < 2^30 */
+
+#endif

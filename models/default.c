@@ -1,8 +1,8 @@
-/* default.c: the model inside the binary: models/stories260K.gguf (karpathy/tinyllamas, MIT licence). */
-#include "../engine/minim.h"
+/* default.c: see default.h. The file is pulled in by the assembler, so no generated source is needed. */
+#include "default.h"
 
 #ifdef MINIM_NO_DEFAULT_MODEL
-const void *minim_default_model(size_t *size) {
+const void *models_default_gguf(size_t *size) {
     *size = 0;
     return NULL;
 }
@@ -23,7 +23,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const unsigned char models_default_begin[], models_default_end[];
 
-const void *minim_default_model(size_t *size) {
+const void *models_default_gguf(size_t *size) {
     *size = (size_t)(models_default_end - models_default_begin);
     return models_default_begin;
 }

@@ -8,16 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <float.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../kernels/kernels.h"
+#include "gguf_index.h"
 
 /* Limits of minim, far above real files: the largest vocabularies have 256 thousand tokens and 30 MB of metadata. */
 #define GGUF_MAX_KEYS       (UINT64_C(1) << 20)
@@ -52,8 +50,8 @@ const char *gguf_type_text(const gguf_value *v, char *buf, size_t n) {
     return buf;
 }
 
-/* Little-endian bytes to a number, on any machine and any address. */
-static uint64_t gguf_little(const uint8_t *p, size_t n) {
+uint64_t gguf_little(const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
     uint64_t x = 0;
     while (n-- > 0) x = x << 8 | p[n];
     return x;
@@ -69,19 +67,10 @@ typedef struct gguf_chunk {
 
 enum { GGUF_CHUNK_HEAD = 64 };
 
-/* Finds names in constant time: open addressing, linear probing, half full at most. The hash is keyed at random, else
- * a file could be made whose names all fall on one slot. */
-typedef struct gguf_index {
-    uint64_t *slot; /* [n_slots] upper half of the hash in the upper 32 bits, item + 1 below; 0 = empty */
-    size_t n_slots; /* a power of two */
-    uint64_t seed[2];
-} gguf_index;
-
 struct gguf_file {
     minim_allocator allocator;
-    char *path;
+    char *path; /* its end, if it is too long for an error */
     size_t path_bytes;
-    const char *label;    /* the end of path: an error has room for one line */
     int fd;               /* -1: image or closed */
     const uint8_t *image; /* [size] or NULL */
     uint64_t size;
@@ -121,9 +110,9 @@ static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_stat
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     while (shown > 0 && shown < (int)r->name.n && (r->name.s[shown] & 0xc0) == 0x80) shown--; /* whole characters */
-    if (r->number == UINT64_MAX) return err_set(r->e, status, "%s: %s", r->f->label, text);
-    if (!r->name.s) return err_set(r->e, status, "%s: %s %" PRIu64 ": %s", r->f->label, r->kind, r->number, text);
-    return err_set(r->e, status, "%s: %s %" PRIu64 " '%.*s%s': %s", r->f->label, r->kind, r->number, shown, r->name.s,
+    if (r->number == UINT64_MAX) return err_set(r->e, status, "%s: %s", r->f->path, text);
+    if (!r->name.s) return err_set(r->e, status, "%s: %s %" PRIu64 ": %s", r->f->path, r->kind, r->number, text);
+    return err_set(r->e, status, "%s: %s %" PRIu64 " '%.*s%s': %s", r->f->path, r->kind, r->number, shown, r->name.s,
                    r->name.n > GGUF_SHOWN_NAME ? "..." : "", text);
 }
 
@@ -132,20 +121,16 @@ static minim_status gguf_keep(gguf_reader *r, uint64_t n, size_t alignment, void
     gguf_file *f = r->f;
     gguf_chunk *c = f->chunks;
     size_t at = c ? (c->used + alignment - 1) & ~(alignment - 1) : 0;
-    if (n > GGUF_MAX_METADATA) /* before anything is added to it */
-        return gguf_fail(r, MINIM_ERR_FORMAT, "the metadata takes more than the limit of %" PRIu64 " bytes in memory",
-                         GGUF_MAX_METADATA);
     if (!c || at > c->size || n > c->size - at) {
         /* What is large gets a chunk of its own, put behind the first, which still has room. */
-        const size_t size = n > GGUF_CHUNK / 4 ? (size_t)n : GGUF_CHUNK;
+        const uint64_t size = n > GGUF_CHUNK / 4 ? n : GGUF_CHUNK;
         gguf_chunk *fresh;
-        if (f->chunk_bytes + size > GGUF_MAX_METADATA)
-            return gguf_fail(r, MINIM_ERR_FORMAT,
-                             "the metadata takes more than the limit of %" PRIu64 " bytes in memory",
+        if (size > GGUF_MAX_METADATA - f->chunk_bytes)
+            return gguf_fail(r, MINIM_ERR_FORMAT, "the metadata takes more than the limit of %" PRIu64 " bytes",
                              GGUF_MAX_METADATA);
-        fresh = mem_alloc(&f->allocator, 1, GGUF_CHUNK_HEAD + size);
+        fresh = mem_alloc(&f->allocator, 1, GGUF_CHUNK_HEAD + (size_t)size);
         if (!fresh) return err_memory(r->e, "GGUF metadata", GGUF_CHUNK_HEAD + size);
-        *fresh = (gguf_chunk){c, size, 0};
+        *fresh = (gguf_chunk){c, (size_t)size, 0};
         if (c && size != GGUF_CHUNK) {
             fresh->next = c->next;
             c->next = fresh;
@@ -171,13 +156,13 @@ static minim_status gguf_pread(const gguf_file *f, uint64_t at, void *dst, size_
         const ssize_t got = pread(f->fd, to, part, (off_t)at);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0)
-            return err_set(e, MINIM_ERR_IO, "%s: reading %zu bytes at offset %" PRIu64 " failed: %s", f->label, n, at,
+            return err_set(e, MINIM_ERR_IO, "%s: reading %zu bytes at offset %" PRIu64 " failed: %s", f->path, n, at,
                            strerror(errno));
         if (got == 0)
             return err_set(e, MINIM_ERR_IO,
                            "%s: the file was cut while it was read: it had %" PRIu64
                            " bytes and now ends before offset %" PRIu64,
-                           f->label, f->size, at + n);
+                           f->path, f->size, at + n);
         to += got;
         at += (uint64_t)got;
         n -= (size_t)got;
@@ -277,101 +262,26 @@ static minim_status gguf_take_name(gguf_reader *r, const char *what, uint64_t li
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t gguf_rotate(uint64_t x, int n) {
-    return x << n | x >> (64 - n);
-}
-
-static void gguf_sip_round(uint64_t v[4]) {
-    v[0] += v[1], v[1] = gguf_rotate(v[1], 13) ^ v[0], v[0] = gguf_rotate(v[0], 32);
-    v[2] += v[3], v[3] = gguf_rotate(v[3], 16) ^ v[2];
-    v[0] += v[3], v[3] = gguf_rotate(v[3], 21) ^ v[0];
-    v[2] += v[1], v[1] = gguf_rotate(v[1], 17) ^ v[2], v[2] = gguf_rotate(v[2], 32);
-}
-
-/* SipHash-1-3 (Aumasson & Bernstein 2012). */
-static uint64_t gguf_hash(const uint64_t seed[2], const char *s, size_t n) {
-    const uint8_t *p = (const uint8_t *)s;
-    uint64_t v[4] = {seed[0] ^ 0x736f6d6570736575u, seed[1] ^ 0x646f72616e646f6du, seed[0] ^ 0x6c7967656e657261u,
-                     seed[1] ^ 0x7465646279746573u};
-    uint64_t word;
-    size_t left = n;
-    for (; left >= 8; left -= 8, p += 8) {
-        word = gguf_little(p, 8);
-        v[3] ^= word;
-        gguf_sip_round(v);
-        v[0] ^= word;
+/* Indexes the names of the keys or of the tensors, which must all differ. */
+static minim_status gguf_index_names(gguf_reader *r, gguf_index *x, const void *items, size_t stride, size_t n) {
+    size_t second, first;
+    switch (gguf_index_build(&r->f->allocator, x, items, stride, n, &second, &first)) {
+    case 0: return MINIM_OK;
+    case 1: break;
+    default: return err_memory(r->e, "index of GGUF names", n * 2 * sizeof *x->slot);
     }
-    word = gguf_little(p, left) | (uint64_t)n << 56;
-    v[3] ^= word;
-    gguf_sip_round(v);
-    v[0] ^= word;
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++) gguf_sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
-static void gguf_random(uint64_t seed[2]) {
-    if (getrandom(seed, 2 * sizeof seed[0], GRND_NONBLOCK) == 2 * (ssize_t)sizeof seed[0]) return;
-    /* No random source (an old kernel, a sandbox): what an author of files can at least not know beforehand. */
-    seed[0] = (uint64_t)(uintptr_t)seed;
-    seed[1] = (uint64_t)(time_now() * 1e9);
-}
-
-/* Item i of an array whose items of `stride` bytes start with their name: gguf_value and gguf_tensor both do. */
-static const gguf_str *gguf_name_at(const void *items, size_t stride, size_t i) {
-    return (const gguf_str *)(const void *)((const char *)items + i * stride);
-}
-
-/* The slot of a name, or the empty slot where it belongs. */
-static size_t gguf_index_slot(const gguf_index *x, const void *items, size_t stride, const char *s, size_t n,
-                              uint64_t *mark) {
-    const uint64_t hash = gguf_hash(x->seed, s, n);
-    size_t at = (size_t)hash & (x->n_slots - 1);
-    *mark = hash & ~(uint64_t)UINT32_MAX;
-    for (; x->slot[at]; at = (at + 1) & (x->n_slots - 1)) {
-        const gguf_str *other = gguf_name_at(items, stride, (size_t)(x->slot[at] & UINT32_MAX) - 1);
-        if ((x->slot[at] & ~(uint64_t)UINT32_MAX) == *mark && other->n == n && memcmp(other->s, s, n) == 0) break;
-    }
-    return at;
-}
-
-/* Indexes n names, all different. */
-static minim_status gguf_index_build(gguf_reader *r, gguf_index *x, const void *items, size_t stride, size_t n) {
-    size_t n_slots = 8;
-    while (n_slots < 2 * n) n_slots *= 2;
-    x->slot = mem_zalloc(&r->f->allocator, n_slots, sizeof *x->slot);
-    if (!x->slot) return err_memory(r->e, "index of GGUF names", n_slots * sizeof *x->slot);
-    x->n_slots = n_slots;
-    gguf_random(x->seed);
-    for (size_t i = 0; i < n; i++) {
-        const gguf_str *name = gguf_name_at(items, stride, i);
-        uint64_t mark;
-        const size_t at = gguf_index_slot(x, items, stride, name->s, name->n, &mark);
-        if (x->slot[at]) {
-            r->number = i;
-            r->name = *name;
-            return gguf_fail(r, MINIM_ERR_FORMAT, "%s %" PRIu64 " has the same name, expected each name once", r->kind,
-                             (x->slot[at] & UINT32_MAX) - 1);
-        }
-        x->slot[at] = mark | (uint64_t)(i + 1);
-    }
-    return MINIM_OK;
-}
-
-/* SIZE_MAX if it is not there. */
-static size_t gguf_index_find(const gguf_index *x, const void *items, size_t stride, const char *s) {
-    uint64_t mark;
-    const size_t at = gguf_index_slot(x, items, stride, s, strlen(s), &mark);
-    return x->slot[at] ? (size_t)(x->slot[at] & UINT32_MAX) - 1 : SIZE_MAX;
+    r->number = second;
+    r->name = *gguf_index_name(items, stride, second);
+    return gguf_fail(r, MINIM_ERR_FORMAT, "%s %zu has the same name, expected each name once", r->kind, first);
 }
 
 const gguf_value *gguf_find(const gguf_file *f, const char *key) {
-    const size_t i = gguf_index_find(&f->value_index, f->values, sizeof *f->values, key);
+    const size_t i = gguf_index_find(&f->value_index, f->values, sizeof *f->values, key, strlen(key));
     return i == SIZE_MAX ? NULL : &f->values[i];
 }
 
 const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name) {
-    const size_t i = gguf_index_find(&f->tensor_index, f->tensors, sizeof *f->tensors, name);
+    const size_t i = gguf_index_find(&f->tensor_index, f->tensors, sizeof *f->tensors, name, strlen(name));
     return i == SIZE_MAX ? NULL : &f->tensors[i];
 }
 
@@ -384,7 +294,6 @@ static minim_status gguf_check_type(gguf_reader *r, const char *what, uint32_t t
 
 /* The head of an array: element type and count, which must fit what is left of the file. */
 static minim_status gguf_take_array_head(gguf_reader *r, gguf_value *v) {
-    const uint64_t left = r->f->size - r->at;
     uint64_t fits;
     minim_status s = gguf_take_u32(r, "array element type", &v->elem_type);
     if (!s) s = gguf_check_type(r, "array element type", v->elem_type);
@@ -393,7 +302,7 @@ static minim_status gguf_take_array_head(gguf_reader *r, gguf_value *v) {
                       "is an array of arrays, expected an array of numbers, bools or strings");
     if (!s) s = gguf_take_u64(r, "array length", &v->count);
     if (s) return s;
-    fits = (left - 12) / gguf_types[v->elem_type].bytes;
+    fits = (r->f->size - r->at) / gguf_types[v->elem_type].bytes;
     if (v->count > fits)
         return gguf_fail(r, MINIM_ERR_FORMAT,
                          "is said to have %" PRIu64 " elements of type %s, but the rest of the file "
@@ -451,12 +360,12 @@ static minim_status gguf_take_values(gguf_reader *r, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) {
         r->number = i;
         if (mem_grow(&f->allocator, &f->values, &f->values_capacity, f->n_values + 1, sizeof *f->values))
-            return err_memory(r->e, "GGUF keys", f->values_capacity * 2 * sizeof *f->values);
+            return err_memory(r->e, "GGUF keys", (f->n_values + 1) * sizeof *f->values);
         s = gguf_take_value(r, &f->values[f->n_values]);
         if (s) return s;
         f->n_values++;
     }
-    return gguf_index_build(r, &f->value_index, f->values, sizeof *f->values, f->n_values);
+    return gguf_index_names(r, &f->value_index, f->values, sizeof *f->values, f->n_values);
 }
 
 /* Tensors start at multiples of general.alignment, a power of two. */
@@ -604,12 +513,12 @@ static minim_status gguf_take_tensors(gguf_reader *r, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) {
         r->number = i;
         if (mem_grow(&f->allocator, &f->tensors, &f->tensors_capacity, f->n_tensors + 1, sizeof *f->tensors))
-            return err_memory(r->e, "GGUF tensor list", f->tensors_capacity * 2 * sizeof *f->tensors);
+            return err_memory(r->e, "GGUF tensor list", (f->n_tensors + 1) * sizeof *f->tensors);
         s = gguf_take_tensor(r, &f->tensors[f->n_tensors]);
         if (s) return s;
         f->n_tensors++;
     }
-    s = gguf_index_build(r, &f->tensor_index, f->tensors, sizeof *f->tensors, f->n_tensors);
+    s = gguf_index_names(r, &f->tensor_index, f->tensors, sizeof *f->tensors, f->n_tensors);
     if (!s) s = gguf_place_tensors(r);
     return s ? s : gguf_check_overlap(r);
 }
@@ -634,10 +543,7 @@ static const struct gguf_other_row {
     {0, "\x89HDF", 4, "an HDF5 file"},
     {0, "\x1f\x8b", 2, "gzip-compressed"},
     {0, "\x28\xb5\x2f\xfd", 4, "zstd-compressed"},
-    {0,
-     "\xfd"
-     "7zXZ",
-     5, "xz-compressed"},
+    {0, "\3757zXZ", 5, "xz-compressed"},
     {0, "version https://git-lfs", 23, "a Git LFS pointer: the file itself was not downloaded"},
     {0, "\0\0\0\0\0\0\0\0", 8, "zeros (an unfinished download?)"},
     {8, "{\"", 2, "a safetensors file"},
@@ -649,9 +555,9 @@ static const char *gguf_other_format(const uint8_t *head, size_t n) {
         if (n >= gguf_others[i].at + gguf_others[i].n &&
             memcmp(head + gguf_others[i].at, gguf_others[i].bytes, gguf_others[i].n) == 0)
             return gguf_others[i].text;
-    for (i = 0; i < n && ((head[i] >= 0x20 && head[i] < 0x7f) || (head[i] >= '\t' && head[i] <= '\r')); i++) {
-    }
-    return i == n ? "text" : NULL;
+    for (i = 0; i < n; i++)
+        if ((head[i] < 0x20 && (head[i] < '\t' || head[i] > '\r')) || head[i] >= 0x7f) return NULL;
+    return "text";
 }
 
 static minim_status gguf_check_magic(gguf_reader *r) {
@@ -661,9 +567,8 @@ static minim_status gguf_check_magic(gguf_reader *r) {
     minim_status s = gguf_take(r, "file type", head, n);
     if (s) return s;
     r->at = 4;
-    if (n < 4 && memcmp(head, "GGUF", n) == 0)
-        return gguf_fail(r, MINIM_ERR_FORMAT, "the file is cut: it has only %zu bytes", n);
-    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return MINIM_OK;
+    if (n < 4) return gguf_fail(r, MINIM_ERR_FORMAT, "has only %zu bytes, too few for a GGUF file", n);
+    if (memcmp(head, "GGUF", 4) == 0) return MINIM_OK;
     other = gguf_other_format(head, n);
     if (other) return gguf_fail(r, MINIM_ERR_FORMAT, "is %s, expected a GGUF file", other);
     return gguf_fail(r, MINIM_ERR_FORMAT, "starts with the bytes %02x %02x %02x %02x, expected 47 47 55 46 (GGUF)",
@@ -721,41 +626,41 @@ static const char *gguf_special_file(mode_t mode) {
 }
 
 /* Opens only regular files: opening a pipe would wait for its writer, and opening a device can have side effects. */
-static minim_status gguf_open_path(gguf_file *f, minim_error *e) {
+static minim_status gguf_open_path(gguf_file *f, const char *path, minim_error *e) {
     struct stat st;
     const char *special;
-    if (stat(f->path, &st)) return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->label, strerror(errno));
+    if (stat(path, &st)) return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->path, strerror(errno));
     special = gguf_special_file(st.st_mode);
-    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->label, special);
+    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->path, special);
     /* It may have been replaced since: do not wait, and look again. */
-    f->fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (f->fd < 0 || fstat(f->fd, &st))
-        return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->label, strerror(errno));
+        return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->path, strerror(errno));
     special = gguf_special_file(st.st_mode);
-    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->label, special);
+    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->path, special);
     f->size = (uint64_t)st.st_size;
     return MINIM_OK;
 }
 
-/* A copy of the path, and the part of it that fits an error. */
-static minim_status gguf_set_path(gguf_file *f, const char *path, minim_error *e) {
-    const size_t n = strlen(path);
+/* What errors and gguf_path() call the file: of a very long path the end, so that the rest of an error has room. */
+static minim_status gguf_set_name(gguf_file *f, const char *path, minim_error *e) {
+    size_t n = strlen(path);
+    if (n > GGUF_SHOWN_PATH) {
+        path += n - GGUF_SHOWN_PATH;
+        while ((*path & 0xc0) == 0x80) path++; /* not from the middle of a character */
+        n = strlen(path);
+    }
     f->path_bytes = n + 1;
     f->path = mem_alloc(&f->allocator, f->path_bytes, 1);
     if (!f->path) return err_memory(e, "GGUF path", f->path_bytes);
     memcpy(f->path, path, n + 1);
-    f->label = f->path;
-    if (n > GGUF_SHOWN_PATH) {
-        f->label += n - GGUF_SHOWN_PATH;
-        while ((*f->label & 0xc0) == 0x80) f->label++; /* not in the middle of a character */
-    }
     return MINIM_OK;
 }
 
 static minim_status gguf_read_file(gguf_file *f, minim_error *e) {
     gguf_reader r = {.f = f, .e = e, .number = UINT64_MAX};
     minim_status s;
-    if (f->size == 0) return err_set(e, MINIM_ERR_FORMAT, "%s: is empty, expected a GGUF file", f->label);
+    if (f->size == 0) return err_set(e, MINIM_ERR_FORMAT, "%s: is empty, expected a GGUF file", f->path);
     if (!f->image) {
         r.buffer = mem_alloc(&f->allocator, GGUF_BUFFER, 1);
         if (!r.buffer) return err_memory(e, "GGUF read buffer", GGUF_BUFFER);
@@ -778,8 +683,8 @@ minim_status gguf_open(const minim_allocator *a, const char *path, const void *d
     f->fd = -1;
     f->image = data;
     f->size = size;
-    s = gguf_set_path(f, path ? path : "(memory)", e);
-    if (!s && !data) s = gguf_open_path(f, e);
+    s = gguf_set_name(f, path ? path : "(memory)", e);
+    if (!s && !data) s = gguf_open_path(f, path, e);
     if (!s) s = gguf_read_file(f, e);
     if (s) {
         gguf_close(f);
@@ -805,8 +710,8 @@ void gguf_close(gguf_file *f) {
         mem_free(&a, f->chunks, 1, GGUF_CHUNK_HEAD + f->chunks->size);
         f->chunks = next;
     }
-    mem_free(&a, f->value_index.slot, f->value_index.n_slots, sizeof *f->value_index.slot);
-    mem_free(&a, f->tensor_index.slot, f->tensor_index.n_slots, sizeof *f->tensor_index.slot);
+    gguf_index_free(&a, &f->value_index);
+    gguf_index_free(&a, &f->tensor_index);
     mem_free(&a, f->values, f->values_capacity, sizeof *f->values);
     mem_free(&a, f->tensors, f->tensors_capacity, sizeof *f->tensors);
     mem_free(&a, f->path, f->path_bytes, 1);
@@ -842,9 +747,9 @@ const gguf_tensor *gguf_tensor_at(const gguf_file *f, size_t i) {
 minim_status gguf_read(const gguf_file *f, const gguf_tensor *t, uint64_t at, void *dst, size_t n, minim_error *e) {
     if (at > t->bytes || n > t->bytes - at)
         return err_set(e, MINIM_ERR_ARGUMENT, "%s: tensor '%s' has %" PRIu64 " bytes, %zu were asked for at %" PRIu64,
-                       f->label, t->name.s, t->bytes, n, at);
+                       f->path, t->name.s, t->bytes, n, at);
     if (!f->image && f->fd < 0)
-        return err_set(e, MINIM_ERR_IO, "%s: tensor '%s' cannot be read, the file was closed", f->label, t->name.s);
+        return err_set(e, MINIM_ERR_IO, "%s: tensor '%s' cannot be read, the file was closed", f->path, t->name.s);
     if (n == 0) return err_ok(e);
     if (f->image) {
         memcpy(dst, f->image + t->offset + at, n);
@@ -855,107 +760,4 @@ minim_status gguf_read(const gguf_file *f, const gguf_tensor *t, uint64_t at, vo
 
 const void *gguf_data(const gguf_file *f, const gguf_tensor *t) {
     return f->image ? f->image + t->offset : NULL;
-}
-
-/* ---- typed access ----------------------------------------------------------------------------------------------- */
-
-/* The value of a key, or what to return without one. */
-static minim_status gguf_get(const gguf_file *f, const char *key, const gguf_value **v, int *found, minim_error *e) {
-    *v = gguf_find(f, key);
-    if (found) *found = *v != NULL;
-    if (*v || found) return err_ok(e);
-    return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is missing", f->label, key);
-}
-
-static minim_status gguf_wrong_type(const gguf_file *f, const gguf_value *v, const char *expected, minim_error *e) {
-    char type[32];
-    return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is %s, expected %s", f->label, v->key.s,
-                   gguf_type_text(v, type, sizeof type), expected);
-}
-
-/* Bytes of the integer types, negative when signed; 0 for other types. */
-static int gguf_integer_bytes(uint32_t type) {
-    switch (type) {
-    case GGUF_U8: return 1;
-    case GGUF_U16: return 2;
-    case GGUF_U32: return 4;
-    case GGUF_U64: return 8;
-    case GGUF_I8: return -1;
-    case GGUF_I16: return -2;
-    case GGUF_I32: return -4;
-    case GGUF_I64: return -8;
-    default: return 0;
-    }
-}
-
-minim_status gguf_get_u32(const gguf_file *f, const char *key, uint32_t *out, int *found, minim_error *e) {
-    const gguf_value *v;
-    uint64_t x;
-    int bytes, negative;
-    minim_status s = gguf_get(f, key, &v, found, e);
-    if (s || !v) return s;
-    bytes = gguf_integer_bytes(v->type);
-    if (bytes == 0) return gguf_wrong_type(f, v, "an integer", e);
-    x = gguf_little(v->data, (size_t)(bytes < 0 ? -bytes : bytes));
-    negative = bytes < 0 && x >> (-8 * bytes - 1) & 1;
-    if (negative)
-        return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is negative, expected 0 to 4294967295", f->label, key);
-    if (x > UINT32_MAX)
-        return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is %" PRIu64 ", expected 0 to 4294967295", f->label, key, x);
-    *out = (uint32_t)x;
-    return MINIM_OK;
-}
-
-minim_status gguf_get_f32(const gguf_file *f, const char *key, float *out, int *found, minim_error *e) {
-    const gguf_value *v;
-    minim_status s = gguf_get(f, key, &v, found, e);
-    if (s || !v) return s;
-    if (v->type == GGUF_F32) {
-        const uint32_t bits = (uint32_t)gguf_little(v->data, 4);
-        memcpy(out, &bits, 4);
-    } else if (v->type == GGUF_F64) {
-        const uint64_t bits = gguf_little(v->data, 8);
-        double x;
-        memcpy(&x, &bits, 8);
-        if (isfinite(x) && fabs(x) > (double)FLT_MAX)
-            return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is %g, expected a value that fits f32", f->label, key, x);
-        *out = (float)x;
-    } else {
-        return gguf_wrong_type(f, v, "f32 or f64", e);
-    }
-    return MINIM_OK;
-}
-
-minim_status gguf_get_bool(const gguf_file *f, const char *key, int *out, int *found, minim_error *e) {
-    const gguf_value *v;
-    minim_status s = gguf_get(f, key, &v, found, e);
-    if (s || !v) return s;
-    if (v->type != GGUF_BOOL) return gguf_wrong_type(f, v, "bool", e);
-    *out = (int)gguf_little(v->data, 1);
-    return MINIM_OK;
-}
-
-minim_status gguf_get_str(const gguf_file *f, const char *key, gguf_str *out, int *found, minim_error *e) {
-    const gguf_value *v;
-    minim_status s = gguf_get(f, key, &v, found, e);
-    if (s || !v) return s;
-    if (v->type != GGUF_STR) return gguf_wrong_type(f, v, "str", e);
-    *out = *(const gguf_str *)v->data;
-    return MINIM_OK;
-}
-
-minim_status gguf_get_array(const gguf_file *f, const char *key, uint32_t elem_type, const gguf_value **out, int *found,
-                            minim_error *e) {
-    const gguf_value *v;
-    minim_status s;
-    *out = NULL;
-    s = gguf_get(f, key, &v, found, e);
-    if (s || !v) return s;
-    if (v->type != GGUF_ARR || v->elem_type != elem_type) {
-        const gguf_value like = {.type = GGUF_ARR, .elem_type = elem_type};
-        char expected[32];
-        return gguf_wrong_type(f, v, gguf_type_text(&like, expected, sizeof expected), e);
-    }
-    *out = v;
-    return MINIM_OK;
 }

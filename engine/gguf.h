@@ -60,6 +60,7 @@ void gguf_close(gguf_file *f); /* NULL is fine */
  * stay; gguf_read() fails from then on. Not while another thread reads. */
 void gguf_close_data(gguf_file *f);
 
+/* For errors: of a path longer than 160 bytes only the end. */
 const char *gguf_path(const gguf_file *f);
 uint32_t gguf_version(const gguf_file *f);
 /* In file order; _at() is NULL behind the last. */
@@ -90,5 +91,8 @@ minim_status gguf_get_array(const gguf_file *f, const char *key, uint32_t elem_t
 
 /* "u32", "arr[str]" ...; writes to buf and returns it. */
 const char *gguf_type_text(const gguf_value *v, char *buf, size_t n);
+
+/* The n <= 8 little-endian bytes at any address as a number, on any machine. */
+uint64_t gguf_little(const void *bytes, size_t n);
 
 #endif

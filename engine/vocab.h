@@ -27,8 +27,8 @@ enum vocab_token_type {
 };
 
 enum {
-    VOCAB_MAX_SPECIAL = 256,     /* bytes of a special token that is looked for in text */
-    VOCAB_MAX_TEXT = 1 << 30     /* bytes of text that are tokenized at once */
+    VOCAB_MAX_SPECIAL = 256, /* bytes of a special token that is looked for in text */
+    VOCAB_MAX_TEXT = 1 << 30 /* bytes of text that are tokenized at once */
 };
 
 typedef struct vocab vocab;

@@ -1,5 +1,5 @@
-/* vocab_spm.c: SentencePiece BPE (Kudo & Richardson 2018): of all neighbouring pairs whose joined text is a token, merge
- * the one with the best score, the leftmost of equal ones, until none is left.
+/* vocab_spm.c: SentencePiece BPE (Kudo & Richardson 2018): of all neighbouring pairs whose joined text is a token,
+ * merge the one with the best score, the leftmost of equal ones, until none is left.
  *
  *   - A space is one byte here: "▁" becomes ' ' in the tokens and in the text, so most tokens fit in a 64-bit number
  *     and are compared at once.

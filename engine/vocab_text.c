@@ -149,8 +149,7 @@ static minim_status vocab_check_spans(const vocab *v, const vocab_span *spans, s
         if (s->kind == VOCAB_SPAN_SEALED) *any_sealed = 1;
         if (s->kind != VOCAB_SPAN_TOKEN && (size_add(total, s->n, &total) || total > VOCAB_MAX_TEXT))
             return err_set(e, MINIM_ERR_ARGUMENT, "the text is longer than %d bytes", VOCAB_MAX_TEXT);
-        if (s->kind != VOCAB_SPAN_TOKEN && !s->text && s->n)
-            return err_set(e, MINIM_ERR_ARGUMENT, "the text is NULL");
+        if (s->kind != VOCAB_SPAN_TOKEN && !s->text && s->n) return err_set(e, MINIM_ERR_ARGUMENT, "the text is NULL");
     }
     return MINIM_OK;
 }
@@ -180,8 +179,8 @@ minim_status vocab_tokenize(const vocab *v, const minim_allocator *a, const char
     size_t n_spans = 0;
     if (special && v->add_bos && v->bos >= 0)
         spans[n_spans++] = (vocab_span){.kind = VOCAB_SPAN_TOKEN, .token = v->bos};
-    spans[n_spans++] = (vocab_span){
-        .kind = flags & MINIM_PARSE_SPECIAL ? VOCAB_SPAN_SPECIAL : VOCAB_SPAN_PLAIN, .text = text, .n = n};
+    spans[n_spans++] =
+        (vocab_span){.kind = flags & MINIM_PARSE_SPECIAL ? VOCAB_SPAN_SPECIAL : VOCAB_SPAN_PLAIN, .text = text, .n = n};
     if (special && v->add_eos && v->eos >= 0)
         spans[n_spans++] = (vocab_span){.kind = VOCAB_SPAN_TOKEN, .token = v->eos};
     return vocab_tokenize_spans(v, a, spans, n_spans, out, e);
@@ -230,10 +229,12 @@ int vocab_next_at_start(const vocab *v, int32_t token, int special, int at_start
     const char *text = vocab_text(v, token, &n);
     switch (vocab_type(v, token)) {
     case VOCAB_CONTROL: return special ? 1 : at_start;
+    case VOCAB_UNKNOWN: return special || token == v->unknown ? 0 : at_start;
+    case VOCAB_UNUSED: return special ? 0 : at_start;
     case VOCAB_USER: /* with "▁" it is a result of merging, no cut */
         for (size_t i = 0; i + 3 <= n; i++)
             if (memcmp(text + i, VOCAB_SPACE_MARK, 3) == 0) return 0;
         return 1;
-    default: return vocab_piece(v, token, special, at_start, NULL, 0) ? 0 : at_start;
+    default: return 0;
     }
 }

@@ -327,7 +327,7 @@ static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
     strings = p;
     v->data = p;
     for (uint64_t i = 0; i < v->count; i++) {
-        r->element = i;
+        if (v->type == GGUF_ARR) r->element = i;
         s = gguf_take_string(r, "string", GGUF_MAX_STRING, &strings[i]);
         if (s) return s;
     }

@@ -29,6 +29,7 @@
 #define GGUF_MIN_INFO_BYTES 33                    /* in the file: name as above, n_dims, one dim, type, offset */
 #define GGUF_BUFFER         ((size_t)64 << 10)
 #define GGUF_CHUNK          ((size_t)64 << 10)
+#define GGUF_NONE           UINT64_MAX
 
 /* ---- types ------------------------------------------------------------------------------------------------------ */
 
@@ -94,8 +95,9 @@ typedef struct gguf_reader {
     size_t buffer_n;
     uint64_t at;      /* offset of the next byte */
     const char *kind; /* "key" or "tensor" ... */
-    uint64_t number;  /* ... and which of them; UINT64_MAX in the fixed header */
+    uint64_t number;  /* ... and which of them; GGUF_NONE in the fixed header */
     gguf_str name;    /* .s is NULL as long as it is not known */
+    uint64_t element; /* of an array of strings, else GGUF_NONE */
 } gguf_reader;
 
 /* Room in errors for a name from the file; the rest of the sentence must still fit behind it. */
@@ -104,16 +106,19 @@ enum { GGUF_SHOWN_NAME = 80, GGUF_SHOWN_PATH = 160 };
 /* "FILE: key 3 'general.name': ..." */
 static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_status status, const char *format, ...) {
     int shown = r->name.n > GGUF_SHOWN_NAME ? GGUF_SHOWN_NAME : (int)r->name.n;
-    char text[sizeof r->e->text];
+    char item[GGUF_SHOWN_NAME + 64] = "", element[32] = "", text[sizeof r->e->text];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     while (shown > 0 && shown < (int)r->name.n && (r->name.s[shown] & 0xc0) == 0x80) shown--; /* whole characters */
-    if (r->number == UINT64_MAX) return err_set(r->e, status, "%s: %s", r->f->path, text);
-    if (!r->name.s) return err_set(r->e, status, "%s: %s %" PRIu64 ": %s", r->f->path, r->kind, r->number, text);
-    return err_set(r->e, status, "%s: %s %" PRIu64 " '%.*s%s': %s", r->f->path, r->kind, r->number, shown, r->name.s,
-                   r->name.n > GGUF_SHOWN_NAME ? "..." : "", text);
+    if (r->number != GGUF_NONE && r->name.s)
+        snprintf(item, sizeof item, "%s %" PRIu64 " '%.*s%s': ", r->kind, r->number, shown, r->name.s,
+                 r->name.n > GGUF_SHOWN_NAME ? "..." : "");
+    else if (r->number != GGUF_NONE)
+        snprintf(item, sizeof item, "%s %" PRIu64 ": ", r->kind, r->number);
+    if (r->element != GGUF_NONE) snprintf(element, sizeof element, "element %" PRIu64 ": ", r->element);
+    return err_set(r->e, status, "%s: %s%s%s", r->f->path, item, element, text);
 }
 
 /* n bytes at a power-of-two alignment up to 64, as long as the file lives. */
@@ -322,9 +327,11 @@ static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
     strings = p;
     v->data = p;
     for (uint64_t i = 0; i < v->count; i++) {
+        if (v->type == GGUF_ARR) r->element = i;
         s = gguf_take_string(r, "string", GGUF_MAX_STRING, &strings[i]);
         if (s) return s;
     }
+    r->element = GGUF_NONE;
     return MINIM_OK;
 }
 
@@ -418,8 +425,8 @@ static minim_status gguf_take_type(gguf_reader *r, gguf_tensor *t) {
     if (s) return s;
     info = kern_type_get(t->type);
     if (!info.name)
-        return gguf_fail(r, MINIM_ERR_FORMAT, "tensor type %" PRIu32 " is unknown or was removed from the format",
-                         t->type);
+        return gguf_fail(r, MINIM_ERR_FORMAT,
+                         "tensor type %" PRIu32 " is not known to minim (newer, or removed from the format)", t->type);
     if (t->dim[0] % (uint64_t)info.block)
         return gguf_fail(r, MINIM_ERR_FORMAT,
                          "dimension 0 is %" PRIu64 ", expected a multiple of %d, the block of type %s", t->dim[0],
@@ -658,7 +665,7 @@ static minim_status gguf_set_name(gguf_file *f, const char *path, minim_error *e
 }
 
 static minim_status gguf_read_file(gguf_file *f, minim_error *e) {
-    gguf_reader r = {.f = f, .e = e, .number = UINT64_MAX};
+    gguf_reader r = {.f = f, .e = e, .number = GGUF_NONE, .element = GGUF_NONE};
     minim_status s;
     if (f->size == 0) return err_set(e, MINIM_ERR_FORMAT, "%s: is empty, expected a GGUF file", f->path);
     if (!f->image) {

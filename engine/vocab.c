@@ -1,0 +1,442 @@
+/* vocab.c: reads a vocabulary from a GGUF file and answers questions about its tokens. See vocab.h.
+ *
+ * The keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer.ggml.*). */
+#include "vocab_impl.h"
+
+#include <string.h>
+
+/* ---- small things ----------------------------------------------------------------------------------------------- */
+
+void token_list_free(const minim_allocator *a, token_list *l) {
+    mem_free(a, l->token, l->capacity, sizeof *l->token);
+    *l = (token_list){0};
+}
+
+int token_list_push(const minim_allocator *a, token_list *l, int32_t token) {
+    if (l->n == l->capacity && mem_grow(a, &l->token, &l->capacity, l->n < 32 ? 32 : l->n + 1, sizeof *l->token))
+        return -1;
+    l->token[l->n++] = token;
+    return 0;
+}
+
+/* Merges the sorted halves from[0..middle) and from[middle..n) into to[n]. */
+static void vocab_merge(const int32_t *from, int32_t *to, size_t middle, size_t n,
+                        int (*before)(const void *, int32_t, int32_t), const void *context) {
+    size_t a = 0, b = middle;
+    if (middle >= n || !before(context, from[middle], from[middle - 1])) { /* in order already, as most scores are */
+        memcpy(to, from, n * sizeof *to);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        to[i] = a < middle && (b == n || !before(context, from[b], from[a])) ? from[a++] : from[b++];
+}
+
+/* Merge sort from the bottom up. qsort() may call malloc(), and is not stable. */
+void vocab_sort(int32_t *ids, int32_t *scratch, size_t n, int (*before)(const void *context, int32_t a, int32_t b),
+                const void *context) {
+    int32_t *from = ids, *to = scratch;
+    for (size_t width = 1; width < n; width *= 2) {
+        int32_t *swap = from;
+        for (size_t i = 0; i < n; i += 2 * width) {
+            const size_t here = n - i < 2 * width ? n - i : 2 * width;
+            vocab_merge(from + i, to + i, width < here ? width : here, here, before, context);
+        }
+        from = to;
+        to = swap;
+    }
+    if (from != ids) memcpy(ids, from, n * sizeof *ids);
+}
+
+/* FNV-1a (Fowler, Noll, Vo) with a final shift, because only low bits are used. */
+static uint64_t vocab_hash(const char *s, size_t n) {
+    uint64_t h = 0xcbf29ce484222325;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
+    return h ^ h >> 29;
+}
+
+/* ---- questions -------------------------------------------------------------------------------------------------- */
+
+int32_t vocab_size(const vocab *v) {
+    return v->n;
+}
+
+int32_t vocab_bos(const vocab *v) {
+    return v->bos;
+}
+
+int32_t vocab_eos(const vocab *v) {
+    return v->eos;
+}
+
+int vocab_adds_bos(const vocab *v) {
+    return v->add_bos && v->bos >= 0;
+}
+
+int vocab_is_end(const vocab *v, int32_t token) {
+    return token >= 0 && token < v->n && (v->flag[token] & VOCAB_FLAG_END) != 0;
+}
+
+int32_t vocab_end_at(const vocab *v, size_t index) {
+    return index < v->n_end ? v->end[index] : -1;
+}
+
+const char *vocab_text(const vocab *v, int32_t token, size_t *n) {
+    if (token >= 0 && token < v->n) return vocab_bytes(v, token, n);
+    *n = 0;
+    return "";
+}
+
+int vocab_type(const vocab *v, int32_t token) {
+    return token >= 0 && token < v->n ? v->type[token] : 0;
+}
+
+/* The slot that holds this text, or the free one where it belongs. *probes counts the slots looked at. */
+static size_t vocab_find_slot(const vocab *v, const char *text, size_t n, uint64_t *probes) {
+    for (size_t i = vocab_hash(text, n);; i++) {
+        const int32_t id = v->slot[i & v->slot_mask];
+        size_t length;
+        const char *found;
+        ++*probes;
+        if (id < 0) return i & v->slot_mask;
+        found = vocab_bytes(v, id, &length);
+        if (length == n && memcmp(found, text, n) == 0) return i & v->slot_mask;
+    }
+}
+
+int32_t vocab_find(const vocab *v, const char *text, size_t n) {
+    uint64_t probes = 0;
+    return v->slot[vocab_find_slot(v, text, n, &probes)];
+}
+
+int vocab_push_byte(const vocab *v, const minim_allocator *a, token_list *out, unsigned char byte) {
+    const int32_t token = v->byte[byte] >= 0 ? v->byte[byte] : v->unknown;
+    return token < 0 ? 0 : token_list_push(a, out, token);
+}
+
+/* ---- loading: texts --------------------------------------------------------------------------------------------- */
+
+static minim_status vocab_wrong_count(const gguf_file *f, const char *key, uint64_t found, int32_t expected,
+                                      minim_error *e) {
+    return err_set(e, MINIM_ERR_FORMAT, "%s: key %s has %llu entries, expected %d, one for each token", gguf_path(f),
+                   key, (unsigned long long)found, (int)expected);
+}
+
+static minim_status vocab_check_model(const gguf_file *f, minim_error *e) {
+    gguf_str model;
+    const minim_status status = gguf_get_str(f, "tokenizer.ggml.model", &model, NULL, e);
+    if (status) return status;
+    if (model.n == 5 && memcmp(model.s, "llama", 5) == 0) return MINIM_OK;
+    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key tokenizer.ggml.model is \"%.*s\"; minim knows: llama",
+                   gguf_path(f), (int)(model.n < 64 ? model.n : 64), model.s);
+}
+
+/* Copies all texts into one block. */
+static minim_status vocab_read_texts(vocab *v, const gguf_file *f, minim_error *e) {
+    const char *const key = "tokenizer.ggml.tokens";
+    const gguf_value *tokens;
+    const gguf_str *s;
+    uint64_t bytes = 0;
+    minim_status status = gguf_get_array(f, key, GGUF_STR, &tokens, NULL, e);
+    if (status) return status;
+    if (tokens->count == 0 || tokens->count > INT32_MAX - 1)
+        return err_set(e, MINIM_ERR_FORMAT, "%s: key %s has %llu entries, expected 1..%d", gguf_path(f), key,
+                       (unsigned long long)tokens->count, INT32_MAX - 1);
+    s = tokens->data;
+    for (uint64_t i = 0; i < tokens->count; i++) {
+        if (size_add(bytes, s[i].n, &bytes) || size_add(bytes, 1, &bytes) || bytes > UINT32_MAX)
+            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key %s take more than 4 GiB", gguf_path(f), key);
+    }
+    v->text = mem_alloc(&v->allocator, (size_t)bytes, 1);
+    v->at = mem_alloc(&v->allocator, (size_t)tokens->count + 1, sizeof *v->at);
+    v->n = (int32_t)tokens->count;
+    v->text_bytes = (size_t)bytes;
+    if (!v->text || !v->at) return err_memory(e, "the token texts", bytes + (tokens->count + 1) * sizeof *v->at);
+    bytes = 0;
+    for (int32_t i = 0; i < v->n; i++) {
+        v->at[i] = (uint32_t)bytes;
+        memcpy(v->text + bytes, s[i].s, s[i].n);
+        v->text[bytes + s[i].n] = 0;
+        bytes += s[i].n + 1;
+    }
+    v->at[v->n] = (uint32_t)bytes;
+    return MINIM_OK;
+}
+
+/* The hash table from text to id, at most half full. Empty texts and all but the first of equal ones stay out. */
+static minim_status vocab_hash_texts(vocab *v, const gguf_file *f, minim_error *e) {
+    size_t slots = 16;
+    uint64_t probes = 0;
+    while (slots / 2 < (size_t)v->n) slots *= 2;
+    v->slot = mem_alloc(&v->allocator, slots, sizeof *v->slot);
+    v->slot_mask = slots - 1;
+    if (!v->slot) return err_memory(e, "the table of tokens", slots * sizeof *v->slot);
+    for (size_t i = 0; i < slots; i++) v->slot[i] = -1;
+    for (int32_t i = 0; i < v->n; i++) {
+        size_t n, slot;
+        const char *text = vocab_bytes(v, i, &n);
+        if (n == 0) continue;
+        slot = vocab_find_slot(v, text, n, &probes);
+        if (v->slot[slot] < 0) v->slot[slot] = i;
+        if (probes > vocab_probe_limit(v->n))
+            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key tokenizer.ggml.tokens are made to collide",
+                           gguf_path(f));
+    }
+    return MINIM_OK;
+}
+
+/* ---- loading: types --------------------------------------------------------------------------------------------- */
+
+/* Token types as the file has them; all normal without the key (*found = 0). */
+static minim_status vocab_read_types(vocab *v, const gguf_file *f, int *found, minim_error *e) {
+    const char *const key = "tokenizer.ggml.token_type";
+    const gguf_value *types = gguf_find(f, key);
+    minim_status status;
+    v->type = mem_alloc(&v->allocator, (size_t)v->n, sizeof *v->type);
+    v->flag = mem_zalloc(&v->allocator, (size_t)v->n, sizeof *v->flag);
+    if (!v->type || !v->flag) return err_memory(e, "the token types", 2 * (uint64_t)v->n);
+    memset(v->type, VOCAB_NORMAL, (size_t)v->n);
+    *found = types != NULL;
+    if (!types) return MINIM_OK;
+    status = gguf_get_array(f, key, types->elem_type == GGUF_U32 ? GGUF_U32 : GGUF_I32, &types, NULL, e);
+    if (status) return status;
+    if (types->count != (uint64_t)v->n) return vocab_wrong_count(f, key, types->count, v->n, e);
+    for (int32_t i = 0; i < v->n; i++) {
+        int32_t type;
+        memcpy(&type, (const char *)types->data + (size_t)i * sizeof type, sizeof type);
+        if (type < 0 || type > VOCAB_BYTE)
+            return err_set(e, MINIM_ERR_FORMAT, "%s: key %s: token %d has type %d, expected 1..6", gguf_path(f), key,
+                           (int)i, (int)type);
+        if (type) v->type[i] = (uint8_t)type; /* 0 is "undefined" in llama.cpp: as good as normal */
+    }
+    return MINIM_OK;
+}
+
+static int vocab_hex(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int vocab_byte_value(const char *text, size_t n) {
+    if (n != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    const int high = vocab_hex(text[3]), low = vocab_hex(text[4]);
+    return high < 0 || low < 0 ? -1 : 16 * high + low;
+}
+
+/* Finds the token of each byte. Those that are marked as bytes come first; where the mark is missing, the text says
+ * it. */
+static minim_status vocab_read_bytes(vocab *v, const gguf_file *f, minim_error *e) {
+    size_t n;
+    for (int b = 0; b < 256; b++) v->byte[b] = -1;
+    for (int32_t i = 0; i < v->n; i++) {
+        const char *text = vocab_bytes(v, i, &n);
+        const int value = vocab_byte_value(text, n);
+        if (v->type[i] != VOCAB_BYTE) continue;
+        if (value < 0)
+            return err_set(e, MINIM_ERR_FORMAT, "%s: token %d is a byte token with the text \"%.*s\", expected <0xNN>",
+                           gguf_path(f), (int)i, (int)(n < 64 ? n : 64), text);
+        if (v->byte[value] < 0) v->byte[value] = i;
+    }
+    for (int32_t i = 0; i < v->n; i++) {
+        const char *text = vocab_bytes(v, i, &n);
+        const int value = v->type[i] == VOCAB_NORMAL ? vocab_byte_value(text, n) : -1;
+        if (value < 0 || v->byte[value] >= 0) continue;
+        v->byte[value] = i;
+        v->type[i] = VOCAB_BYTE;
+    }
+    return MINIM_OK;
+}
+
+/* ---- loading: special tokens ------------------------------------------------------------------------------------ */
+
+/* Reads a token id. 4294967295 means none, as does an id out of range unless it is strict. */
+static minim_status vocab_read_id(const vocab *v, const gguf_file *f, const char *key, uint32_t fallback, int strict,
+                                  int32_t *out, minim_error *e) {
+    uint32_t id = 0;
+    int found = 0;
+    const minim_status status = gguf_get_u32(f, key, &id, &found, e);
+    if (status) return status;
+    if (!found) id = fallback < (uint32_t)v->n ? fallback : UINT32_MAX;
+    if (id != UINT32_MAX && id >= (uint32_t)v->n && strict)
+        return err_set(e, MINIM_ERR_FORMAT, "%s: key %s is %lu, expected less than %d, the number of tokens",
+                       gguf_path(f), key, (unsigned long)id, (int)v->n);
+    *out = id < (uint32_t)v->n ? (int32_t)id : -1;
+    return MINIM_OK;
+}
+
+static minim_status vocab_read_ids(vocab *v, const gguf_file *f, minim_error *e) {
+    minim_status status = vocab_read_id(v, f, "tokenizer.ggml.bos_token_id", 1, 1, &v->bos, e);
+    if (!status) status = vocab_read_id(v, f, "tokenizer.ggml.eos_token_id", 2, 1, &v->eos, e);
+    if (!status) status = vocab_read_id(v, f, "tokenizer.ggml.unknown_token_id", 0, 0, &v->unknown, e);
+    v->add_bos = 1;
+    v->add_eos = 0;
+    v->add_space = 1;
+    if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_bos_token", &v->add_bos, &(int){0}, e);
+    if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_eos_token", &v->add_eos, &(int){0}, e);
+    if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_space_prefix", &v->add_space, &(int){0}, e);
+    return status;
+}
+
+static void vocab_add_end(vocab *v, int32_t token) {
+    if (token < 0 || v->flag[token] & VOCAB_FLAG_END || v->n_end == VOCAB_MAX_ENDS) return;
+    v->flag[token] |= VOCAB_FLAG_END;
+    v->end[v->n_end++] = token;
+}
+
+/* The tokens that end an answer. Many files name only one of theirs, so well-known texts count too, but only where the
+ * token is special: ordinary text may spell them. */
+static minim_status vocab_read_ends(vocab *v, const gguf_file *f, minim_error *e) {
+    static const char *const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    static const char *const texts[] = {"<|eot_id|>",    "<|im_end|>",      "<|end|>", "<end_of_turn>",
+                                        "<|endoftext|>", "<|eom_id|>",      "<EOT>",   "_<EOT>",
+                                        "<|EOT|>",       "<|end_of_text|>", "</s>",    "<｜end▁of▁sentence｜>"};
+    static const char *const fill_in[] = {"tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
+                                          "tokenizer.ggml.fim_sep_token_id"};
+    minim_status status = MINIM_OK;
+    int32_t token = -1;
+    vocab_add_end(v, v->eos);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !status; i++) {
+        status = vocab_read_id(v, f, keys[i], UINT32_MAX, 0, &token, e);
+        if (!status) vocab_add_end(v, token);
+    }
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        token = vocab_find(v, texts[i], strlen(texts[i]));
+        if (token >= 0 && (v->type[token] == VOCAB_CONTROL || v->type[token] == VOCAB_USER)) vocab_add_end(v, token);
+    }
+    for (size_t i = 0; i < sizeof fill_in / sizeof *fill_in && !status; i++) {
+        status = vocab_read_id(v, f, fill_in[i], UINT32_MAX, 0, &token, e);
+        if (!status) vocab_add_end(v, token);
+    }
+    return status;
+}
+
+/* 1 if text contains word, which is in lower case; letters of text may be in upper case. */
+static int vocab_contains(gguf_str text, const char *word) {
+    const size_t n = strlen(word);
+    for (size_t i = 0; i + n <= text.n; i++) {
+        size_t k = 0;
+        while (k < n && (text.s[i + k] >= 'A' && text.s[i + k] <= 'Z' ? text.s[i + k] + 32 : text.s[i + k]) == word[k])
+            k++;
+        if (k == n) return 1;
+    }
+    return 0;
+}
+
+/* Phi-3's control tokens swallow the white space behind them. GGUF has no field for it; the model's name tells. */
+static minim_status vocab_read_strip(vocab *v, const gguf_file *f, minim_error *e) {
+    static const char *const keep[] = {"<unk>", "<s>", "<|endoftext|>"};
+    gguf_str name = {"", 0};
+    int found;
+    int32_t token;
+    const minim_status status = gguf_get_str(f, "general.name", &name, &found, e);
+    if (status) return status;
+    if (!vocab_contains(name, "phi3") && !vocab_contains(name, "phi-3")) return MINIM_OK;
+    for (int32_t i = 0; i < v->n; i++)
+        if (v->type[i] == VOCAB_CONTROL) v->flag[i] |= VOCAB_FLAG_STRIP;
+    for (size_t i = 0; i < sizeof keep / sizeof *keep; i++) {
+        token = vocab_find(v, keep[i], strlen(keep[i]));
+        if (token >= 0) v->flag[token] &= (uint8_t)~VOCAB_FLAG_STRIP;
+    }
+    token = vocab_find(v, "</s>", 4);
+    if (token >= 0) v->flag[token] |= VOCAB_FLAG_STRIP;
+    return MINIM_OK;
+}
+
+static int vocab_text_before(const void *context, int32_t a, int32_t b) {
+    size_t n_a, n_b;
+    const char *text_a = vocab_bytes(context, a, &n_a), *text_b = vocab_bytes(context, b, &n_b);
+    const int order = memcmp(text_a, text_b, n_a < n_b ? n_a : n_b);
+    return order ? order < 0 : n_a < n_b;
+}
+
+/* 1 if the token is one to look for in text; *first gets its first byte. */
+static int vocab_is_cut(const vocab *v, int32_t token, unsigned char *first) {
+    size_t n;
+    const char *text = vocab_bytes(v, token, &n);
+    const int type = v->type[token];
+    *first = (unsigned char)*text;
+    return (type == VOCAB_UNKNOWN || type == VOCAB_CONTROL || type == VOCAB_USER) && n > 0 && n <= VOCAB_MAX_SPECIAL;
+}
+
+/* Lists the tokens to cut out of text, sorted by text. */
+static minim_status vocab_list_special(vocab *v, minim_error *e) {
+    size_t n = 0;
+    int32_t *scratch;
+    unsigned char first;
+    for (int32_t i = 0; i < v->n; i++)
+        if (vocab_is_cut(v, i, &first)) v->special_from[first + 1]++, n++;
+    for (int b = 0; b < 256; b++) v->special_from[b + 1] += v->special_from[b];
+    v->n_special = n;
+    v->special = mem_alloc(&v->allocator, n, sizeof *v->special);
+    scratch = mem_alloc(&v->allocator, n, sizeof *scratch);
+    if (v->special && scratch) {
+        n = 0;
+        for (int32_t i = 0; i < v->n; i++)
+            if (vocab_is_cut(v, i, &first)) v->special[n++] = i;
+        vocab_sort(v->special, scratch, n, vocab_text_before, v);
+    }
+    mem_free(&v->allocator, scratch, v->n_special, sizeof *scratch);
+    if (!v->special || !scratch) return err_memory(e, "the special tokens", 2 * n * sizeof *scratch);
+    return MINIM_OK;
+}
+
+/* ---- loading: the whole ----------------------------------------------------------------------------------------- */
+
+static minim_status vocab_read_merges(vocab *v, const gguf_file *f, minim_error *e) {
+    const char *const key = "tokenizer.ggml.scores";
+    const gguf_value *scores;
+    const minim_status status = gguf_get_array(f, key, GGUF_F32, &scores, NULL, e);
+    if (status) return status;
+    if (scores->count != (uint64_t)v->n) return vocab_wrong_count(f, key, scores->count, v->n, e);
+    return vocab_spm_new(v, scores->data, gguf_path(f), &v->spm, e);
+}
+
+static minim_status vocab_load(vocab *v, const gguf_file *f, minim_error *e) {
+    int has_types = 0;
+    minim_status status = vocab_check_model(f, e);
+    if (!status) status = vocab_read_texts(v, f, e);
+    if (!status) status = vocab_hash_texts(v, f, e);
+    if (!status) status = vocab_read_types(v, f, &has_types, e);
+    if (!status) status = vocab_read_ids(v, f, e);
+    if (!status && !has_types) {
+        if (v->bos >= 0) v->type[v->bos] = VOCAB_CONTROL;
+        if (v->eos >= 0) v->type[v->eos] = VOCAB_CONTROL;
+        if (v->unknown >= 0) v->type[v->unknown] = VOCAB_UNKNOWN;
+    }
+    if (!status) status = vocab_read_bytes(v, f, e);
+    if (!status) status = vocab_read_ends(v, f, e);
+    if (!status) status = vocab_read_strip(v, f, e);
+    if (!status) status = vocab_list_special(v, e);
+    if (!status) status = vocab_read_merges(v, f, e);
+    return status;
+}
+
+minim_status vocab_new(const minim_allocator *a, const gguf_file *f, vocab **out, minim_error *e) {
+    minim_status status;
+    vocab *v;
+    *out = NULL;
+    v = mem_zalloc(a, 1, sizeof *v);
+    if (!v) return err_memory(e, "a vocabulary", sizeof *v);
+    v->allocator = mem_allocator(a);
+    status = vocab_load(v, f, e);
+    if (status) {
+        vocab_free(v);
+        return status;
+    }
+    *out = v;
+    return err_ok(e);
+}
+
+void vocab_free(vocab *v) {
+    if (!v) return;
+    const minim_allocator a = v->allocator;
+    const size_t n = (size_t)v->n;
+    vocab_spm_free(v, v->spm);
+    mem_free(&a, v->special, v->n_special, sizeof *v->special);
+    mem_free(&a, v->slot, v->slot_mask + 1, sizeof *v->slot);
+    mem_free(&a, v->type, n, sizeof *v->type);
+    mem_free(&a, v->flag, n, sizeof *v->flag);
+    mem_free(&a, v->text, v->text_bytes, 1);
+    mem_free(&a, v->at, n + 1, sizeof *v->at);
+    mem_free(&a, v, 1, sizeof *v);
+}

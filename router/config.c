@@ -148,8 +148,11 @@ static minim_status config_set_url(minim_router_config *config, const char *what
     return MINIM_OK;
 }
 
+/* An address that nobody named gets no key. */
 static void config_default_key(minim_router_config *config) {
-    if (!config->api_key[0] && config_environment("OPENAI_API_KEY")) strcpy(config->api_key, "env:OPENAI_API_KEY");
+    static const char reference[] = "env:OPENAI_API_KEY";
+    if (config->api_key[0] || config->url_was_found || !config_environment("OPENAI_API_KEY")) return;
+    memcpy(config->api_key, reference, sizeof reference);
 }
 
 /* Both functions below: `url` and `model` may be NULL. */

@@ -237,7 +237,7 @@ MINIM_API void minim_router_config_default(minim_router_config *config);
 MINIM_API minim_status minim_router_config_load(minim_router_config *config, const char *path, minim_error *error);
 
 /* Applies OPENAI_BASE_URL and OPENAI_MODEL where they are set and not empty, and OPENAI_API_KEY when the file named no
- * key. Call it after _load(). */
+ * key (never for the address of a ./minim.json that nobody named). Call it after _load(). */
 MINIM_API minim_status minim_router_config_environment(minim_router_config *config, minim_error *error);
 
 /* Applies --remote-url and --remote-model; NULL = not given. A key that minim.json names is only ever sent to the

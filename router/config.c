@@ -1,0 +1,182 @@
+/* config.c: what can be configured: one table of keys, types and ranges; defaults, checks, environment, flags. The file
+ * is read in config_file.c. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void minim_router_config_default(minim_router_config *config) {
+    if (!config) return;
+    memset(config, 0, sizeof *config);
+    config->size = sizeof *config;
+    config->mode = MINIM_ROUTE_MODE_CASCADE;
+    config->confidence_method = MINIM_ROUTE_AVG_LOGPROB;
+    config->threshold = 0.5;
+    config->connect_timeout = 5;
+    config->stream_timeout = 60;
+    config->idle_timeout = 30;
+    config->timeout = 600;
+    config->num_retries = 2;
+    config->retry_after = 0.5;
+    config->input_cost_per_token = config->output_cost_per_token = -1;
+    config->max_response_bytes = (uint64_t)16 << 20;
+    config->require_done = 1;
+}
+
+/* ---- the keys --------------------------------------------------------------------------------------------------- */
+
+static int config_parse_mode(const char *word, int *value) {
+    minim_route_mode mode;
+    if (minim_route_mode_parse(word, &mode)) return -1;
+    *value = (int)mode;
+    return 0;
+}
+
+static int config_parse_method(const char *word, int *value) {
+    *value = MINIM_ROUTE_AVG_LOGPROB;
+    return strcmp(word, minim_route_method_name(MINIM_ROUTE_AVG_LOGPROB)) ? -1 : 0;
+}
+
+static int config_parse_tokens_field(const char *word, int *value) {
+    *value = !strcmp(word, "max_completion_tokens");
+    return *value || !strcmp(word, "max_tokens") ? 0 : -1;
+}
+
+#define CONFIG_AT(field) offsetof(minim_router_config, field)
+#define CONFIG_SECONDS   CONFIG_REAL
+static const char config_seconds[] = "a number of seconds from 0.001 to 86400";
+static const char config_price[] = "a price in $ per token from 0 to 1";
+
+static const config_key config_keys[] = {
+    {"", "mode", CONFIG_WORD, CONFIG_AT(mode), 0, 0,
+     "\"cascade\", \"local\", \"remote\", \"prefer_on_device\", \"only_on_device\" or \"prefer_in_cloud\"",
+     config_parse_mode},
+    {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0, "\"avg_logprob\"", config_parse_method},
+    {"", "threshold", CONFIG_REAL, CONFIG_AT(threshold), 0, 1, "a number from 0 to 1", NULL},
+    {"remote", "base_url", CONFIG_STRING, CONFIG_AT(base_url), 0, sizeof((minim_router_config *)0)->base_url,
+     "a URL shorter than 1024 bytes", NULL},
+    {"remote", "model", CONFIG_STRING, CONFIG_AT(model), 0, sizeof((minim_router_config *)0)->model,
+     "a name shorter than 256 bytes", NULL},
+    {"remote", "api_key", CONFIG_STRING, CONFIG_AT(api_key), 0, sizeof((minim_router_config *)0)->api_key,
+     "\"env:NAME\" or \"file:PATH\" shorter than 1024 bytes", NULL},
+    {"remote", "connect_timeout", CONFIG_SECONDS, CONFIG_AT(connect_timeout), 0.001, 86400, config_seconds, NULL},
+    {"remote", "stream_timeout", CONFIG_SECONDS, CONFIG_AT(stream_timeout), 0.001, 86400, config_seconds, NULL},
+    {"remote", "idle_timeout", CONFIG_SECONDS, CONFIG_AT(idle_timeout), 0.001, 86400, config_seconds, NULL},
+    {"remote", "timeout", CONFIG_SECONDS, CONFIG_AT(timeout), 0.001, 86400, config_seconds, NULL},
+    {"remote", "num_retries", CONFIG_INTEGER, CONFIG_AT(num_retries), 0, 10, "a whole number from 0 to 10", NULL},
+    {"remote", "retry_after", CONFIG_SECONDS, CONFIG_AT(retry_after), 0.001, 86400, config_seconds, NULL},
+    {"remote", "input_cost_per_token", CONFIG_REAL, CONFIG_AT(input_cost_per_token), 0, 1, config_price, NULL},
+    {"remote", "output_cost_per_token", CONFIG_REAL, CONFIG_AT(output_cost_per_token), 0, 1, config_price, NULL},
+    {"remote", "max_response_bytes", CONFIG_BYTES, CONFIG_AT(max_response_bytes), 1024, 1 << 30,
+     "a whole number of bytes from 1024 to 1073741824", NULL},
+    {"remote", "require_done", CONFIG_BOOLEAN, CONFIG_AT(require_done), 0, 0, "true or false", NULL},
+    {"remote", "max_tokens_field", CONFIG_WORD, CONFIG_AT(new_max_tokens), 0, 0,
+     "\"max_tokens\" or \"max_completion_tokens\"", config_parse_tokens_field},
+};
+
+const config_key *config_find(const char *section, const char *name) {
+    for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {
+        if (!strcmp(config_keys[i].section, section) && !strcmp(config_keys[i].name, name)) return &config_keys[i];
+    }
+    return NULL;
+}
+
+minim_status router_copy_config(minim_router_config *to, const minim_router_config *from, minim_error *error) {
+    minim_router_config defaults;
+    minim_router_config_default(&defaults);
+    *to = defaults;
+    if (router_copy_sized(to, sizeof *to, from)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration is NULL or has no size");
+    }
+    if ((unsigned)to->mode > MINIM_ROUTE_MODE_REMOTE || to->confidence_method != MINIM_ROUTE_AVG_LOGPROB) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's mode or method is none of the known ones");
+    }
+    for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {
+        const config_key *key = &config_keys[i];
+        char *field = (char *)to + key->offset;
+        double value;
+        if (key->kind == CONFIG_STRING) field[(size_t)key->max - 1] = 0;
+        if (key->kind == CONFIG_REAL)
+            value = *(double *)(void *)field;
+        else if (key->kind == CONFIG_INTEGER)
+            value = *(int *)(void *)field;
+        else if (key->kind == CONFIG_BYTES)
+            value = (double)*(uint64_t *)(void *)field;
+        else
+            continue;
+        int is_unknown_price = key->expected == config_price && value < 0;
+        if (!is_unknown_price && !(value >= key->min && value <= key->max)) {
+            return router_fail(error, MINIM_ERR_ARGUMENT, "%s: found %.10g, expected %s", key->name, value,
+                               key->expected);
+        }
+    }
+    return MINIM_OK;
+}
+
+void config_give_back(minim_router_config *to, minim_router_config *from) {
+    from->size = to->size < sizeof *from ? to->size : sizeof *from;
+    memcpy(to, from, from->size);
+}
+
+/* ---- environment and flags -------------------------------------------------------------------------------------- */
+
+/* A value of the environment; NULL when it is not set or empty. */
+static const char *config_environment(const char *name) {
+    const char *value = getenv(name);
+    return value && value[0] ? value : NULL;
+}
+
+static minim_status config_copy(char *field, size_t capacity, const char *what, const char *value, minim_error *error) {
+    if (strlen(value) >= capacity) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "%s: found %zu bytes, expected fewer than %zu", what,
+                           strlen(value), capacity);
+    }
+    memcpy(field, value, strlen(value) + 1);
+    return MINIM_OK;
+}
+
+/* Another address than the file's: the key that the file named is not for it. */
+static minim_status config_set_url(minim_router_config *config, const char *what, const char *url, minim_error *error) {
+    if (!strcmp(url, config->base_url)) {
+        config->url_was_found = 0;
+        return MINIM_OK;
+    }
+    minim_status status = config_copy(config->base_url, sizeof config->base_url, what, url, error);
+    if (status != MINIM_OK) return status;
+    config->url_was_found = 0;
+    config->api_key[0] = 0;
+    return MINIM_OK;
+}
+
+/* An address that nobody named gets no key. */
+static void config_default_key(minim_router_config *config) {
+    static const char reference[] = "env:OPENAI_API_KEY";
+    if (config->api_key[0] || config->url_was_found || !config_environment("OPENAI_API_KEY")) return;
+    memcpy(config->api_key, reference, sizeof reference);
+}
+
+/* Both functions below: `url` and `model` may be NULL. */
+static minim_status config_apply(minim_router_config *config, const char *url_name, const char *url,
+                                 const char *model_name, const char *model, minim_error *error) {
+    minim_router_config c;
+    minim_router_config_default(&c);
+    if (!config || router_copy_sized(&c, sizeof c, config)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration is NULL or has no size");
+    }
+    minim_status status = url ? config_set_url(&c, url_name, url, error) : MINIM_OK;
+    if (status == MINIM_OK && model) status = config_copy(c.model, sizeof c.model, model_name, model, error);
+    if (status != MINIM_OK) return status;
+    config_default_key(&c);
+    config_give_back(config, &c);
+    return MINIM_OK;
+}
+
+minim_status minim_router_config_environment(minim_router_config *config, minim_error *error) {
+    return config_apply(config, "OPENAI_BASE_URL", config_environment("OPENAI_BASE_URL"), "OPENAI_MODEL",
+                        config_environment("OPENAI_MODEL"), error);
+}
+
+minim_status minim_router_config_remote(minim_router_config *config, const char *base_url, const char *model,
+                                        minim_error *error) {
+    return config_apply(config, "--remote-url", base_url, "--remote-model", model, error);
+}

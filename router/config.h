@@ -1,0 +1,30 @@
+/* config.h: the keys of a configuration as a table, which the file reader and the checks share. */
+#ifndef ROUTER_CONFIG_H
+#define ROUTER_CONFIG_H
+
+#include "support.h"
+
+typedef enum config_kind {
+    CONFIG_REAL,    /* double */
+    CONFIG_INTEGER, /* int */
+    CONFIG_BYTES,   /* uint64_t */
+    CONFIG_BOOLEAN, /* int */
+    CONFIG_STRING,  /* char [max] */
+    CONFIG_WORD     /* an enum: int */
+} config_kind;
+
+typedef struct config_key {
+    const char *section, *name; /* section "" is the top level */
+    config_kind kind;
+    size_t offset;
+    double min, max; /* max of a string is the size of its buffer */
+    const char *expected;
+    int (*parse_word)(const char *word, int *value);
+} config_key;
+
+/* NULL when there is none of that name. section is "" at the top level, else "remote". */
+const config_key *config_find(const char *section, const char *name);
+/* Writes *from to the caller's struct, as much as that has room for. */
+void config_give_back(minim_router_config *to, minim_router_config *from);
+
+#endif

@@ -1,0 +1,219 @@
+/* config_file.c: reads a minim.json. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "config.h"
+
+enum { CONFIG_FILE_MAX = 1 << 20, CONFIG_PATH_MAX = 4096 };
+
+/* ---- values ----------------------------------------------------------------------------------------------------- */
+
+/* What was found, in words; strings other than a choice are not quoted, one of them may be a key. */
+static void config_found(const config_key *key, const json_t *value, char *buffer, size_t capacity) {
+    switch (json_typeof(value)) {
+    case JSON_OBJECT: router_line(buffer, capacity, "an object"); break;
+    case JSON_ARRAY: router_line(buffer, capacity, "an array"); break;
+    case JSON_STRING:
+        if (key->kind == CONFIG_WORD)
+            router_line(buffer, capacity, "\"%.80s\"", json_string_value(value));
+        else
+            router_line(buffer, capacity, "a string of %zu bytes", json_string_length(value));
+        break;
+    case JSON_INTEGER: router_line(buffer, capacity, "%lld", (long long)json_integer_value(value)); break;
+    case JSON_REAL: router_line(buffer, capacity, "%.10g", json_real_value(value)); break;
+    case JSON_TRUE: router_line(buffer, capacity, "true"); break;
+    case JSON_FALSE: router_line(buffer, capacity, "false"); break;
+    default: router_line(buffer, capacity, "null"); break;
+    }
+}
+
+/* Stores a value of the right type and range; -1 when it is not. */
+static int config_store(const config_key *key, const json_t *value, minim_router_config *config) {
+    void *field = (char *)config + key->offset;
+    double number = json_number_value(value);
+    int in_range = number >= key->min && number <= key->max, word;
+    switch (key->kind) {
+    case CONFIG_REAL:
+        if (!json_is_number(value) || !in_range) return -1;
+        *(double *)field = number;
+        return 0;
+    case CONFIG_INTEGER:
+        if (!json_is_integer(value) || !in_range) return -1;
+        *(int *)field = (int)number;
+        return 0;
+    case CONFIG_BYTES:
+        if (!json_is_integer(value) || !in_range) return -1;
+        *(uint64_t *)field = (uint64_t)json_integer_value(value);
+        return 0;
+    case CONFIG_BOOLEAN:
+        if (!json_is_boolean(value)) return -1;
+        *(int *)field = json_is_true(value);
+        return 0;
+    case CONFIG_STRING:
+        if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
+        memcpy(field, json_string_value(value), json_string_length(value) + 1);
+        return 0;
+    case CONFIG_WORD:
+        if (!json_is_string(value) || key->parse_word(json_string_value(value), &word)) return -1;
+        memcpy(field, &word, sizeof word); /* an enum of ours is as wide as an int */
+        return 0;
+    }
+    return -1;
+}
+
+static minim_status config_read_object(const char *path, const char *section, json_t *object,
+                                       minim_router_config *config, minim_error *error) {
+    const char *name, *dot = section[0] ? "." : "";
+    json_t *value;
+    json_object_foreach(object, name, value) {
+        if (!section[0] && !strcmp(name, "remote")) {
+            if (!json_is_object(value)) {
+                return router_fail(error, MINIM_ERR_FORMAT, "%s: remote: expected an object", path);
+            }
+            minim_status status = config_read_object(path, "remote", value, config, error);
+            if (status != MINIM_OK) return status;
+            continue;
+        }
+        const config_key *key = config_find(section, name);
+        if (!key) {
+            return router_fail(error, MINIM_ERR_FORMAT, "%s: unknown key \"%s%s%.80s\" (router/README.md lists them)",
+                               path, section, dot, name);
+        }
+        if (config_store(key, value, config)) {
+            char found[128];
+            config_found(key, value, found, sizeof found);
+            return router_fail(error, MINIM_ERR_FORMAT, "%s: %s%s%s: found %s, expected %s", path, section, dot, name,
+                               found, key->expected);
+        }
+    }
+    return MINIM_OK;
+}
+
+/* ---- the file --------------------------------------------------------------------------------------------------- */
+
+static minim_status config_read_file(const char *path, router_bytes *text, minim_error *error) {
+    char chunk[4096];
+    struct stat info;
+    FILE *file = NULL;
+    /* A FIFO would hang us. */
+    if (!stat(path, &info) && !S_ISREG(info.st_mode)) {
+        return router_fail(error, MINIM_ERR_IO, "%s: expected a regular file", path);
+    }
+    if (!(file = fopen(path, "rb"))) return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    minim_status status = MINIM_OK;
+    size_t n;
+    while (status == MINIM_OK && (n = fread(chunk, 1, sizeof chunk, file)) > 0) {
+        status = router_bytes_append(text, chunk, n);
+    }
+    if (status == MINIM_ERR_SPACE)
+        router_fail(error, status = MINIM_ERR_FORMAT, "%s: larger than 1 MiB", path);
+    else if (status != MINIM_OK)
+        router_fail_memory(error, path);
+    else if (ferror(file))
+        status = router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    fclose(file);
+    return status;
+}
+
+/* A relative "file:PATH" is relative to the file that says it. */
+static minim_status config_place_key(const char *path, minim_router_config *config, minim_error *error) {
+    const char *slash = strrchr(path, '/');
+    char *key = config->api_key, placed[sizeof config->api_key];
+    if (strncmp(key, "file:", 5) || key[5] == '/' || !slash) return MINIM_OK;
+    int n = snprintf(placed, sizeof placed, "file:%.*s%s", (int)(slash + 1 - path), path, key + 5);
+    if (n < 0 || (size_t)n >= sizeof placed) {
+        return router_fail(error, MINIM_ERR_FORMAT, "%s: remote.api_key: the path is too long", path);
+    }
+    memcpy(key, placed, (size_t)n + 1);
+    return MINIM_OK;
+}
+
+/* What the remote section of a file may not say; `before` is the configuration without the file. Whether a base_url is
+ * on this machine is not looked at before somebody is to be asked there: minim_router_remote_check(). */
+static minim_status config_check_remote(const char *path, int was_found, const minim_router_config *before,
+                                        minim_router_config *config, minim_error *error) {
+    int has_key = config->api_key[0] && strcmp(config->api_key, before->api_key);
+    int has_url = config->base_url[0] && strcmp(config->base_url, before->base_url);
+    if (has_key && strncmp(config->api_key, "env:", 4) && strncmp(config->api_key, "file:", 5)) {
+        return router_fail(
+            error, MINIM_ERR_FORMAT,
+            "%s: remote.api_key: found something else, expected \"env:NAME\" or \"file:PATH\" (a key itself "
+            "does not belong in this file)",
+            path);
+    }
+    if (was_found && has_key) {
+        return router_fail(
+            error, MINIM_ERR_FORMAT,
+            "%s: remote.api_key: not taken from a file that merely lies in the current directory; if you "
+            "trust it say --config %s",
+            path, path);
+    }
+    if (has_url) config->url_was_found = was_found;
+    if (has_key && !has_url) {
+        return router_fail(
+            error, MINIM_ERR_FORMAT,
+            "%s: remote.api_key: expected remote.base_url beside it: a key is only sent to the address it "
+            "was named with",
+            path);
+    }
+    return MINIM_OK;
+}
+
+/* The first minim.json there is; "" when there is none. *was_found: it is ./minim.json. */
+static void config_search(char *path, size_t capacity, int *was_found) {
+    struct stat info;
+    const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    snprintf(path, capacity, "./minim.json");
+    *was_found = 1;
+    if (!lstat(path, &info)) return;
+    *was_found = 0;
+    int n = -1;
+    if (xdg && xdg[0])
+        n = snprintf(path, capacity, "%s/minim/minim.json", xdg);
+    else if (home && home[0])
+        n = snprintf(path, capacity, "%s/.config/minim/minim.json", home);
+    if (n < 0 || (size_t)n >= capacity || stat(path, &info)) path[0] = 0;
+}
+
+minim_status minim_router_config_load(minim_router_config *config, const char *path, minim_error *error) {
+    char searched[CONFIG_PATH_MAX];
+    int was_found = 0;
+    minim_router_config c;
+    minim_router_config_default(&c);
+    if (!config || router_copy_sized(&c, sizeof c, config)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_config_load: config is NULL or has no size");
+    }
+    if (!path) {
+        config_search(searched, sizeof searched, &was_found);
+        if (!searched[0]) return MINIM_OK;
+        path = searched;
+    }
+    router_bytes text = {.limit = CONFIG_FILE_MAX};
+    minim_status status = config_read_file(path, &text, error);
+    json_t *root = NULL;
+    json_error_t json_error;
+    if (status == MINIM_OK) {
+        root = json_loadb(text.data ? text.data : "", text.n, JSON_REJECT_DUPLICATES, &json_error);
+        if (!root) {
+            /* What stands near the mistake may be a key. */
+            char *quote = strstr(json_error.text, " near ");
+            if (quote) *quote = 0;
+            status = router_fail(error, MINIM_ERR_FORMAT, "%s:%d:%d: %s", path, json_error.line, json_error.column,
+                                 json_error.text);
+        } else if (!json_is_object(root)) {
+            status = router_fail(error, MINIM_ERR_FORMAT, "%s: found an array, expected an object", path);
+        }
+    }
+    minim_router_config before = c;
+    if (status == MINIM_OK) status = config_read_object(path, "", root, &c, error);
+    if (status == MINIM_OK) status = config_check_remote(path, was_found, &before, &c, error);
+    if (status == MINIM_OK) status = config_place_key(path, &c, error);
+    if (status == MINIM_OK) config_give_back(config, &c);
+    json_decref(root);
+    router_bytes_free(&text);
+    return status;
+}

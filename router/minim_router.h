@@ -1,0 +1,376 @@
+/* minim_router.h: who answers a prompt, the local model or a remote one.
+ *
+ *   minim_router_config    what is wanted and where the remote is: minim.json, environment, flags.
+ *   minim_router_backend   something that answers a conversation: a minim_engine, an HTTP server, a test's script.
+ *   minim_route_decision   a value: who answers, why, with which score, tokens, cost. Made by a pure function.
+ *   minim_router           asks the backends in the order the decisions say.
+ *
+ * The shortest complete program (errors left out; model and engine as in minim.h):
+ *
+ *     minim_router_config c;   minim_router_config_default(&c);
+ *     minim_router_config_load(&c, NULL, &err);  minim_router_config_environment(&c, &err);
+ *     minim_router_backend local;  minim_router_local(model, engine, NULL, &local, &err);
+ *     minim_router_options o;  minim_router_options_default(&o);
+ *     o.config = &c;  o.local = &local;  o.remote = minim_router_remote_http;
+ *     minim_router *r;         minim_router_new(&o, &r, &err);
+ *     minim_router_request q;  minim_router_request_default(&q);  q.messages = messages;  q.n_messages = 1;
+ *     minim_router_answer *a;  minim_router_ask(r, &q, NULL, &a, &err);
+ *     puts(a->text);
+ *     minim_router_answer_free(a); minim_router_free(r); local.free(local.state);
+ *
+ * Rules: those of minim.h (codes and minim_error, sized structs with a _default(), NULL is accepted by free functions,
+ * UTF-8, seconds). Further:
+ *   - One router is used by one thread at a time; minim_router_cancel() may be called from anywhere. Different routers
+ *     run in parallel. Callbacks run on the thread that called minim_router_ask().
+ *   - In the mode "local" the remote is not merely unused: its factory is dropped by minim_router_new(), no backend is
+ *     made, no API key is read, libcurl is not initialised.
+ *   - `calibrated` says whether a score is a probability that the answer is right. In this version it never is.
+ */
+#ifndef MINIM_ROUTER_H
+#define MINIM_ROUTER_H
+
+#include "../engine/minim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- words ------------------------------------------------------------------------------------------------------ */
+
+/* Who may answer. Each name is followed by its alias in the words of Firebase's InferenceMode. */
+typedef enum minim_route_mode {
+    MINIM_ROUTE_MODE_CASCADE = 0, /* "cascade", "prefer_on_device": local first, remote when the score is too low */
+    MINIM_ROUTE_MODE_LOCAL,       /* "local", "only_on_device": nothing leaves this machine */
+    MINIM_ROUTE_MODE_REMOTE       /* "remote", "prefer_in_cloud": remote first, local when that fails */
+} minim_route_mode;
+
+/* How a score is made from the local model's raw log-probabilities. */
+typedef enum minim_route_method {
+    MINIM_ROUTE_AVG_LOGPROB = 0 /* "avg_logprob": exp(mean log-probability), the geometric mean token probability */
+} minim_route_method;
+
+typedef enum minim_route { MINIM_ROUTE_LOCAL = 0, MINIM_ROUTE_REMOTE } minim_route;
+
+typedef enum minim_route_action {
+    MINIM_ROUTE_ASK = 0, /* decision.route is asked next */
+    MINIM_ROUTE_ANSWER,  /* the answer of decision.route stands */
+    MINIM_ROUTE_FAIL     /* nobody could answer */
+} minim_route_action;
+
+typedef enum minim_route_reason {
+    MINIM_ROUTE_REASON_LOCAL_ONLY = 0, /* "local_only": the mode allows nothing else */
+    MINIM_ROUTE_REASON_LOCAL_FIRST,    /* "local_first": a cascade begins here */
+    MINIM_ROUTE_REASON_REMOTE_FIRST,   /* "remote_first": the mode asks for it */
+    MINIM_ROUTE_REASON_SCORE_PASSED,   /* "score_passed": score >= threshold */
+    MINIM_ROUTE_REASON_SCORE_LOW,      /* "score_low": score < threshold */
+    MINIM_ROUTE_REASON_LOCAL_EMPTY,    /* "local_empty": the local model said nothing */
+    MINIM_ROUTE_REASON_LOCAL_CONTEXT,  /* "local_context": its context was full before its answer ended */
+    MINIM_ROUTE_REASON_LOCAL_FAILED,   /* "local_failed": for example a prompt longer than its context */
+    MINIM_ROUTE_REASON_NO_REMOTE,      /* "no_remote": there is nobody else to ask */
+    MINIM_ROUTE_REASON_REMOTE_FAILED   /* "remote_failed": see degraded_reason */
+} minim_route_reason;
+
+/* Why a backend failed. */
+typedef enum minim_route_failure {
+    MINIM_ROUTE_OK = 0,
+    MINIM_ROUTE_FAILED_CONFIG,     /* "config": address or key not usable */
+    MINIM_ROUTE_FAILED_RESOLVE,    /* "resolve": no address for that name */
+    MINIM_ROUTE_FAILED_CONNECT,    /* "connect": refused, unreachable, or the connection broke before an answer */
+    MINIM_ROUTE_FAILED_TLS,        /* "tls" */
+    MINIM_ROUTE_FAILED_TIMEOUT,    /* "timeout" */
+    MINIM_ROUTE_FAILED_AUTH,       /* "auth": HTTP 401, 403 */
+    MINIM_ROUTE_FAILED_QUOTA,      /* "quota": HTTP 402, or 429 with insufficient_quota */
+    MINIM_ROUTE_FAILED_RATE_LIMIT, /* "rate_limit": HTTP 429 */
+    MINIM_ROUTE_FAILED_REQUEST,    /* "request": any other answer that is not 2xx or 5xx, redirects too */
+    MINIM_ROUTE_FAILED_SERVER,     /* "server": HTTP 5xx, or an error inside a stream */
+    MINIM_ROUTE_FAILED_PROTOCOL,   /* "protocol": not what an OpenAI-compatible server says */
+    MINIM_ROUTE_FAILED_INCOMPLETE, /* "incomplete": the answer broke off */
+    MINIM_ROUTE_FAILED_EMPTY,      /* "empty": a complete answer without text */
+    MINIM_ROUTE_FAILED_TOO_LARGE,  /* "too_large": longer than max_response_bytes */
+    MINIM_ROUTE_FAILED_LOCAL       /* "local": the local model; the minim_error says why */
+} minim_route_failure;
+
+/* How an answer ended. */
+typedef enum minim_route_finish {
+    MINIM_ROUTE_FINISH_END = 0, /* "stop" */
+    MINIM_ROUTE_FINISH_LENGTH,  /* "length": max_tokens reached */
+    MINIM_ROUTE_FINISH_CONTEXT, /* "context": the local model's context is full */
+    MINIM_ROUTE_FINISH_OTHER    /* "other": what only some servers have, such as a content filter */
+} minim_route_finish;
+
+/* The words in quotes above. Never NULL. */
+MINIM_API const char *minim_route_mode_name(minim_route_mode mode);
+MINIM_API const char *minim_route_method_name(minim_route_method method);
+MINIM_API const char *minim_route_name(minim_route route);
+MINIM_API const char *minim_route_reason_name(minim_route_reason reason);
+MINIM_API const char *minim_route_failure_name(minim_route_failure failure);
+MINIM_API const char *minim_route_finish_name(minim_route_finish finish);
+/* A word or an alias to a mode; 0, or -1 when it is none. */
+MINIM_API int minim_route_mode_parse(const char *word, minim_route_mode *mode);
+
+/* ---- decisions: pure functions of values ------------------------------------------------------------------------ */
+
+/* What one side did. */
+typedef struct minim_route_usage {
+    uint64_t prompt_tokens, completion_tokens;
+    int estimated; /* 1: the backend gave no figures; these are bytes / 4, rounded up */
+    double first_token_seconds, seconds;
+} minim_route_usage;
+
+/* What is known about the local answer. All zero before there is one. */
+typedef struct minim_route_features {
+    size_t size;
+    uint64_t n_tokens;  /* generated, the end token included */
+    uint64_t n_bytes;   /* of text that is not white space */
+    double sum_logprob; /* of those tokens, from the raw logits */
+    minim_route_finish finish;
+} minim_route_features;
+
+/* What a decision depends on besides the answer; the part of the configuration that policies see. */
+typedef struct minim_route_policy {
+    size_t size;
+    minim_route_mode mode;
+    minim_route_method method;
+    double threshold;
+    int remote_available;        /* 1: a remote is configured */
+    double input_cost_per_token; /* $ a token; negative = unknown */
+    double output_cost_per_token;
+} minim_route_policy;
+
+typedef enum minim_route_outcome {
+    MINIM_ROUTE_NOT_ASKED = 0,
+    MINIM_ROUTE_ANSWERED,
+    MINIM_ROUTE_FAILED
+} minim_route_outcome;
+
+/* How far a prompt has come. All zero at the start. */
+typedef struct minim_route_state {
+    size_t size;
+    minim_route_outcome local, remote;
+    minim_route_usage local_usage, remote_usage;
+    char local_detail[256], remote_detail[256]; /* why it failed, one line */
+    double seconds;                             /* since the prompt came in */
+} minim_route_state;
+
+typedef struct minim_route_decision {
+    size_t size;
+    minim_route_action action;
+    minim_route route;
+    minim_route_reason reason;
+    int hold;      /* with MINIM_ROUTE_ASK: the answer may yet be replaced, so its text is not shown */
+    int has_score; /* 0: the local model was not asked or failed */
+    double score, threshold;
+    minim_route_method method;
+    int calibrated;                  /* 0: the score is not a probability of being right */
+    int truncated;                   /* the local answer was cut off at max_tokens or by a full context */
+    minim_route_usage local, remote; /* all zero for a side that was not asked */
+    int cost_known;                  /* 0: the remote was asked and has no prices */
+    double cost;                     /* $; local tokens are free */
+    double seconds;
+    int degraded; /* 1: the answer is not the one that the mode asks for */
+    char degraded_reason[256];
+} minim_route_decision;
+
+/* The score of an answer in [0, 1]. avg_logprob: exp(sum_logprob / n_tokens). 0 for an answer without tokens or text,
+ * and when the logprobs are not numbers. The length does not enter, so that a short certain answer is not worth more
+ * than a long one; an answer that was cut off at max_tokens is scored by what there is of it. With temperature > 0 the
+ * figures are still those of the raw logits and come out lower: compare scores of greedy answers only. */
+MINIM_API double minim_route_score(minim_route_method method, const minim_route_features *features);
+
+/* The next step. Pure: the same three values give the same decision, and nothing else is looked at. Asking (and noting
+ * the outcome in the state) until the action is no longer MINIM_ROUTE_ASK takes at most three calls:
+ *
+ *   mode     remote   first    the local answer stands when                        else
+ *   local    -        local    always                                              fail
+ *   cascade  none     local    always (reason no_remote)                           fail
+ *   cascade  there    local    score >= threshold, not empty, context not full     remote; if that fails local,
+ * degraded remote   none     local    always (no_remote, degraded)                        fail remote   there    remote
+ * the remote failed (remote_failed, degraded)         fail
+ *
+ * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for
+ * NULL, a size of 0 or an unknown mode. */
+MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
+                                          const minim_route_state *state, minim_route_decision *decision);
+
+/* The decision as one line of text without a newline: who answered, why, score, threshold, tokens, cost, time. Returns
+ * the length it needs without the NUL; what fits is written, as snprintf() does. */
+MINIM_API size_t minim_route_describe(const minim_route_decision *decision, char *buffer, size_t capacity);
+
+/* ---- configuration ---------------------------------------------------------------------------------------------- */
+
+typedef struct minim_router_config {
+    size_t size;
+    minim_route_mode mode;                /* "mode": default cascade */
+    minim_route_method confidence_method; /* "confidence_method": "avg_logprob" */
+    double threshold;                     /* "threshold": 0..1, default 0.5 (see router/README.md) */
+
+    /* In the file, everything below is inside "remote": {...}. */
+    char base_url[1024]; /* "base_url": up to and including /v1; "" = no remote */
+    char model[256];     /* "model": "" = not sent, the server chooses */
+    char api_key[1024]; /* "api_key": where the key is, never the key: "env:NAME", "file:PATH" (mode 0600); "" = none */
+    double connect_timeout;       /* "connect_timeout": seconds for DNS, TCP and TLS; default 5 */
+    double stream_timeout;        /* "stream_timeout": seconds until the first token; default 60 */
+    double idle_timeout;          /* "idle_timeout": longest silence after it; default 30 */
+    double timeout;               /* "timeout": for everything, retries included; default 600 */
+    int num_retries;              /* "num_retries": default 2; never once text has been shown */
+    double retry_after;           /* "retry_after": seconds before the first retry, doubled each time up to 8, minus up
+                                     to a quarter at random; default 0.5. What the server asks for goes first */
+    double input_cost_per_token;  /* "input_cost_per_token": $; default -1 = unknown */
+    double output_cost_per_token; /* "output_cost_per_token" */
+    uint64_t max_response_bytes;  /* "max_response_bytes": default 16 MiB */
+    int require_done;             /* "require_done": default true; false accepts a stream that ended with a
+                                     finish_reason but without [DONE] */
+    int url_was_found;            /* base_url is from a ./minim.json that nobody named: only this machine is accepted */
+    int new_max_tokens;           /* "max_tokens_field": "max_tokens" (default, 0) or "max_completion_tokens" (1), which
+                                     OpenAI's reasoning models insist on */
+} minim_router_config;
+
+MINIM_API void minim_router_config_default(minim_router_config *config);
+
+/* Reads a minim.json over what is in *config. path NULL: the first of ./minim.json,
+ * $XDG_CONFIG_HOME/minim/minim.json (or ~/.config/minim/minim.json) that exists; none is fine. The error names file,
+ * key, what was found and expected; unknown keys are errors. On failure *config is unchanged.
+ *
+ * A ./minim.json that was found and not named may have come with somebody else's files, so it may not say where prompts
+ * and keys go: api_key is refused there, and a base_url that is not on this machine when it is to be used; pass the
+ * path to accept them. An api_key needs a base_url in the same file. */
+MINIM_API minim_status minim_router_config_load(minim_router_config *config, const char *path, minim_error *error);
+
+/* Applies OPENAI_BASE_URL and OPENAI_MODEL where they are set and not empty, and OPENAI_API_KEY when the file named no
+ * key (never for the address of a ./minim.json that nobody named). Call it after _load(). */
+MINIM_API minim_status minim_router_config_environment(minim_router_config *config, minim_error *error);
+
+/* Applies --remote-url and --remote-model; NULL = not given. A key that minim.json names is only ever sent to the
+ * base_url of that file: with another URL, here or in OPENAI_BASE_URL, the key is OPENAI_API_KEY or none. */
+MINIM_API minim_status minim_router_config_remote(minim_router_config *config, const char *base_url, const char *model,
+                                                  minim_error *error);
+
+/* ---- backends --------------------------------------------------------------------------------------------------- */
+
+/* Which of the sampling settings were asked for and go to the remote too; servers refuse some they do not like. */
+enum { MINIM_ROUTER_SEND_TEMPERATURE = 1, MINIM_ROUTER_SEND_TOP_P = 2, MINIM_ROUTER_SEND_SEED = 4 };
+
+typedef struct minim_router_request {
+    size_t size;
+    const minim_message *messages;
+    size_t n_messages;
+    int max_tokens;          /* default 256; 0 = as many as fit */
+    minim_sampling sampling; /* for the local model; default greedy */
+    unsigned send;           /* MINIM_ROUTER_SEND_... */
+    const char *const *stop; /* stop strings */
+    size_t n_stop;
+} minim_router_request;
+
+MINIM_API void minim_router_request_default(minim_router_request *request);
+
+/* Where a backend puts its answer. */
+typedef struct minim_router_sink {
+    void *user;
+    /* Text in pieces, whole UTF-8 characters only. A non-zero return stops. */
+    int (*on_text)(void *user, const char *text, size_t n_bytes);
+    /* How far it is: called after every step of the local model, and at least every 100 ms while waiting for a
+     * server. A non-zero return stops; this is how a request is cancelled. */
+    int (*on_progress)(void *user, uint64_t n_tokens);
+} minim_router_sink;
+
+/* What a backend says about its answer, filled in on failure too. */
+typedef struct minim_router_reply {
+    size_t size;
+    minim_route_failure failure;
+    minim_route_finish finish;
+    minim_route_usage usage;
+    uint64_t n_logprobs; /* tokens that sum_logprob is over; 0 = the backend has none */
+    double sum_logprob;
+    int http_status; /* 0 = none */
+    int attempts;    /* requests that were sent; 0 for a local model */
+    char model[256]; /* as the backend names it */
+} minim_router_reply;
+
+/* Something that answers a conversation. The struct is a value; `state` is what it stands for. */
+typedef struct minim_router_backend {
+    void *state;
+    /* Answers through the sink. MINIM_OK only for a complete answer that has text (the local model may also say
+     * nothing). MINIM_ERR_CANCELLED when the sink stopped it. *reply comes cleared. */
+    minim_status (*chat)(void *state, const minim_router_request *request, const minim_router_sink *sink,
+                         minim_router_reply *reply, minim_error *error);
+    void (*free)(void *state); /* may be NULL */
+} minim_router_backend;
+
+/* Makes a backend when the first decision asks for it. */
+typedef minim_status (*minim_router_factory)(void *user, const minim_router_config *config,
+                                             minim_router_backend *backend, minim_error *error);
+
+/* The local model: every request runs in a sequence of its own. chat_format NULL = the file's; MINIM_ERR_UNSUPPORTED
+ * when that is one minim does not know. model is the engine's; both must outlive the backend. */
+MINIM_API minim_status minim_router_local(const minim_model *model, minim_engine *engine, const char *chat_format,
+                                          minim_router_backend *backend, minim_error *error);
+
+/* A factory: any server with OpenAI's POST {base_url}/chat/completions, through libcurl. Initialises libcurl once per
+ * process (thread-safe), on the first call. user is not used. Fails like minim_router_remote_check(). */
+MINIM_API minim_status minim_router_remote_http(void *user, const minim_router_config *config,
+                                                minim_router_backend *backend, minim_error *error);
+
+/* Whether the remote of a configuration could be asked, without asking: https (http to this machine only), no
+ * credentials in the URL, the key is there, is one line, and its file is readable by its owner only. */
+MINIM_API minim_status minim_router_remote_check(const minim_router_config *config, minim_error *error);
+
+/* ---- the router ------------------------------------------------------------------------------------------------- */
+
+typedef struct minim_router minim_router;
+
+typedef struct minim_router_options {
+    size_t size;
+    const minim_router_config *config; /* copied; NULL = defaults */
+    const minim_router_backend *local; /* must outlive the router, which does not free it */
+    minim_router_factory remote;       /* NULL = no remote. What it makes belongs to the router */
+    void *remote_user;
+} minim_router_options;
+
+MINIM_API void minim_router_options_default(minim_router_options *options);
+
+MINIM_API minim_status minim_router_new(const minim_router_options *options, minim_router **router, minim_error *error);
+MINIM_API void minim_router_free(minim_router *router);
+
+/* What the caller sees while an answer is made. Every function may be NULL. */
+typedef struct minim_router_callbacks {
+    size_t size;
+    void *user;
+    /* Text to show. A local answer that may yet be replaced comes in one piece, after the decision. Non-zero stops. */
+    int (*on_text)(void *user, minim_route route, const char *text, size_t n_bytes);
+    /* All text shown so far is withdrawn, another answer follows. reason is one line. */
+    void (*on_discard)(void *user, const char *reason);
+    /* Every decision as it is made; the last one is the answer's. */
+    void (*on_decision)(void *user, const minim_route_decision *decision);
+    /* While text is held back or awaited; non-zero stops. */
+    int (*on_progress)(void *user, minim_route route, uint64_t n_tokens);
+} minim_router_callbacks;
+
+MINIM_API void minim_router_callbacks_default(minim_router_callbacks *callbacks);
+
+typedef struct minim_router_answer {
+    const char *text; /* NUL-terminated, valid UTF-8 without NULs inside */
+    size_t n_bytes;
+    const minim_route_decision *decision;
+    const minim_router_reply *local, *remote; /* NULL for a side that was not asked */
+} minim_router_answer;
+
+/* Answers one conversation. callbacks may be NULL. Fails when nobody could answer (the error says what each said), or
+ * with MINIM_ERR_CANCELLED. A degraded answer is MINIM_OK with decision->degraded set. */
+MINIM_API minim_status minim_router_ask(minim_router *router, const minim_router_request *request,
+                                        const minim_router_callbacks *callbacks, minim_router_answer **answer,
+                                        minim_error *error);
+MINIM_API void minim_router_answer_free(minim_router_answer *answer);
+
+/* Stops a running minim_router_ask() after the current step of the local model or within about 100 ms of waiting for
+ * the remote. Safe from any thread and from a signal handler. The next minim_router_ask() starts afresh. */
+MINIM_API void minim_router_cancel(minim_router *router);
+
+/* The answer as one JSON object in one line: answer, route, reason, score, calibrated, threshold, local, remote, cost,
+ * seconds, degraded, degraded_reason. What is not known is null. *json is freed with minim_router_text_free(). */
+MINIM_API minim_status minim_router_answer_json(const minim_router_answer *answer, char **json, minim_error *error);
+MINIM_API void minim_router_text_free(char *text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

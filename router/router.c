@@ -1,0 +1,282 @@
+/* router.c: asks whom the decisions name, keeps what they say, and shows it. Which backend that is and when is up to
+ * policy.c; nothing here depends on the mode. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+
+enum { ROUTER_MAX_TEXT = 1 << 28 };
+
+struct minim_router {
+    minim_router_config config;
+    minim_router_backend local;
+    minim_router_factory factory; /* NULL: there is no remote, or the mode forbids it */
+    void *factory_user;
+    minim_router_backend remote;
+    int has_remote;
+    atomic_int cancelled;
+};
+
+void minim_router_options_default(minim_router_options *options) {
+    if (!options) return;
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
+
+void minim_router_callbacks_default(minim_router_callbacks *callbacks) {
+    if (!callbacks) return;
+    memset(callbacks, 0, sizeof *callbacks);
+    callbacks->size = sizeof *callbacks;
+}
+
+void minim_router_request_default(minim_router_request *request) {
+    if (!request) return;
+    minim_generate_options generate;
+    minim_generate_options_default(&generate);
+    memset(request, 0, sizeof *request);
+    request->size = sizeof *request;
+    request->max_tokens = 256;
+    request->sampling = generate.sampling;
+}
+
+minim_status minim_router_new(const minim_router_options *options_in, minim_router **router, minim_error *error) {
+    minim_router_options options;
+    minim_router_options_default(&options);
+    if (!router || router_copy_sized(&options, sizeof options, options_in) || !options.local || !options.local->chat) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_new: options, local or router is NULL");
+    }
+    minim_router *r = calloc(1, sizeof *r);
+    if (!r) return router_fail_memory(error, "the router");
+    minim_router_config_default(&r->config);
+    minim_status status = options.config ? router_copy_config(&r->config, options.config, error) : MINIM_OK;
+    if (status != MINIM_OK) {
+        free(r);
+        return status;
+    }
+    r->local = *options.local;
+    /* Nothing that could reach a network exists in this mode. */
+    if (r->config.mode != MINIM_ROUTE_MODE_LOCAL && r->config.base_url[0]) r->factory = options.remote;
+    r->factory_user = options.remote_user;
+    atomic_init(&r->cancelled, 0);
+    *router = r;
+    return MINIM_OK;
+}
+
+void minim_router_free(minim_router *router) {
+    if (!router) return;
+    if (router->has_remote && router->remote.free) router->remote.free(router->remote.state);
+    free(router);
+}
+
+void minim_router_cancel(minim_router *router) {
+    if (router) atomic_store(&router->cancelled, 1);
+}
+
+/* ---- one prompt ------------------------------------------------------------------------------------------------- */
+
+/* What one side has said. */
+typedef struct router_side {
+    minim_router_reply reply;
+    router_bytes text;
+} router_side;
+
+/* One prompt on its way through the router. The answer is its first member, so that it can be freed by it. */
+typedef struct router_job {
+    minim_router_answer answer;
+    minim_route_decision decision;
+    router_side sides[2]; /* by minim_route */
+    minim_router *router;
+    minim_router_callbacks callbacks;
+    minim_route_features features;
+    minim_route_state state;
+    minim_route asking;
+    int hold;           /* text of the side that is asked is not shown yet */
+    int shown;          /* some text was shown and not withdrawn */
+    minim_status broke; /* the job itself failed: memory or size */
+    double started;
+} router_job;
+
+void minim_router_answer_free(minim_router_answer *answer) {
+    router_job *job = (router_job *)answer;
+    if (!job) return;
+    router_bytes_free(&job->sides[MINIM_ROUTE_LOCAL].text);
+    router_bytes_free(&job->sides[MINIM_ROUTE_REMOTE].text);
+    free(job);
+}
+
+static int router_show(router_job *job, minim_route route, const char *text, size_t n) {
+    if (!n) return 0;
+    job->shown = 1;
+    return job->callbacks.on_text ? job->callbacks.on_text(job->callbacks.user, route, text, n) : 0;
+}
+
+static int router_on_text(void *user, const char *text, size_t n) {
+    router_job *job = user;
+    router_bytes *kept = &job->sides[job->asking].text;
+    size_t before = kept->n;
+    job->broke = router_utf8_append(kept, text, n); /* third-party backends may not keep to UTF-8 */
+    if (job->broke != MINIM_OK || atomic_load(&job->router->cancelled)) return 1;
+    return job->hold ? 0 : router_show(job, job->asking, kept->data + before, kept->n - before);
+}
+
+static int router_on_progress(void *user, uint64_t n_tokens) {
+    router_job *job = user;
+    if (atomic_load(&job->router->cancelled)) return 1;
+    return job->callbacks.on_progress ? job->callbacks.on_progress(job->callbacks.user, job->asking, n_tokens) : 0;
+}
+
+static uint64_t router_visible_bytes(const router_bytes *text) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < text->n; i++) n += !strchr(" \t\r\n", text->data[i]);
+    return n;
+}
+
+/* Whatever a backend calls it: a remote that says nothing is of no use to anybody. */
+static minim_status router_check_remote(router_side *side, minim_error *error) {
+    if (router_visible_bytes(&side->text)) return MINIM_OK;
+    side->reply.failure = MINIM_ROUTE_FAILED_EMPTY;
+    return router_fail(error, MINIM_ERR_IO, "a complete answer without text");
+}
+
+/* Makes the remote when it is asked for the first time. */
+static minim_status router_need_remote(minim_router *router, minim_router_reply *reply, minim_error *error) {
+    if (router->has_remote) return MINIM_OK;
+    minim_status status = router->factory(router->factory_user, &router->config, &router->remote, error);
+    if (status == MINIM_OK)
+        router->has_remote = 1;
+    else
+        reply->failure = MINIM_ROUTE_FAILED_CONFIG;
+    return status;
+}
+
+/* Asks one side and notes what came of it. MINIM_OK also when the side failed; else the job is over. */
+static minim_status router_ask_side(router_job *job, const minim_router_request *request,
+                                    const minim_route_decision *decision, minim_error *error) {
+    minim_route route = decision->route;
+    router_side *side = &job->sides[route];
+    minim_router_sink sink = {job, router_on_text, router_on_progress};
+    minim_error said = {MINIM_OK, ""};
+    minim_status status = MINIM_OK;
+    job->asking = route;
+    job->hold = decision->hold;
+    side->reply.size = sizeof side->reply;
+    minim_router_backend *backend = route == MINIM_ROUTE_LOCAL ? &job->router->local : &job->router->remote;
+    if (route == MINIM_ROUTE_REMOTE) status = router_need_remote(job->router, &side->reply, &said);
+    if (status == MINIM_OK) status = backend->chat(backend->state, request, &sink, &side->reply, &said);
+    if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(side, &said);
+    if (job->broke != MINIM_OK) return router_fail(error, job->broke, "no room for the answer's text");
+    if (status == MINIM_ERR_CANCELLED) return router_fail(error, status, "cancelled");
+
+    int failed = status != MINIM_OK;
+    char *detail = route == MINIM_ROUTE_LOCAL ? job->state.local_detail : job->state.remote_detail;
+    if (failed) router_line(detail, sizeof job->state.local_detail, "%s", said.text[0] ? said.text : "no reason given");
+    if (failed && !side->reply.failure) {
+        side->reply.failure = route == MINIM_ROUTE_LOCAL ? MINIM_ROUTE_FAILED_LOCAL : MINIM_ROUTE_FAILED_CONNECT;
+    }
+    if (route == MINIM_ROUTE_LOCAL) {
+        job->state.local = failed ? MINIM_ROUTE_FAILED : MINIM_ROUTE_ANSWERED;
+        job->state.local_usage = side->reply.usage;
+        job->features.n_tokens = side->reply.n_logprobs;
+        job->features.n_bytes = router_visible_bytes(&side->text);
+        job->features.sum_logprob = side->reply.sum_logprob;
+        job->features.finish = side->reply.finish;
+        job->answer.local = &side->reply;
+    } else {
+        job->state.remote = failed ? MINIM_ROUTE_FAILED : MINIM_ROUTE_ANSWERED;
+        job->state.remote_usage = side->reply.usage;
+        job->answer.remote = &side->reply;
+    }
+    if (failed && job->shown) {
+        job->shown = 0;
+        if (job->callbacks.on_discard) job->callbacks.on_discard(job->callbacks.user, detail);
+    }
+    return MINIM_OK;
+}
+
+static minim_status router_decide(router_job *job) {
+    const minim_router_config *config = &job->router->config;
+    minim_route_policy policy = {.size = sizeof policy,
+                                 .mode = config->mode,
+                                 .method = config->confidence_method,
+                                 .threshold = config->threshold,
+                                 .remote_available = job->router->factory != NULL,
+                                 .input_cost_per_token = config->input_cost_per_token,
+                                 .output_cost_per_token = config->output_cost_per_token};
+    job->state.seconds = router_now() - job->started;
+    minim_status status = minim_route_decide(&policy, &job->features, &job->state, &job->decision);
+    if (status == MINIM_OK && job->callbacks.on_decision) {
+        job->callbacks.on_decision(job->callbacks.user, &job->decision);
+    }
+    return status;
+}
+
+/* The decision is an answer: shows what was held back. */
+static minim_status router_conclude(router_job *job, minim_error *error) {
+    minim_route route = job->decision.route;
+    router_bytes *text = &job->sides[route].text;
+    if (router_bytes_append(text, "", 0) != MINIM_OK) return router_fail_memory(error, "the answer's text");
+    if (!job->shown && router_show(job, route, text->data, text->n)) {
+        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    }
+    job->answer.text = text->data;
+    job->answer.n_bytes = text->n;
+    job->answer.decision = &job->decision;
+    return MINIM_OK;
+}
+
+static minim_status router_nobody(const router_job *job, minim_error *error) {
+    const minim_route_state *state = &job->state;
+    int both = state->local_detail[0] && state->remote_detail[0];
+    return router_fail(error, MINIM_ERR_IO, "%s%s%s%s%s", state->local_detail[0] ? "the local model failed: " : "",
+                       state->local_detail, both ? "; the remote failed: " : "",
+                       state->remote_detail[0] && !both ? "the remote failed: " : "", state->remote_detail);
+}
+
+static minim_status router_run(router_job *job, const minim_router_request *request, minim_error *error) {
+    for (;;) {
+        minim_status status = router_decide(job);
+        if (status != MINIM_OK) return router_fail(error, status, "minim_router_ask: no decision");
+        if (job->decision.action == MINIM_ROUTE_ANSWER) return router_conclude(job, error);
+        if (job->decision.action == MINIM_ROUTE_FAIL) return router_nobody(job, error);
+        minim_route_decision asked = job->decision;
+        status = router_ask_side(job, request, &asked, error);
+        if (status != MINIM_OK) return status;
+    }
+}
+
+minim_status minim_router_ask(minim_router *router, const minim_router_request *request_in,
+                              const minim_router_callbacks *callbacks, minim_router_answer **answer,
+                              minim_error *error) {
+    minim_router_request request;
+    minim_router_request_default(&request);
+    if (!router || !answer || router_copy_sized(&request, sizeof request, request_in) || !request.messages ||
+        !request.n_messages || (request.n_stop && !request.stop)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_ask: router, request, messages or answer is NULL");
+    }
+    for (size_t i = 0; i < request.n_messages; i++) {
+        if (request.messages[i].role && request.messages[i].content) continue;
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_ask: message %zu has no role or content", i);
+    }
+    router_job *job = calloc(1, sizeof *job);
+    if (!job) return router_fail_memory(error, "the answer");
+    minim_router_callbacks_default(&job->callbacks);
+    if (callbacks && router_copy_sized(&job->callbacks, sizeof job->callbacks, callbacks)) {
+        free(job);
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_ask: callbacks have no size");
+    }
+    job->router = router;
+    job->started = router_now();
+    job->decision.size = sizeof job->decision;
+    job->features.size = sizeof job->features;
+    job->state.size = sizeof job->state;
+    job->sides[0].text.limit = job->sides[1].text.limit = ROUTER_MAX_TEXT;
+    atomic_store(&router->cancelled, 0);
+    minim_status status = router_run(job, &request, error);
+    if (status != MINIM_OK) {
+        minim_router_answer_free(&job->answer);
+        return status;
+    }
+    *answer = &job->answer;
+    return MINIM_OK;
+}

@@ -1,0 +1,349 @@
+/* cmd_ask.c: `minim ask`: one question, answered by the local model or by a remote one (router/README.md).
+ *
+ * Without libcurl and jansson the router has no remote, no minim.json and no JSON; `--route local` still works. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../router/minim_router.h"
+#include "commands.h"
+#include "common.h"
+
+typedef struct ask_settings {
+    tool_settings tool;
+    const char *prompt, *system, *format, *route, *config, *remote_url, *remote_model;
+    float threshold; /* -1 = not given */
+    int json;
+} ask_settings;
+
+#define ASK(field) offsetof(ask_settings, field)
+
+static const option ask_options[] = {
+    {"-p, --prompt", "TEXT", OPTION_STRING, ASK(prompt), 0, 0, "the question"},
+    {"-sys, --system-prompt, --system", "TEXT", OPTION_STRING, ASK(system), 0, 0,
+     "what the model is told before the question"},
+    {"--chat-template", "NAME", OPTION_STRING, ASK(format), 0, 0,
+     "chat format of the local model instead of the\nfile's own (\"minim chat\" lists the names)"},
+    {"--json", NULL, OPTION_FLAG, ASK(json), 0, 0, "print one JSON object at the end"},
+    {0},
+};
+
+static const option ask_route_options[] = {
+    {"--route", "cascade|local|remote", OPTION_CHOICE, ASK(route), 0, 0,
+     "cascade: local first, remote when its score is\ntoo low (default); local: nothing leaves this\nmachine; remote: "
+     "remote first, local when it\nfails"},
+    {"--threshold", "X", OPTION_FLOAT, ASK(threshold), 0, 1,
+     "lowest score of a local answer that stands\n(default 0.5; uncalibrated, see router/README.md)"},
+    {"--remote-url", "URL", OPTION_STRING, ASK(remote_url), 0, 0,
+     "OpenAI-compatible server, up to and including\n/v1 (default: OPENAI_BASE_URL)"},
+    {"--remote-model", "NAME", OPTION_STRING, ASK(remote_model), 0, 0, "its model (default: OPENAI_MODEL)"},
+    {"--config", "FILE", OPTION_STRING, ASK(config), 0, 0,
+     "instead of ./minim.json or\n$XDG_CONFIG_HOME/minim/minim.json"},
+    {0},
+};
+
+static const option_usage ask_usage = {
+    .command = "ask",
+    .synopsis = "ask [OPTIONS] [QUESTION]",
+    .about = "Answers one question: the local model, or a remote one when the local answer scores too low.",
+    .epilogue =
+        "Without QUESTION and -p it is read from standard input. The API key is read from OPENAI_API_KEY or from\n"
+        "where minim.json says. At most 256 tokens unless -n says otherwise.\n\n"
+        "exit codes:\n"
+        "  0    the answer is on stdout\n"
+        "  1    no answer, or a degraded one: the remote was wanted and failed, or none is configured for\n"
+        "       --route remote, and the local answer is on stdout; one line on stderr says why\n"
+        "  2    the command line is wrong\n"
+        "  130  ended by Ctrl-C",
+    .max_arguments = 1,
+};
+
+/* ---- what is asked ----------------------------------------------------------------------------------------------- */
+
+/* The question from the command line or standard input. Returns -1 or an exit code. */
+static int ask_read_prompt(const ask_settings *settings, const option_list *arguments, tool_bytes *prompt) {
+    const char *text = arguments->n ? arguments->items[0] : settings->prompt;
+    if (arguments->n && settings->prompt) return options_complain("ask", "the question is given twice (QUESTION, -p)");
+    if (text) {
+        if (tool_bytes_append(prompt, text, strlen(text))) return EXIT_CODE_FAILED;
+    } else if (isatty(STDIN_FILENO)) {
+        return options_complain("ask", "expected a question");
+    } else {
+        int code = tool_read_file("-", prompt);
+        if (code >= 0) return code;
+        if (prompt->n > 0 && prompt->data[prompt->n - 1] == '\n') prompt->n--;
+    }
+    if (!prompt->n) return tool_fail("the question is empty");
+    if (memchr(prompt->data, 0, prompt->n)) {
+        return tool_fail("the question holds a NUL byte at %zu, expected text",
+                         (size_t)((char *)memchr(prompt->data, 0, prompt->n) - prompt->data));
+    }
+    return tool_bytes_append(prompt, "", 1) ? EXIT_CODE_FAILED : -1; /* messages are NUL-terminated */
+}
+
+/* ---- the configuration ------------------------------------------------------------------------------------------- */
+
+#ifdef MINIM_WITH_ROUTER
+
+#define ASK_REMOTE minim_router_remote_http
+
+/* File, then environment, then flags; in the mode "local" what concerns the remote is not even looked at. Returns -1 or
+ * an exit code. */
+static int ask_configure(const ask_settings *settings, minim_router_config *config) {
+    minim_error error = {.status = MINIM_OK};
+    minim_status status = minim_router_config_load(config, settings->config, &error);
+    if (settings->route) minim_route_mode_parse(settings->route, &config->mode);
+    /* 0.7 as a float is 0.69999998807: back to the digits that were typed. */
+    if (settings->threshold >= 0) config->threshold = rint((double)settings->threshold * 1e6) / 1e6;
+    if (status == MINIM_OK && config->mode != MINIM_ROUTE_MODE_LOCAL) {
+        status = minim_router_config_environment(config, &error);
+        if (status == MINIM_OK) {
+            status = minim_router_config_remote(config, settings->remote_url, settings->remote_model, &error);
+        }
+        if (status == MINIM_OK && config->base_url[0]) status = minim_router_remote_check(config, &error);
+    }
+    return status == MINIM_OK ? -1 : tool_fail_error(&error);
+}
+
+static int ask_print_json(const minim_router_answer *answer) {
+    char *json = NULL;
+    minim_error error = {.status = MINIM_OK};
+    if (minim_router_answer_json(answer, &json, &error) != MINIM_OK) return tool_fail_error(&error);
+    puts(json);
+    minim_router_text_free(json);
+    return -1;
+}
+
+#else
+
+#define ASK_REMOTE NULL
+
+static int ask_configure(const ask_settings *settings, minim_router_config *config) {
+    static const char missing[] = "this minim was built without libcurl and jansson (Debian: libcurl4-openssl-dev, "
+                                  "libjansson-dev)";
+    if (!settings->route || strcmp(settings->route, "local") != 0) {
+        return tool_fail("%s: found --route %s, expected --route local", missing,
+                         settings->route ? settings->route : "cascade");
+    }
+    if (settings->json || settings->config) return tool_fail("%s: --json and --config need them", missing);
+    config->mode = MINIM_ROUTE_MODE_LOCAL;
+    if (settings->threshold >= 0) config->threshold = rint((double)settings->threshold * 1e6) / 1e6;
+    return -1;
+}
+
+static int ask_print_json(const minim_router_answer *answer) {
+    (void)answer;
+    return tool_fail("built without JSON");
+}
+
+#endif
+
+/* ---- the local model --------------------------------------------------------------------------------------------- */
+
+/* Loaded when it is needed: with --route remote that is only when the remote has failed. */
+typedef struct ask_local {
+    const ask_settings *settings;
+    minim_model *model;
+    minim_engine *engine;
+    minim_router_backend backend; /* of the engine */
+} ask_local;
+
+/* Returns -1, or the exit code after a message. */
+static int ask_load(ask_local *local) {
+    minim_error error = {.status = MINIM_OK};
+    if (local->backend.chat) return -1;
+    int code = -1;
+    if (!local->model) code = tool_load_model(&local->settings->tool, MINIM_LOAD_ALL, &local->model, NULL);
+    if (code < 0 && !local->engine) code = tool_new_engine(&local->settings->tool, local->model, &local->engine);
+    if (code < 0 && minim_router_local(local->model, local->engine, local->settings->format, &local->backend, &error)) {
+        code = tool_fail_error(&error);
+    }
+    return code;
+}
+
+static minim_status ask_local_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
+                                   minim_router_reply *reply, minim_error *error) {
+    ask_local *local = state;
+    if (ask_load(local) >= 0) { /* it has said why */
+        minim_status status = tool_interrupted() ? MINIM_ERR_CANCELLED : MINIM_ERR_IO;
+        if (error) *error = (minim_error){.status = status, .text = "it can not be loaded"};
+        return status;
+    }
+    return local->backend.chat(local->backend.state, request, sink, reply, error);
+}
+
+static void ask_local_free(ask_local *local) {
+    if (local->backend.free) local->backend.free(local->backend.state);
+    minim_engine_free(local->engine);
+    minim_model_free(local->model);
+}
+
+/* ---- what is shown ----------------------------------------------------------------------------------------------- */
+
+typedef struct ask_screen {
+    int json, show_progress;
+    int has_progress; /* there is a progress line on the terminal */
+    int has_text;     /* text of an answer is on the screen */
+    int closed;       /* nobody reads standard output any more */
+    double last;      /* when the progress line was written */
+} ask_screen;
+
+static void ask_clear_progress(ask_screen *screen) {
+    if (screen->has_progress) fputs("\r                                        \r", stderr);
+    screen->has_progress = 0;
+}
+
+static int ask_on_text(void *user, minim_route route, const char *text, size_t n) {
+    ask_screen *screen = user;
+    (void)route;
+    if (screen->json) return tool_interrupted();
+    ask_clear_progress(screen);
+    screen->has_text = 1;
+    fwrite(text, 1, n, stdout);
+    screen->closed = tool_flush() != 0;
+    return screen->closed || tool_interrupted();
+}
+
+/* A stream broke off. What is on the screen stays there, so it has to be told apart from what follows. */
+static void ask_on_discard(void *user, const char *reason) {
+    ask_screen *screen = user;
+    if (screen->json) return;
+    fputs("\n\n", stdout);
+    tool_flush();
+    screen->has_text = 0;
+    fprintf(stderr, "minim: the answer above broke off and does not count (%s); another one follows\n", reason);
+}
+
+static int ask_on_progress(void *user, minim_route route, uint64_t n_tokens) {
+    ask_screen *screen = user;
+    double now = tool_seconds();
+    if (screen->show_progress && !screen->has_text && now - screen->last > 0.1) {
+        fprintf(stderr, "\r%s: %llu tokens ...", route == MINIM_ROUTE_LOCAL ? "local model" : "remote",
+                (unsigned long long)n_tokens);
+        screen->has_progress = 1;
+        screen->last = now;
+    }
+    return tool_interrupted();
+}
+
+/* The route line under the answer: always when the answer is degraded. */
+static void ask_print_line(const ask_settings *settings, const minim_route_decision *decision) {
+    char line[1024];
+    if (settings->tool.quiet && !decision->degraded) return;
+    minim_route_describe(decision, line, sizeof line);
+    fprintf(stderr, "%s\n", line);
+}
+
+static int ask_print_answer(const ask_settings *settings, const minim_router_answer *answer) {
+    int code = -1;
+    if (settings->json)
+        code = ask_print_json(answer);
+    else
+        putchar('\n');
+    if (code >= 0 || tool_flush()) return code < 0 ? EXIT_CODE_OK : code; /* main() knows about standard output */
+    ask_print_line(settings, answer->decision);
+    return answer->decision->degraded ? EXIT_CODE_FAILED : EXIT_CODE_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------- */
+
+/* What is sent to the remote as well is what was asked for: servers are particular about these. */
+static void ask_sampling(const ask_settings *settings, minim_router_request *request) {
+    minim_sampling sampling = settings->tool.sampling;
+    if (sampling.temperature >= 0)
+        request->send |= MINIM_ROUTER_SEND_TEMPERATURE;
+    else
+        sampling.temperature = request->sampling.temperature;
+    if (sampling.top_p >= 0)
+        request->send |= MINIM_ROUTER_SEND_TOP_P;
+    else
+        sampling.top_p = request->sampling.top_p;
+    if (sampling.seed) request->send |= MINIM_ROUTER_SEND_SEED;
+    request->sampling = sampling;
+}
+
+static int ask_with_router(const ask_settings *settings, minim_router *router, const char *prompt) {
+    minim_message messages[2] = {{"system", settings->system}, {"user", prompt}};
+    minim_router_request request;
+    minim_router_request_default(&request);
+    request.messages = settings->system ? messages : messages + 1;
+    request.n_messages = settings->system ? 2 : 1;
+    request.max_tokens = settings->tool.n_predict < 0 ? 0 : settings->tool.n_predict;
+    request.stop = settings->tool.stop.items;
+    request.n_stop = settings->tool.stop.n;
+    ask_sampling(settings, &request);
+    ask_screen screen = {.json = settings->json, .show_progress = !settings->tool.quiet && isatty(STDERR_FILENO)};
+    minim_router_callbacks callbacks;
+    minim_router_callbacks_default(&callbacks);
+    callbacks.user = &screen;
+    callbacks.on_text = ask_on_text;
+    callbacks.on_discard = ask_on_discard;
+    callbacks.on_progress = ask_on_progress;
+    minim_router_answer *answer = NULL;
+    minim_error error = {.status = MINIM_OK};
+    minim_status status = minim_router_ask(router, &request, &callbacks, &answer, &error);
+    ask_clear_progress(&screen);
+    if (status == MINIM_OK) {
+        int code = ask_print_answer(settings, answer);
+        minim_router_answer_free(answer);
+        return code;
+    }
+    if (screen.closed) return EXIT_CODE_OK; /* `| head -1` has what it wanted */
+    if (screen.has_text) putchar('\n');
+    return tool_fail_error(&error);
+}
+
+static int ask_with_config(const ask_settings *settings, const minim_router_config *config, const char *prompt) {
+    ask_local local = {.settings = settings};
+    minim_router_backend backend = {.state = &local, .chat = ask_local_chat};
+    minim_router_options options;
+    minim_router *router = NULL;
+    minim_error error = {.status = MINIM_OK};
+    minim_router_options_default(&options);
+    options.config = config;
+    options.local = &backend;
+    if (config->mode != MINIM_ROUTE_MODE_LOCAL) options.remote = ASK_REMOTE;
+    int remote_first = config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0];
+    int code = remote_first ? -1 : ask_load(&local);
+    if (code < 0 && minim_router_new(&options, &router, &error) != MINIM_OK) code = tool_fail_error(&error);
+    if (code < 0) code = ask_with_router(settings, router, prompt);
+    minim_router_free(router);
+    ask_local_free(&local);
+    return code;
+}
+
+static int ask_command(const ask_settings *settings, const option_list *arguments) {
+    tool_bytes prompt = {0};
+    minim_router_config config;
+    minim_router_config_default(&config);
+    tool_catch_interrupt();
+    int code = tool_check_settings("ask", &settings->tool);
+    if (code < 0) code = ask_configure(settings, &config);
+    if (code < 0) code = ask_read_prompt(settings, arguments, &prompt);
+    if (code < 0) code = ask_with_config(settings, &config, prompt.data);
+    tool_bytes_free(&prompt);
+    return code;
+}
+
+int cmd_ask(int argc, char **argv) {
+    ask_settings settings = {.threshold = -1};
+    option_list arguments = {0};
+    tool_settings_default(&settings.tool);
+    settings.tool.n_predict = 256;
+    settings.tool.sampling.temperature = settings.tool.sampling.top_p = -1; /* not given */
+    const option_table tables[] = {
+        {"question", ask_options, &settings},
+        {"router", ask_route_options, &settings},
+        {"model", tool_model_options, &settings.tool},
+        {"generation", tool_sampling_options, &settings.tool},
+        {"engine", tool_engine_options, &settings.tool},
+        {0},
+    };
+    int code = options_parse(&ask_usage, tables, argc, argv, &arguments);
+    if (code < 0) code = ask_command(&settings, &arguments);
+    option_list_free(&arguments);
+    option_list_free(&settings.tool.stop);
+    return code;
+}

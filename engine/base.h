@@ -34,6 +34,12 @@ minim_status err_set(minim_error *e, minim_status status, const char *format, ..
 minim_status err_memory(minim_error *e, const char *what, uint64_t bytes);
 minim_status err_ok(minim_error *e);
 
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+/* Bytes (1..4) of the UTF-8 character at s[0..n), 0 if there is no valid one (RFC 3629: no overlong forms, surrogates
+ * or numbers above U+10FFFF). */
+size_t utf8_length(const char *s, size_t n);
+
 /* ---- checked sizes ---------------------------------------------------------------------------------------------- */
 
 /* 0 and *out = a op b, or -1 when it does not fit. */
@@ -42,7 +48,12 @@ int size_add(uint64_t a, uint64_t b, uint64_t *out);
 
 /* ---- the machine ------------------------------------------------------------------------------------------------ */
 
-int cpu_count(void);   /* CPUs this process may use: affinity mask, then cgroup quota rounded up; at least 1 */
-double time_now(void); /* monotonic seconds */
+/* CPUs this process may use: affinity mask, then cgroup quota rounded up; at least 1. */
+int cpu_count(void);
+/* The cgroup quota alone (v2 cpu.max, v1 cfs; the smallest of this process's group and its parents), rounded up; 0 =
+ * none. `root` stands before /proc and /sys, "" for the real ones. */
+int cpu_quota(const char *root);
+/* Monotonic seconds. */
+double time_now(void);
 
 #endif

@@ -164,9 +164,9 @@ typedef struct minim_tensor {
     const char *type;   /* "F32", "Q4_0" ... */
     const char *layout; /* how minim keeps it: "panels", "rows", or "unsupported" */
     int n_dims;
-    uint64_t dims[4];   /* file order: dims[0] is contiguous; unused = 1 */
-    uint64_t offset;    /* from the start of the file */
-    uint64_t bytes;     /* in the file */
+    uint64_t dims[4]; /* file order: dims[0] is contiguous; unused = 1 */
+    uint64_t offset;  /* from the start of the file */
+    uint64_t bytes;   /* in the file */
 } minim_tensor;
 
 MINIM_API size_t minim_model_tensor_count(const minim_model *model);
@@ -215,10 +215,10 @@ typedef enum minim_kv_type { MINIM_KV_F16 = 0, MINIM_KV_F32 = 1 } minim_kv_type;
 
 typedef struct minim_engine_options {
     size_t size;
-    int n_threads;     /* 0 = as many as the CPUs this process may use (affinity and cgroup quota) */
-    int n_ctx;         /* longest sequence in tokens; 0 = what the model was trained for */
-    int n_batch;       /* most rows computed together; only speed and scratch memory depend on it; default 512 */
-    int page_size;     /* KV tokens a page: 16, 32, 64, 128 or 256; default 64 */
+    int n_threads; /* 0 = as many as the CPUs this process may use (affinity and cgroup quota) */
+    int n_ctx;     /* longest sequence in tokens; 0 = what the model was trained for */
+    int n_batch;   /* most rows computed together; only speed and scratch memory depend on it; default 512 */
+    int page_size; /* KV tokens a page: 16, 32, 64, 128 or 256; default 64 */
     minim_kv_type kv_type;
     uint64_t kv_limit; /* bytes that all KV pages together may take; 0 = enough for one sequence of n_ctx tokens,
                           which are taken as they are needed, not at start */
@@ -236,7 +236,7 @@ MINIM_API void minim_engine_free(minim_engine *engine);
 
 /* What an engine would take, before anything is allocated. Works from MINIM_LOAD_HEADER on. */
 typedef struct minim_memory_plan {
-    size_t size; /* set by the caller */
+    size_t size;                                      /* set by the caller */
     uint64_t weights, scratch, kv_per_token, kv_full; /* bytes; kv_full is for one sequence of n_ctx tokens */
     int n_ctx;
 } minim_memory_plan;
@@ -300,12 +300,12 @@ typedef struct minim_logprob {
 /* A generated token. All figures come from the raw logits, before penalty, temperature and filters. */
 typedef struct minim_token_event {
     int32_t token;
-    int index;       /* 0 for the first generated token */
-    int is_end;      /* the token that ended the answer; it has no text */
-    float logprob;   /* of this token */
-    float margin;    /* logprob of the best token minus that of the second best */
-    float entropy;   /* of the whole distribution, nats */
-    int n_top;       /* entries of top */
+    int index;                /* 0 for the first generated token */
+    int is_end;               /* the token that ended the answer; it has no text */
+    float logprob;            /* of this token */
+    float margin;             /* logprob of the best token minus that of the second best */
+    float entropy;            /* of the whole distribution, nats */
+    int n_top;                /* entries of top */
     const minim_logprob *top; /* the best tokens, best first; ties: lower id first; valid during the call */
 } minim_token_event;
 
@@ -324,10 +324,10 @@ MINIM_API const char *minim_stop_name(minim_stop stop);
 typedef struct minim_generate_options {
     size_t size;
     minim_sampling sampling;
-    int max_tokens; /* 0 = until the context is full; default 0 */
+    int max_tokens;          /* 0 = until the context is full; default 0 */
     const char *const *stop; /* stop strings */
     size_t n_stop;
-    int n_top; /* how many of the best tokens an event lists, 0..64 */
+    int n_top;      /* how many of the best tokens an event lists, 0..64 */
     int ignore_end; /* non-zero: end tokens do not end the answer (benchmarks) */
     void *user;
     /* Text as it becomes certain: whole UTF-8 characters only, and nothing that may still turn out to be a stop string.
@@ -342,11 +342,11 @@ MINIM_API void minim_generate_options_default(minim_generate_options *options);
 typedef struct minim_result {
     size_t size; /* set by the caller */
     minim_stop stop;
-    size_t n_prompt, n_generated;  /* tokens; an end token counts as generated */
-    double prefill_seconds;        /* the prompt, up to its last logits */
-    double first_token_seconds;    /* from the call to the first sampled token */
-    double decode_seconds;         /* everything after that */
-    uint64_t decode_bytes;         /* weight bytes read while decoding */
+    size_t n_prompt, n_generated;                             /* tokens; an end token counts as generated */
+    double prefill_seconds;                                   /* the prompt, up to its last logits */
+    double first_token_seconds;                               /* from the call to the first sampled token */
+    double decode_seconds;                                    /* everything after that */
+    uint64_t decode_bytes;                                    /* weight bytes read while decoding */
     double sum_logprob, min_logprob, sum_margin, sum_entropy; /* over the generated tokens */
 } minim_result;
 
@@ -354,8 +354,7 @@ typedef struct minim_result {
  * but the last, which has not been run. An empty prompt is an argument error. On failure the sequence is as before the
  * call. result may be NULL. */
 MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
-                                      const minim_generate_options *options, minim_result *result,
-                                      minim_error *error);
+                                      const minim_generate_options *options, minim_result *result, minim_error *error);
 
 #ifdef __cplusplus
 }

@@ -11,13 +11,26 @@
  *      number, it is KERN_LANES interleaved partial sums (element i goes to partial i % 16, ascending, missing elements
  *      of the last group add nothing) folded by a fixed tree: a[i] += a[i+8], then +4, +2, +1.
  *   5. exp and friends are our own polynomials of fused multiply-adds.
- * All code here is compiled so that a*b+c is never fused unless written as fma (-ffp-contract=off).
+ *   6. No product is ever added outside fma (only where the product is exact), so no compiler can fuse what is not
+ *      fused here; the pragma below says so too. The host keeps the default floating-point environment: round to
+ *      nearest, subnormals on.
  */
 #ifndef KERN_KERNELS_H
 #define KERN_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* gcc fuses a*b+c by default in its GNU modes, intrinsics included, and clang inside one expression. This is for those
+ * who compile minim without its Makefile (-ffp-contract=off). clang -ffp-contract=fast ignores pragmas, hence rule 6. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+#if defined(__FAST_MATH__)
+#error "minim gives the same bits everywhere: compile it without -ffast-math"
+#endif
 
 enum {
     KERN_PANEL = 16, /* output rows of a weight panel */

@@ -1,4 +1,5 @@
-/* family.h: one row per model family. The forward function (engine/forward.c) reads the row; it has no family of its own.
+/* family.h: one row per model family. The forward function (engine/forward.c) reads the row; it has no family of its
+ * own.
  */
 #ifndef MODELS_FAMILY_H
 #define MODELS_FAMILY_H
@@ -14,8 +15,8 @@ typedef struct family {
     const char *architecture; /* general.architecture, also the prefix of the family's keys */
     const char *title;        /* which models people know it by */
     family_rope rope;
-    int biases;               /* 1: every matrix may have a bias; it is used where the file has one */
-    int rope_factors;         /* 1: rope_freqs.weight [n_rot/2] divides the frequencies where the file has it */
+    int biases;       /* 1: every matrix may have a bias; it is used where the file has one */
+    int rope_factors; /* 1: rope_freqs.weight [n_rot/2] divides the frequencies where the file has it */
 } family;
 
 /* NULL when unknown. */

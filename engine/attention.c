@@ -1,0 +1,268 @@
+/* attention.c: softmax(q K^T / sqrt(head_dim)) V over the paged cache.
+ *
+ * The keys of a sequence are cut into ranges of ENGINE_RANGE at fixed positions. Within a range: all scores, their
+ * maximum m, p = exp(score - m), sum l of p, o = p V. Ranges are joined in ascending order (online softmax). So the
+ * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side.
+ *
+ * The query heads that share a key-value head, and up to ENGINE_TILE neighbouring tokens, form a tile, so that K and V
+ * are read once for all of them. Rows of a tile: [token][head of the group].
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine.h"
+
+typedef struct attention_job {
+    minim_engine *e;
+    int layer, n_tiles, n_ranges; /* n_ranges: of the longest tile; 0 = a work item does all ranges of its tile */
+} attention_job;
+
+/* One softmax range of all rows of a tile. */
+typedef struct attention_part {
+    float *max, *sum; /* [rows] */
+    float *o;         /* [rows][head_dim] */
+} attention_part;
+
+static int attention_group(const model_shape *s) {
+    return s->n_heads / s->n_kv_heads;
+}
+
+static int attention_tile_tokens(const model_shape *s) {
+    int tokens = ENGINE_TILE * 8 / attention_group(s);
+    return tokens < 1 ? 1 : tokens > ENGINE_TILE ? ENGINE_TILE : tokens;
+}
+
+static size_t attention_tile_rows(const model_shape *s) {
+    return (size_t)attention_tile_tokens(s) * (size_t)attention_group(s);
+}
+
+/* Scratch of a worker: q [rows][head_dim], scores [rows][ENGINE_RANGE], and two parts. */
+size_t attention_worker_floats(const model_shape *s) {
+    size_t rows = attention_tile_rows(s), dim = (size_t)s->head_dim;
+    size_t floats = rows * dim + rows * ENGINE_RANGE + 2 * rows * (dim + 2);
+    return (floats + 15) / 16 * 16;
+}
+
+static attention_part attention_part_at(float *memory, size_t rows) {
+    return (attention_part){memory, memory + rows, memory + 2 * rows};
+}
+
+int attention_make_tiles(const minim_engine *e, const step_row *rows, int n) {
+    attention_tile *tiles = e->scratch.tiles;
+    int n_tiles = 0, most = attention_tile_tokens(&e->model->shape);
+    for (int i = 0; i < n; i++) {
+        attention_tile *last = n_tiles ? &tiles[n_tiles - 1] : NULL;
+        if (last && last->seq == rows[i].seq && last->n_tokens < most) {
+            last->n_tokens++; /* rows of one sequence are its next tokens, in order */
+        } else {
+            tiles[n_tiles++] = (attention_tile){rows[i].seq, i, 1, rows[i].position};
+        }
+    }
+    return n_tiles;
+}
+
+/* Keys of range `range` that token t of the tile sees. */
+static int attention_visible(const attention_tile *tile, int t, int range) {
+    int n = tile->position + t + 1 - range * ENGINE_RANGE;
+    return n < 0 ? 0 : n > ENGINE_RANGE ? ENGINE_RANGE : n;
+}
+
+/* What a tile does with the keys [first, first + n) of a page: with row0.. for n_rows rows. `score` is the column in
+ * the range. */
+typedef struct attention_span {
+    const kv_page *page;
+    int slot, score, n; /* first key in the page, first key in the range, keys */
+    int row, n_rows;
+} attention_span;
+
+/* Calls `use` for every part of a page that a set of rows sees, keys ascending for each row: first what all rows see,
+ * all rows together; then, along the causal edge, token by token. */
+static void attention_spans(const minim_engine *e, const attention_tile *tile, int range,
+                            void (*use)(void *arg, const attention_span *span), void *arg) {
+    int size = e->page_size, group = attention_group(&e->model->shape), last = tile->n_tokens - 1;
+    int common = attention_visible(tile, 0, range), end = attention_visible(tile, last, range);
+    for (int begin = 0; begin < end; begin += size) {
+        attention_span span = {.page = tile->seq->pages.page[(range * ENGINE_RANGE + begin) / size], .score = begin};
+        int stop = begin + size;
+        span.n = (common < stop ? common : stop) - begin;
+        span.n_rows = tile->n_tokens * group;
+        if (span.n > 0) use(arg, &span);
+        int edge = span.n > 0 ? begin + span.n : begin;
+        for (int t = 0; t <= last; t++) {
+            int visible = attention_visible(tile, t, range);
+            span.score = edge, span.slot = edge - begin;
+            span.n = (visible < stop ? visible : stop) - edge;
+            span.row = t * group, span.n_rows = group;
+            if (span.n > 0) use(arg, &span);
+        }
+    }
+}
+
+typedef struct attention_range {
+    const minim_engine *e;
+    int layer, head; /* key-value head */
+    const float *q;  /* [rows][head_dim] */
+    float *scores;   /* [rows][ENGINE_RANGE] */
+    float *o;        /* [rows][head_dim] */
+    float scale;
+} attention_range;
+
+static void attention_qk(void *arg, const attention_span *span) {
+    attention_range *a = arg;
+    const minim_engine *e = a->e;
+    int64_t dim = e->model->shape.head_dim;
+    enum kern_kv type = kv_type(e->kv);
+    const char *keys = kv_keys(e->kv, span->page, a->layer, a->head);
+    e->kern.qk[type](a->q + span->row * dim, dim, span->n_rows, keys + (size_t)span->slot * kv_element(type),
+                     e->page_size, span->n, dim, a->scale, a->scores + (int64_t)span->row * ENGINE_RANGE + span->score,
+                     ENGINE_RANGE);
+}
+
+static void attention_pv(void *arg, const attention_span *span) {
+    attention_range *a = arg;
+    const minim_engine *e = a->e;
+    int64_t dim = e->model->shape.head_dim;
+    enum kern_kv type = kv_type(e->kv);
+    const char *values = kv_values(e->kv, span->page, a->layer, a->head);
+    e->kern.pv[type](a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE, span->n_rows,
+                     values + (size_t)(span->slot * dim) * kv_element(type), span->n, dim, a->o + span->row * dim, dim);
+}
+
+/* One range of one tile; rows that see nothing of it get sum 0. */
+static void attention_do_range(attention_range *a, const attention_tile *tile, int range, attention_part part) {
+    const minim_engine *e = a->e;
+    int group = attention_group(&e->model->shape), dim = e->model->shape.head_dim;
+    attention_spans(e, tile, range, attention_qk, a);
+    for (int r = 0; r < tile->n_tokens * group; r++) {
+        int n = attention_visible(tile, r / group, range);
+        part.max[r] = -INFINITY, part.sum[r] = 0;
+        if (n > 0) e->kern.softmax_part(a->scores + (size_t)r * ENGINE_RANGE, n, &part.max[r], &part.sum[r]);
+    }
+    memset(part.o, 0, (size_t)(tile->n_tokens * group * dim) * sizeof *part.o);
+    a->o = part.o;
+    attention_spans(e, tile, range, attention_pv, a);
+}
+
+static void attention_join(const minim_engine *e, const attention_tile *tile, int range, attention_part all,
+                           attention_part part) {
+    int group = attention_group(&e->model->shape);
+    int64_t dim = e->model->shape.head_dim;
+    for (int r = 0; r < tile->n_tokens * group; r++) {
+        if (attention_visible(tile, r / group, range) == 0) continue;
+        e->kern.softmax_join(&all.max[r], &all.sum[r], all.o + r * dim, part.max[r], part.sum[r], part.o + r * dim,
+                             dim);
+    }
+}
+
+/* o / sum into the rows of the attention output. */
+static void attention_finish(const minim_engine *e, const attention_tile *tile, int head, attention_part all) {
+    const model_shape *s = &e->model->shape;
+    int group = attention_group(s);
+    for (int t = 0; t < tile->n_tokens; t++) {
+        for (int g = 0; g < group; g++) {
+            int r = t * group + g;
+            float *out = e->scratch.attention +
+                         ((int64_t)(tile->first_row + t) * s->n_heads + (int64_t)head * group + g) * s->head_dim;
+            e->kern.scale(all.o + (int64_t)r * s->head_dim, 1.0f / all.sum[r], s->head_dim, out);
+        }
+    }
+}
+
+/* The query rows of a tile side by side, [token][head of the group][head_dim]. */
+static void attention_gather(const minim_engine *e, const attention_tile *tile, int head, float *q) {
+    const model_shape *s = &e->model->shape;
+    size_t row = (size_t)attention_group(s) * (size_t)s->head_dim;
+    for (int t = 0; t < tile->n_tokens; t++) {
+        const float *from = e->scratch.q + (int64_t)(tile->first_row + t) * s->n_heads * s->head_dim;
+        memcpy(q + (size_t)t * row, from + (size_t)head * row, row * sizeof *q);
+    }
+}
+
+static int attention_tile_ranges(const attention_tile *tile) {
+    return (tile->position + tile->n_tokens - 1) / ENGINE_RANGE + 1;
+}
+
+/* The part of one tile, head and range in the split form. */
+static attention_part attention_partial(const attention_job *j, int tile, int head, int range) {
+    const model_shape *s = &j->e->model->shape;
+    size_t rows = attention_tile_rows(s), stride = rows * ((size_t)s->head_dim + 2);
+    size_t index = ((size_t)tile * (size_t)s->n_kv_heads + (size_t)head) * (size_t)j->n_ranges + (size_t)range;
+    return attention_part_at(j->e->scratch.partial + index * stride, rows);
+}
+
+/* item = (tile * heads + head) * n_ranges + range, or (tile * heads + head) when an item does all ranges. */
+static void attention_task(void *arg, uint32_t item, int worker) {
+    const attention_job *j = arg;
+    minim_engine *e = j->e;
+    const model_shape *s = &e->model->shape;
+    size_t rows = attention_tile_rows(s), dim = (size_t)s->head_dim;
+    int range = 0;
+    if (j->n_ranges) range = (int)(item % (uint32_t)j->n_ranges), item /= (uint32_t)j->n_ranges;
+    int head = (int)(item % (uint32_t)s->n_kv_heads), index = (int)(item / (uint32_t)s->n_kv_heads);
+    const attention_tile *tile = &e->scratch.tiles[index];
+    int n_ranges = attention_tile_ranges(tile);
+    if (range >= n_ranges) return;
+
+    float *memory = e->scratch.worker + (size_t)worker * e->scratch.worker_floats;
+    attention_range a = {.e = e, .layer = j->layer, .head = head, .q = memory, .scores = memory + rows * dim};
+    a.scale = (float)(1.0 / sqrt((double)s->head_dim));
+    memory += rows * dim + rows * ENGINE_RANGE;
+    attention_gather(e, tile, head, e->scratch.worker + (size_t)worker * e->scratch.worker_floats);
+    if (j->n_ranges) {
+        attention_do_range(&a, tile, range, attention_partial(j, index, head, range));
+        return;
+    }
+    attention_part all = attention_part_at(memory, rows), next = attention_part_at(memory + rows * (dim + 2), rows);
+    attention_do_range(&a, tile, 0, all);
+    for (range = 1; range < n_ranges; range++) {
+        attention_do_range(&a, tile, range, next);
+        attention_join(e, tile, range, all, next);
+    }
+    attention_finish(e, tile, head, all);
+}
+
+/* Joins the ranges of one tile and head in the split form. */
+static void attention_join_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const attention_job *j = arg;
+    int head = (int)(item % (uint32_t)j->e->model->shape.n_kv_heads);
+    int index = (int)(item / (uint32_t)j->e->model->shape.n_kv_heads);
+    const attention_tile *tile = &j->e->scratch.tiles[index];
+    attention_part all = attention_partial(j, index, head, 0);
+    for (int range = 1; range < attention_tile_ranges(tile); range++) {
+        attention_join(j->e, tile, range, all, attention_partial(j, index, head, range));
+    }
+    attention_finish(j->e, tile, head, all);
+}
+
+/* Every row sees at least its own key, which lies in its last range, and range 0 is visible to all. */
+void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
+    attention_job j = {.e = e, .layer = layer, .n_tiles = n_tiles};
+    uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
+    int most = 1;
+    for (int i = 0; i < n_tiles; i++) {
+        int ranges = attention_tile_ranges(&e->scratch.tiles[i]);
+        if (ranges > most) most = ranges;
+    }
+    int split = pool_threads(e->pool) > 1 && n_rows <= ENGINE_SPLIT_ROWS && most > 1;
+    if (!split) {
+        pool_run(e->pool, attention_task, &j, items);
+        return;
+    }
+    j.n_ranges = most;
+    pool_run(e->pool, attention_task, &j, items * (uint32_t)most);
+    pool_run(e->pool, attention_join_task, &j, items);
+}
+
+/* Memory for the split form of a step whose longest sequence has n_tokens tokens. */
+minim_status attention_reserve(minim_engine *e, size_t n_tokens, minim_error *error) {
+    size_t ranges = (n_tokens + ENGINE_RANGE - 1) / ENGINE_RANGE;
+    if (pool_threads(e->pool) == 1 || ranges < 2) return MINIM_OK;
+    const model_shape *s = &e->model->shape;
+    size_t need =
+        ENGINE_SPLIT_ROWS * (size_t)s->n_kv_heads * ranges * attention_tile_rows(s) * ((size_t)s->head_dim + 2);
+    if (mem_grow(&e->allocator, &e->scratch.partial, &e->scratch.partial_capacity, need, sizeof(float))) {
+        return err_memory(error, "attention of a long sequence", need * sizeof(float));
+    }
+    return MINIM_OK;
+}

@@ -1,0 +1,268 @@
+/* engine.c: the public minim_engine_* and minim_seq_* calls. */
+#include "engine.h"
+
+#include <fenv.h>
+#include <stdlib.h>
+#include <string.h>
+
+void minim_engine_options_default(minim_engine_options *options) {
+    *options = (minim_engine_options){.size = sizeof *options, .n_batch = 512, .page_size = 64};
+}
+
+/* Everything an engine's options decide, before memory is taken. */
+typedef struct engine_plan {
+    minim_engine_options o;
+    int n_threads, n_ctx, n_batch;
+    kv_shape kv;
+    uint64_t page_bytes, page_limit, scratch_bytes;
+} engine_plan;
+
+static minim_status engine_make_plan(const minim_model *m, const minim_engine_options *user, engine_plan *p,
+                                     minim_error *e) {
+    if (!m) return err_set(e, MINIM_ERR_ARGUMENT, "model is NULL");
+    if (!m->shape.n_layers) {
+        if (e) *e = m->shape_error;
+        return m->shape_error.status;
+    }
+    minim_engine_options_default(&p->o);
+    if (user) memcpy(&p->o, user, user->size < sizeof p->o ? user->size : sizeof p->o);
+    const minim_engine_options *o = &p->o;
+    const model_shape *s = &m->shape;
+    if (o->n_threads < 0 || o->n_threads > POOL_MAX_THREADS) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "n_threads is %d, expected 0 to %d", o->n_threads, POOL_MAX_THREADS);
+    }
+    if (o->n_ctx < 0) return err_set(e, MINIM_ERR_ARGUMENT, "n_ctx is %d, expected 0 or more", o->n_ctx);
+    if (o->n_batch < 1 || o->n_batch > 1 << 16) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "n_batch is %d, expected 1 to 65536", o->n_batch);
+    }
+    if (o->page_size < 16 || o->page_size > ENGINE_RANGE || (o->page_size & (o->page_size - 1))) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "page_size is %d, expected 16, 32, 64, 128 or 256", o->page_size);
+    }
+    if (o->kv_type != MINIM_KV_F16 && o->kv_type != MINIM_KV_F32) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16 or MINIM_KV_F32", (int)o->kv_type);
+    }
+    int cpus = cpu_count();
+    p->n_threads = o->n_threads ? o->n_threads : cpus < POOL_MAX_THREADS ? cpus : POOL_MAX_THREADS;
+    p->n_ctx = o->n_ctx ? o->n_ctx : s->n_ctx_train;
+    p->n_batch = o->n_batch < p->n_ctx ? o->n_batch : p->n_ctx;
+    p->kv = (kv_shape){.n_layers = s->n_layers,
+                       .n_kv_heads = s->n_kv_heads,
+                       .head_dim = s->head_dim,
+                       .page_size = o->page_size,
+                       .type = o->kv_type == MINIM_KV_F16 ? KERN_KV_F16 : KERN_KV_F32};
+    p->page_bytes = kv_page_bytes(&p->kv);
+    p->scratch_bytes = forward_scratch_bytes(m, p->n_batch, p->n_threads);
+    if (!p->page_bytes || !p->scratch_bytes) {
+        return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: the model is too wide for this machine", gguf_path(m->file));
+    }
+    uint64_t for_context = ((uint64_t)p->n_ctx + (uint64_t)o->page_size - 1) / (uint64_t)o->page_size;
+    p->page_limit = o->kv_limit ? o->kv_limit / p->page_bytes : for_context;
+    return MINIM_OK;
+}
+
+minim_status minim_engine_plan(const minim_model *m, const minim_engine_options *options, minim_memory_plan *plan,
+                               minim_error *error) {
+    engine_plan p;
+    if (!plan || plan->size < sizeof plan->size) return err_set(error, MINIM_ERR_ARGUMENT, "plan->size is not set");
+    minim_status status = engine_make_plan(m, options, &p, error);
+    if (status) return status;
+    uint64_t pages = ((uint64_t)p.n_ctx + (uint64_t)p.kv.page_size - 1) / (uint64_t)p.kv.page_size;
+    uint64_t kv_full;
+    if (size_mul(pages, p.page_bytes, &kv_full)) kv_full = UINT64_MAX;
+    minim_memory_plan full = {.size = plan->size,
+                              .weights = m->weight_bytes ? m->weight_bytes : m->file_bytes,
+                              .scratch = p.scratch_bytes,
+                              .kv_per_token = p.page_bytes / (uint64_t)p.kv.page_size,
+                              .kv_full = kv_full,
+                              .n_ctx = p.n_ctx};
+    memcpy(plan, &full, plan->size < sizeof full ? plan->size : sizeof full);
+    return err_ok(error);
+}
+
+static minim_status engine_choose_isa(minim_engine *en, const char *isa, minim_error *e) {
+    const char *from = "isa";
+    if (!isa) isa = getenv("MINIM_ISA"), from = "MINIM_ISA";
+    if (!kern_table_init(&en->kern, isa)) return MINIM_OK;
+    char known[128] = "";
+    const char *name;
+    for (int i = 0; (name = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(name)) continue;
+        if (known[0]) strncat(known, ", ", sizeof known - strlen(known) - 1);
+        strncat(known, name, sizeof known - strlen(known) - 1);
+    }
+    return err_set(e, MINIM_ERR_ARGUMENT, "%s is \"%.32s\", this machine has: %s", from, isa, known);
+}
+
+minim_status minim_engine_new(const minim_model *m, const minim_engine_options *options, minim_engine **out,
+                              minim_error *error) {
+    if (!out) return err_set(error, MINIM_ERR_ARGUMENT, "engine is NULL");
+    *out = NULL;
+    engine_plan p;
+    minim_status status = engine_make_plan(m, options, &p, error);
+    if (status) return status;
+    if (m->level < MINIM_LOAD_ALL) {
+        return err_set(error, MINIM_ERR_ARGUMENT, "%s: the model was loaded without its weights", gguf_path(m->file));
+    }
+    minim_allocator a = mem_allocator(p.o.allocator);
+    minim_engine *en = mem_zalloc(&a, 1, sizeof *en);
+    if (!en) return err_memory(error, "the engine", sizeof *en);
+    en->allocator = a;
+    en->model = m;
+    en->log = p.o.log, en->log_user = p.o.log_user;
+    en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
+    en->has_lock = !pthread_mutex_init(&en->lock, NULL);
+    if (!en->has_lock) status = err_set(error, MINIM_ERR_MEMORY, "cannot create a mutex");
+    if (!status) status = engine_choose_isa(en, p.o.isa, error);
+    if (!status) status = pool_new(&a, p.n_threads, &en->pool, error);
+    if (!status) status = kv_pool_new(&a, &p.kv, p.page_limit, &en->kv, error);
+    if (!status) status = forward_scratch_new(en, error);
+    if (!status) {
+        en->rows = mem_alloc(&a, (size_t)en->n_batch, sizeof *en->rows);
+        if (!en->rows) status = err_memory(error, "the row table", (uint64_t)en->n_batch * sizeof *en->rows);
+    }
+    if (status) {
+        minim_engine_free(en);
+        return status;
+    }
+    *out = en;
+    return err_ok(error);
+}
+
+void minim_engine_free(minim_engine *en) {
+    if (!en) return;
+    minim_allocator a = en->allocator;
+    mem_free(&a, en->rows, (size_t)en->n_batch, sizeof *en->rows);
+    forward_scratch_free(en);
+    kv_pool_free(en->kv);
+    pool_free(en->pool);
+    if (en->has_lock) pthread_mutex_destroy(&en->lock);
+    mem_free(&a, en, 1, sizeof *en);
+}
+
+minim_status minim_engine_get_info(minim_engine *en, minim_engine_info *info) {
+    if (!en || !info || info->size < sizeof info->size) return MINIM_ERR_ARGUMENT;
+    minim_engine_info full = {.size = info->size,
+                              .isa = en->kern.isa,
+                              .n_threads = pool_threads(en->pool),
+                              .n_ctx = en->n_ctx,
+                              .page_size = en->page_size};
+    pthread_mutex_lock(&en->lock);
+    kv_pool_info(en->kv, &full.pages_in_use, &full.pages_allocated, &full.page_limit, &full.page_bytes);
+    pthread_mutex_unlock(&en->lock);
+    memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
+    return MINIM_OK;
+}
+
+/* ---- sequences --------------------------------------------------------------------------------------------------- */
+
+minim_status minim_seq_new(minim_engine *en, minim_seq **out, minim_error *error) {
+    if (!en || !out) return err_set(error, MINIM_ERR_ARGUMENT, "engine or seq is NULL");
+    *out = NULL;
+    minim_seq *s = mem_zalloc(&en->allocator, 1, sizeof *s);
+    if (!s) return err_memory(error, "a sequence", sizeof *s);
+    s->engine = en;
+    *out = s;
+    return err_ok(error);
+}
+
+void minim_seq_free(minim_seq *s) {
+    if (!s) return;
+    minim_engine *en = s->engine;
+    pthread_mutex_lock(&en->lock);
+    kv_table_free(en->kv, &s->pages);
+    pthread_mutex_unlock(&en->lock);
+    mem_free(&en->allocator, s->tokens, s->capacity, sizeof *s->tokens);
+    mem_free(&en->allocator, s, 1, sizeof *s);
+}
+
+size_t minim_seq_length(const minim_seq *s) {
+    return s->length;
+}
+
+minim_status minim_seq_truncate(minim_seq *s, size_t n_tokens) {
+    if (!s || n_tokens > s->length) return MINIM_ERR_ARGUMENT;
+    pthread_mutex_lock(&s->engine->lock);
+    s->length = n_tokens;
+    kv_shrink(s->engine->kv, &s->pages, n_tokens);
+    pthread_mutex_unlock(&s->engine->lock);
+    return MINIM_OK;
+}
+
+void minim_seq_cancel(minim_seq *s) {
+    atomic_store(&s->cancelled, 1);
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
+
+static minim_status engine_check_rows(minim_engine *en, const minim_row *rows, size_t n, const float *logits,
+                                      minim_error *e) {
+    for (size_t i = 0; i < n; i++) {
+        if (!rows[i].seq || rows[i].seq->engine != en) {
+            return err_set(e, MINIM_ERR_ARGUMENT, "row %zu: the sequence is not one of this engine", i);
+        }
+        if (rows[i].token < 0 || rows[i].token >= en->model->n_vocab) {
+            return err_set(e, MINIM_ERR_ARGUMENT, "row %zu: token %d, expected 0 to %d", i, rows[i].token,
+                           en->model->n_vocab - 1);
+        }
+        if (rows[i].want_logits && !logits)
+            return err_set(e, MINIM_ERR_ARGUMENT, "row %zu wants logits, but logits is NULL", i);
+        rows[i].seq->pending = 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        minim_seq *s = rows[i].seq;
+        s->pending++;
+        if (s->pending > (size_t)en->n_ctx - s->length) {
+            return err_set(e, MINIM_ERR_CONTEXT, "%zu tokens and %zu more do not fit the context of %d", s->length,
+                           s->pending, en->n_ctx);
+        }
+    }
+    return MINIM_OK;
+}
+
+/* Pages and token memory for all pending rows, or nothing. */
+static minim_status engine_reserve(minim_engine *en, const minim_row *rows, size_t n, minim_error *e) {
+    size_t longest = 0, i = 0;
+    minim_status status = MINIM_OK;
+    for (; i < n && !status; i++) {
+        minim_seq *s = rows[i].seq;
+        size_t length = s->length + s->pending;
+        if (length > longest) longest = length;
+        if (mem_grow(&en->allocator, &s->tokens, &s->capacity, length, sizeof *s->tokens)) {
+            status = err_memory(e, "a token list", length * sizeof *s->tokens);
+        } else {
+            status = kv_reserve(en->kv, &s->pages, length, e);
+        }
+    }
+    if (!status) status = attention_reserve(en, longest, e);
+    if (status) {
+        while (i-- > 0) kv_shrink(en->kv, &rows[i].seq->pages, rows[i].seq->length);
+    }
+    return status;
+}
+
+minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n_rows, float *logits,
+                               minim_error *error) {
+    if (!en || (n_rows && !rows)) return err_set(error, MINIM_ERR_ARGUMENT, "engine or rows is NULL");
+    pthread_mutex_lock(&en->lock);
+    minim_status status = engine_check_rows(en, rows, n_rows, logits, error);
+    if (!status) status = engine_reserve(en, rows, n_rows, error);
+    if (!status) {
+        fenv_t host; /* the same rounding whatever the host has set */
+        fegetenv(&host);
+        fesetenv(FE_DFL_ENV);
+        for (size_t i = 0; i < n_rows;) {
+            int n = 0;
+            for (; i < n_rows && n < en->n_batch; i++, n++) {
+                minim_seq *s = rows[i].seq;
+                en->rows[n] = (step_row){s, rows[i].token, (int)s->length, rows[i].want_logits ? logits : NULL};
+                if (rows[i].want_logits) logits += en->model->n_vocab;
+                s->tokens[s->length++] = rows[i].token;
+            }
+            forward_run(en, en->rows, n);
+        }
+        fesetenv(&host);
+        err_ok(error);
+    }
+    pthread_mutex_unlock(&en->lock);
+    return status;
+}

@@ -1,0 +1,91 @@
+/* engine.h: what an engine and a sequence are, inside. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "kv.h"
+#include "model.h"
+#include "pool.h"
+
+enum {
+    ENGINE_RANGE = 256,   /* keys per attention range: fixed, because where ranges end decides the bits */
+    ENGINE_TILE = 8,      /* neighbouring tokens of a sequence whose attention is computed together */
+    ENGINE_SPLIT_ROWS = 8 /* up to so many rows, attention ranges are shared out between threads */
+};
+
+/* One token in a forward step. */
+typedef struct step_row {
+    minim_seq *seq;
+    int32_t token;
+    int position;  /* in its sequence */
+    float *logits; /* [n_vocab] or NULL */
+} step_row;
+
+/* Neighbouring tokens of one sequence whose attention is computed together. */
+typedef struct attention_tile {
+    const minim_seq *seq;
+    int first_row, n_tokens, position; /* row and position of its first token */
+} attention_tile;
+
+/* Scratch memory of a forward step of up to n_batch rows (B). One block; see forward_plan(). */
+typedef struct forward_scratch {
+    float *x;              /* [B][n_embd]            the residual stream */
+    float *h;              /* [B][widest]            input of the next matrices */
+    float *q, *k, *v;      /* [B][heads * head_dim], [B][kv heads * head_dim] twice */
+    float *attention;      /* [B][heads * head_dim] */
+    float *gate, *up;      /* [B][n_ff] */
+    int8_t *codes;         /* [B][widest]            h, quantised */
+    float *scale;          /* [B][widest / 32] */
+    int32_t *sum;          /* [B][widest / 32] */
+    float *rope;           /* [B][n_rot / 2][2]      cos, sin */
+    attention_tile *tiles; /* [B] */
+    float *worker;         /* [threads][worker_floats]: attention of one tile, see attention.c */
+    size_t worker_floats;
+    void *block;
+    size_t block_bytes;
+    float *partial;          /* attention.c: ranges of the split form; grown when needed */
+    size_t partial_capacity; /* floats */
+} forward_scratch;
+
+struct minim_engine {
+    minim_allocator allocator;
+    const minim_model *model;
+    minim_log_fn log;
+    void *log_user;
+    kern_table kern;
+    int n_ctx, n_batch, page_size;
+    pool *pool;
+    kv_pool *kv;
+    forward_scratch scratch;
+    step_row *rows;       /* [n_batch]: the rows of the running step */
+    pthread_mutex_t lock; /* one step at a time */
+    int has_lock;
+};
+
+struct minim_seq {
+    minim_engine *engine;
+    kv_table pages;
+    int32_t *tokens; /* [length]: what the cached keys and values came from */
+    size_t length, capacity;
+    size_t pending; /* rows of the step being prepared */
+    atomic_int cancelled;
+};
+
+/* forward.c: bytes that forward_scratch_new() will take; 0 when they do not fit. */
+uint64_t forward_scratch_bytes(const minim_model *m, int n_batch, int n_threads);
+minim_status forward_scratch_new(minim_engine *e, minim_error *error);
+void forward_scratch_free(minim_engine *e);
+/* Runs n <= n_batch rows through the model. Pages are there; nothing can fail. */
+void forward_run(minim_engine *e, const step_row *rows, int n);
+
+/* attention.c: causal attention of n rows whose keys and values are stored: q -> attention. */
+size_t attention_worker_floats(const model_shape *s);
+/* Makes sure that a step whose longest sequence has n_tokens tokens can run: the scratch memory that depends on length.
+ */
+minim_status attention_reserve(minim_engine *e, size_t n_tokens, minim_error *error);
+int attention_make_tiles(const minim_engine *e, const step_row *rows, int n); /* returns their number */
+void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows);
+
+#endif

@@ -1,0 +1,273 @@
+/* forward.c: the transformer. One function, forward_run(), takes a batch of rows, each the next token of some sequence,
+ * through all layers. B is the number of rows.
+ *
+ *     x = embedding[token]
+ *     per layer:   h = norm(x);  q, k, v = W h;  rotate q, k;  store k, v;  x += Wo attention(q)
+ *                  h = norm(x);  x += Wdown (silu(Wgate h) * (Wup h))
+ *     logits = Woutput norm(x)
+ *
+ * Every arrow is a parallel section over rows, heads or panels of weights; none of them changes what a row computes.
+ */
+#include <string.h>
+
+#include "engine.h"
+
+/* ---- scratch memory ---------------------------------------------------------------------------------------------- */
+
+/* Adds room for `count` things of `size` bytes at *offset (cache-line aligned); -1 when it does not fit. */
+static int forward_carve(uint64_t *offset, uint64_t count, uint64_t size) {
+    uint64_t bytes;
+    if (size_mul(count, size, &bytes) || size_add(bytes, 63, &bytes)) return -1;
+    return size_add(*offset, bytes / 64 * 64, offset);
+}
+
+/* The layout of the block; with base NULL only its size. */
+static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads, forward_scratch *f, char *base) {
+    const model_shape *s = &m->shape;
+    uint64_t b = (uint64_t)n_batch, embd = (uint64_t)s->n_embd, ff = (uint64_t)s->n_ff;
+    uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
+    uint64_t widest = embd > q ? embd : q;
+    if (ff > widest) widest = ff;
+    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
+    f->worker_floats = attention_worker_floats(s);
+    const struct {
+        void *where; /* of the pointer to set */
+        uint64_t count, size;
+    } part[] = {
+        {&f->x, b * embd, sizeof(float)},        {&f->h, b * embd, sizeof(float)},
+        {&f->q, b * q, sizeof(float)},           {&f->k, b * kv, sizeof(float)},
+        {&f->v, b * kv, sizeof(float)},          {&f->attention, b * q, sizeof(float)},
+        {&f->gate, b * ff, sizeof(float)},       {&f->up, b * ff, sizeof(float)},
+        {&f->codes, b * blocks * KERN_BLOCK, 1}, {&f->scale, b * blocks, sizeof(float)},
+        {&f->sum, b * blocks, sizeof(int32_t)},  {&f->rope, b * (uint64_t)s->n_rot, sizeof(float)},
+        {&f->tiles, b, sizeof(attention_tile)},  {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
+    };
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        if (base) *(void **)part[i].where = base + offset;
+        if (forward_carve(&offset, part[i].count, part[i].size)) return 0;
+    }
+    return offset <= PTRDIFF_MAX ? offset : 0;
+}
+
+uint64_t forward_scratch_bytes(const minim_model *m, int n_batch, int n_threads) {
+    forward_scratch unused;
+    return forward_layout(m, n_batch, n_threads, &unused, NULL);
+}
+
+minim_status forward_scratch_new(minim_engine *e, minim_error *error) {
+    forward_scratch *f = &e->scratch;
+    int threads = pool_threads(e->pool);
+    f->block_bytes = (size_t)forward_scratch_bytes(e->model, e->n_batch, threads);
+    f->block = mem_alloc(&e->allocator, f->block_bytes, 1);
+    if (!f->block) return err_memory(error, "scratch memory", f->block_bytes);
+    forward_layout(e->model, e->n_batch, threads, f, f->block);
+    return MINIM_OK;
+}
+
+void forward_scratch_free(minim_engine *e) {
+    forward_scratch *f = &e->scratch;
+    mem_free(&e->allocator, f->block, f->block_bytes, 1);
+    mem_free(&e->allocator, f->partial, f->partial_capacity, sizeof(float));
+}
+
+/* ---- parallel sections ------------------------------------------------------------------------------------------- */
+
+typedef struct forward_step {
+    minim_engine *e;
+    const step_row *rows;
+    int n, layer;
+    const float *norm; /* weights of the norm in forward_norm_task, NULL = none */
+    int add;           /* forward_norm_task: x += h first */
+} forward_step;
+
+/* Runs task(step, row, worker) for n rows. */
+static void forward_rows(forward_step *s, pool_task *task, int n) {
+    if (n < 4) {
+        for (int i = 0; i < n; i++) task(s, (uint32_t)i, 0);
+    } else {
+        pool_run(s->e->pool, task, s, (uint32_t)n);
+    }
+}
+
+/* Quantises row t of x [B][cols] into the scratch codes. Rows of a width that is no multiple of the block only ever
+ * meet float weights. */
+static void forward_quantize(minim_engine *e, const float *x, int t, int64_t cols) {
+    forward_scratch *f = &e->scratch;
+    if (cols % KERN_BLOCK) return;
+    int64_t blocks = cols / KERN_BLOCK;
+    e->kern.quantize(x + t * cols, cols, f->codes + t * cols, f->scale + t * blocks, f->sum + t * blocks);
+}
+
+/* One or more matrices that share their input, each y[B][rows] = W x + bias. */
+typedef struct forward_product {
+    const model_matrix *w;
+    float *y;
+} forward_product;
+
+typedef struct forward_matmul {
+    minim_engine *e;
+    int n; /* rows of x */
+    kern_act act;
+    const forward_product *product;
+    int n_products;
+    uint32_t panels_per_item;
+} forward_matmul;
+
+static uint32_t forward_panels(const model_matrix *w) {
+    return (uint32_t)((w->rows + KERN_PANEL - 1) / KERN_PANEL);
+}
+
+static uint32_t forward_items(const forward_matmul *j, int product) {
+    return (forward_panels(j->product[product].w) + j->panels_per_item - 1) / j->panels_per_item;
+}
+
+static void forward_matmul_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_matmul *j = arg;
+    int i = 0;
+    for (uint32_t items; item >= (items = forward_items(j, i)); i++) item -= items;
+    const model_matrix *w = j->product[i].w;
+    int64_t first = (int64_t)item * j->panels_per_item * KERN_PANEL, rows = (int64_t)j->panels_per_item * KERN_PANEL;
+    if (rows > w->rows - first) rows = w->rows - first;
+    const char *panels = (const char *)w->panels + (size_t)(first / KERN_PANEL) * w->panel_bytes;
+    float *y = j->product[i].y + first;
+    j->e->kern.matmul[w->type](panels, rows, w->cols, &j->act, j->n, y, w->rows);
+    for (int t = 0; w->bias && t < j->n; t++) j->e->kern.add(y + t * w->rows, w->bias + first, rows);
+}
+
+/* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
+static void forward_multiply(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
+    enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
+    const forward_scratch *f = &e->scratch;
+    forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
+    j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
+    uint32_t panels = 0, items = 0;
+    uint64_t work = 0;
+    for (int i = 0; i < n_products; i++) {
+        panels += forward_panels(product[i].w);
+        work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
+    }
+    /* Enough items that a slow core does not hold the others, few enough that handing out costs nothing. */
+    int threads = pool_threads(e->pool);
+    j.panels_per_item = threads == 1 || work < SMALL ? panels : panels / (uint32_t)(threads * 8);
+    if (j.panels_per_item < 1) j.panels_per_item = 1;
+    for (int i = 0; i < n_products; i++) items += forward_items(&j, i);
+    if (work < SMALL) {
+        for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);
+    } else {
+        pool_run(e->pool, forward_matmul_task, &j, items);
+    }
+}
+
+/* ---- what a row does between the matrices ------------------------------------------------------------------------ */
+
+static void forward_embed_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    const minim_model *m = s->e->model;
+    forward_scratch *f = &s->e->scratch;
+    model_matrix_row(&m->embedding, s->rows[item].token, f->x + (size_t)item * (size_t)m->shape.n_embd);
+    int pairs = m->shape.n_rot / 2;
+    float *rope = f->rope + (size_t)item * (size_t)pairs * 2;
+    for (int i = 0; i < pairs; i++) {
+        double sine, cosine;
+        kern_sincos((double)s->rows[item].position * m->rope_freq[i], &sine, &cosine);
+        rope[2 * i] = (float)cosine, rope[2 * i + 1] = (float)sine;
+    }
+}
+
+/* x += h if asked, then h = norm(x), quantised too. */
+static void forward_norm_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    minim_engine *e = s->e;
+    int64_t embd = e->model->shape.n_embd;
+    float *x = e->scratch.x + item * embd, *h = e->scratch.h + item * embd;
+    if (s->add) e->kern.add(x, h, embd);
+    if (!s->norm) return;
+    e->kern.rms_norm(x, s->norm, embd, e->model->shape.norm_eps, h);
+    forward_quantize(e, e->scratch.h, (int)item, embd);
+}
+
+/* Rotates q and k and stores k and v. */
+static void forward_rope_task(void *arg, uint32_t item, int worker) {
+    const forward_step *s = arg;
+    minim_engine *e = s->e;
+    const model_shape *p = &e->model->shape;
+    forward_scratch *f = &e->scratch;
+    int64_t q = (int64_t)p->n_heads * p->head_dim, kv = (int64_t)p->n_kv_heads * p->head_dim;
+    const float *cs = f->rope + (int64_t)item * p->n_rot;
+    void (*rope)(float *, int64_t, int64_t, int64_t, const float *) =
+        e->model->family->rope == FAMILY_ROPE_ADJACENT ? e->kern.rope_adjacent : e->kern.rope_split;
+    rope(f->q + item * q, p->n_heads, p->head_dim, p->n_rot, cs);
+    rope(f->k + item * kv, p->n_kv_heads, p->head_dim, p->n_rot, cs);
+    kv_store(e->kv, &e->kern, &s->rows[item].seq->pages, s->layer, (size_t)s->rows[item].position, f->k + item * kv,
+             f->v + item * kv, f->worker + (size_t)worker * f->worker_floats);
+}
+
+static void forward_attention_quantize_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    const model_shape *p = &s->e->model->shape;
+    forward_quantize(s->e, s->e->scratch.attention, (int)item, (int64_t)p->n_heads * p->head_dim);
+}
+
+static void forward_activation_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    forward_scratch *f = &s->e->scratch;
+    int64_t ff = s->e->model->shape.n_ff;
+    s->e->kern.silu_mul(f->gate + item * ff, f->up + item * ff, ff);
+    forward_quantize(s->e, f->gate, (int)item, ff);
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
+
+/* Logits of the rows that want them; their x rows are moved together first. The caller's logits rows are adjacent. */
+static void forward_output(forward_step *s) {
+    minim_engine *e = s->e;
+    const minim_model *m = e->model;
+    size_t embd = (size_t)m->shape.n_embd;
+    float *logits = NULL;
+    int n = 0;
+    for (int i = 0; i < s->n; i++) {
+        if (!s->rows[i].logits) continue;
+        if (!logits) logits = s->rows[i].logits;
+        float *x = e->scratch.x;
+        if (n < i) memcpy(x + (size_t)n * embd, x + (size_t)i * embd, embd * sizeof *x);
+        n++;
+    }
+    if (!n) return;
+    s->norm = m->output_norm, s->add = 0;
+    forward_rows(s, forward_norm_task, n);
+    forward_multiply(e, e->scratch.h, n, &(forward_product){&m->output, logits}, 1);
+}
+
+void forward_run(minim_engine *e, const step_row *rows, int n) {
+    const minim_model *m = e->model;
+    forward_scratch *f = &e->scratch;
+    forward_step s = {.e = e, .rows = rows, .n = n};
+    int n_tiles = attention_make_tiles(e, rows, n);
+    forward_rows(&s, forward_embed_task, n);
+    for (s.layer = 0; s.layer < m->shape.n_layers; s.layer++) {
+        const model_layer *layer = &m->layers[s.layer];
+        s.norm = layer->attn_norm, s.add = s.layer > 0; /* h is the previous layer's ffn_down */
+        forward_rows(&s, forward_norm_task, n);
+        const forward_product qkv[] = {{&layer->q, f->q}, {&layer->k, f->k}, {&layer->v, f->v}};
+        forward_multiply(e, f->h, n, qkv, 3);
+        forward_rows(&s, forward_rope_task, n);
+        attention_run(e, s.layer, n_tiles, n);
+        forward_rows(&s, forward_attention_quantize_task, n);
+        forward_multiply(e, f->attention, n, &(forward_product){&layer->attn_output, f->h}, 1);
+
+        s.norm = layer->ffn_norm, s.add = 1;
+        forward_rows(&s, forward_norm_task, n);
+        const forward_product gate_up[] = {{&layer->ffn_gate, f->gate}, {&layer->ffn_up, f->up}};
+        forward_multiply(e, f->h, n, gate_up, 2);
+        forward_rows(&s, forward_activation_task, n);
+        forward_multiply(e, f->gate, n, &(forward_product){&layer->ffn_down, f->h}, 1);
+    }
+    s.norm = NULL, s.add = 1;
+    forward_rows(&s, forward_norm_task, n);
+    forward_output(&s);
+}

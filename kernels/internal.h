@@ -1,0 +1,78 @@
+/* internal.h: what the sources under kernels/ share. Nobody else includes this. */
+#ifndef KERN_INTERNAL_H
+#define KERN_INTERNAL_H
+
+#include "kernels.h"
+
+#include <string.h>
+
+/* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */
+static inline uint16_t kern_load_u16(const void *p) {
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline float kern_load_f32(const void *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline float kern_bits_to_f32(uint32_t bits) {
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static inline uint32_t kern_f32_to_bits(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+static inline double kern_bits_to_f64(uint64_t bits) {
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static inline uint64_t kern_f64_to_bits(double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+/* bfloat16 is the upper half of a float32. */
+static inline float kern_bf16_to_f32(uint16_t h) {
+    return kern_bits_to_f32((uint32_t)h << 16);
+}
+
+/* Constants of quantize(). */
+#define KERN_AMAX_MIN 1e-30f      /* a block below this is zero */
+#define KERN_NAN_BITS 0x7fc00000u /* the scale of a damaged block */
+
+/* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
+#define KERN_EXP_MIN   -87.3f
+#define KERN_EXP_MAX   88.37f
+#define KERN_EXP_LOG2E 1.44269502f       /* 1/ln 2 */
+#define KERN_EXP_ROUND 12583039.0f       /* 1.5 * 2^23 + 127 */
+#define KERN_EXP_LN2HI 0x1.62e43p-1f     /* ln 2, rounded to float32 */
+#define KERN_EXP_LN2LO (-0x1.05c61p-29f) /* ln 2 - LN2HI */
+#define KERN_EXP_C6    0x1.6d113cp-10f
+#define KERN_EXP_C5    0x1.120ba2p-7f
+#define KERN_EXP_C4    0x1.55551ap-5f
+#define KERN_EXP_C3    0x1.5554dcp-3f
+#define KERN_EXP_C2    0.5f
+
+/* Each overwrites the entries of the table it has a version of. */
+void kern_table_ref_matmul(kern_table *table);
+void kern_table_ref_attention(kern_table *table);
+void kern_table_ref_elementwise(kern_table *table);
+#if defined(__x86_64__)
+#define KERN_X86 1
+void kern_table_avx2(kern_table *table);
+void kern_table_avx512vnni(kern_table *table);
+#endif
+
+#endif

@@ -1,0 +1,98 @@
+/* attention.c: the definition of attention over a KV page.
+ *
+ *   scores = scale * Q K^T          qk
+ *   p      = exp(scores - max)      softmax_part, which also returns max and sum
+ *   out    = p V                    pv
+ *
+ * A sequence spans many pages. Each is one part (max, sum, out); softmax_join() adds a later part to an earlier one,
+ * and the caller divides by the sum at the end. K is stored transposed: a key is a column. */
+#include "../internal.h"
+
+#include <math.h>
+
+static float ref_kv_f16(const void *base, int64_t i) {
+    return kern_f16_to_f32(kern_load_u16((const uint8_t *)base + i * 2));
+}
+
+static float ref_kv_f32(const void *base, int64_t i) {
+    return kern_load_f32((const uint8_t *)base + i * 4);
+}
+
+/* ---- scores: q [n_q][head_dim], k [head_dim][ldk], s [n_q][n_keys] ----------------------------------------------- */
+
+static inline void ref_qk(float (*load)(const void *, int64_t), const float *q, int64_t ldq, int64_t n_q, const void *k,
+                          int64_t ldk, int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t j = 0; j < n_keys; j++) {
+            float acc = 0;
+            for (int64_t d = 0; d < head_dim; d++) acc = fmaf(q[r * ldq + d], load(k, d * ldk + j), acc);
+            s[r * lds + j] = scale * acc;
+        }
+}
+
+static void ref_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                       int64_t head_dim, float scale, float *s, int64_t lds) {
+    ref_qk(ref_kv_f16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+}
+
+static void ref_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                       int64_t head_dim, float scale, float *s, int64_t lds) {
+    ref_qk(ref_kv_f32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+}
+
+/* ---- weighted values: p [n_q][n_keys], v [n_keys][head_dim], o [n_q][head_dim] ------------------------------------
+ */
+
+static inline void ref_pv(float (*load)(const void *, int64_t), const float *p, int64_t ldp, int64_t n_q, const void *v,
+                          int64_t n_keys, int64_t head_dim, float *o, int64_t ldo) {
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t j = 0; j < n_keys; j++)
+            for (int64_t d = 0; d < head_dim; d++)
+                o[r * ldo + d] = fmaf(p[r * ldp + j], load(v, j * head_dim + d), o[r * ldo + d]);
+}
+
+static void ref_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
+                       float *o, int64_t ldo) {
+    ref_pv(ref_kv_f16, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+}
+
+static void ref_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
+                       float *o, int64_t ldo) {
+    ref_pv(ref_kv_f32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+}
+
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+
+static void ref_softmax_part(float *s, int64_t n, float *max, float *sum) {
+    float m = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        if (s[i] > m) m = s[i]; /* false for NaN: it is not the maximum, but stays visible in s and sum */
+    m += 0.0f;                  /* -0 becomes +0, so that the order of equal zeros does not show */
+
+    float partial[KERN_LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        s[i] = kern_expf(s[i] - m);
+        partial[i % KERN_LANES] += s[i];
+    }
+    for (int step = KERN_LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) partial[i] += partial[i + step];
+    *max = m;
+    *sum = partial[0];
+}
+
+static void ref_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
+    float m = *max > m2 ? *max : m2;
+    float a = kern_expf(*max - m), b = kern_expf(m2 - m);
+    *sum = fmaf(*sum, a, sum2 * b);
+    for (int64_t d = 0; d < n; d++) o[d] = fmaf(o[d], a, o2[d] * b);
+    *max = m;
+}
+
+void kern_table_ref_attention(kern_table *table) {
+    table->qk[KERN_KV_F16] = ref_qk_f16;
+    table->qk[KERN_KV_F32] = ref_qk_f32;
+    table->pv[KERN_KV_F16] = ref_pv_f16;
+    table->pv[KERN_KV_F32] = ref_pv_f32;
+    table->softmax_part = ref_softmax_part;
+    table->softmax_join = ref_softmax_join;
+}

@@ -1,0 +1,89 @@
+/* table.c: which instruction sets there are, which this CPU can run, and the table of their kernels. */
+#include "internal.h"
+
+#if defined(KERN_X86)
+#include <cpuid.h>
+#endif
+
+/* ---- what the CPU offers ----------------------------------------------------------------------------------------- */
+
+#if defined(KERN_X86)
+
+/* Bits of the state components that the operating system saves (XCR0): without them an AVX register would not survive
+ * a task switch, whatever CPUID says. */
+enum { CPU_XCR0_AVX = 0x06, CPU_XCR0_AVX512 = 0xe6 };
+
+static uint32_t cpu_xcr0(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+/* The level of the table this CPU reaches: 0 ref, 1 avx2, 2 avx512vnni. */
+static int cpu_level(void) {
+    const uint32_t leaf1 = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;               /* ecx */
+    const uint32_t leaf7 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL; /* ebx */
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1) != leaf1) return 0;
+    uint32_t xcr0 = cpu_xcr0();
+    if ((xcr0 & CPU_XCR0_AVX) != CPU_XCR0_AVX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
+    if ((xcr0 & CPU_XCR0_AVX512) != CPU_XCR0_AVX512) return 1;
+    return (b & leaf7) == leaf7 && (c & bit_AVX512VNNI) ? 2 : 1;
+}
+
+#else
+
+static int cpu_level(void) {
+    return 0;
+}
+
+#endif
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+/* In rising order; each level is filled over the one before it. */
+static const struct kern_level {
+    const char *name;
+    void (*fill)(kern_table *table);
+} kern_levels[] = {
+    {"ref", NULL},
+#if defined(KERN_X86)
+    {"avx2", kern_table_avx2},
+    {"avx512vnni", kern_table_avx512vnni},
+#endif
+};
+
+enum { KERN_N_LEVELS = sizeof kern_levels / sizeof *kern_levels };
+
+static int kern_level_of(const char *isa) {
+    for (int i = 0; i < KERN_N_LEVELS; i++)
+        if (!strcmp(kern_levels[i].name, isa)) return i;
+    return -1;
+}
+
+const char *kern_isa_name(int index) {
+    return index >= 0 && index < KERN_N_LEVELS ? kern_levels[index].name : NULL;
+}
+
+int kern_isa_available(const char *isa) {
+    int level = kern_level_of(isa);
+    return level >= 0 && level <= cpu_level();
+}
+
+int kern_table_init(kern_table *table, const char *isa) {
+    int level = cpu_level(), status = 0;
+    if (isa && *isa) {
+        int wanted = kern_level_of(isa);
+        if (wanted < 0 || wanted > level)
+            status = -1;
+        else
+            level = wanted;
+    }
+    *table = (kern_table){.isa = kern_levels[level].name};
+    kern_table_ref_matmul(table);
+    kern_table_ref_attention(table);
+    kern_table_ref_elementwise(table);
+    for (int i = 1; i <= level; i++) kern_levels[i].fill(table);
+    return status;
+}

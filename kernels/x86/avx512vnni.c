@@ -1,0 +1,6 @@
+#include "../internal.h"
+#if defined(KERN_X86)
+void kern_table_avx512vnni(kern_table *table) {
+    (void)table;
+}
+#endif

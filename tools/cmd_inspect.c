@@ -60,13 +60,7 @@ static int inspect_value(const inspect_file *file, size_t index, size_t max_item
             tool_fail("%s: metadata entry %zu: %s", file->name, index, minim_status_name(status));
             return -1;
         }
-        char *grown = realloc(buffer->data, needed + 1);
-        if (!grown) {
-            tool_fail("out of memory for a value of %zu bytes", needed);
-            return -1;
-        }
-        buffer->data = grown;
-        buffer->capacity = needed + 1;
+        if (tool_bytes_reserve(buffer, needed + 1)) return -1;
     }
 }
 

@@ -97,15 +97,12 @@ static int run_on_text(void *user, const char *text, size_t n) {
 }
 
 static void run_write_logprob(FILE *file, const minim_model *model, int32_t token, double logprob) {
-    char text[256];
-    size_t n = 0;
+    char piece[512];
     int first = 1;
     json_write_name(file, "token", &first);
     fprintf(file, "%d", (int)token);
-    if (minim_detokenize(model, &token, 1, MINIM_PARSE_SPECIAL, text, sizeof text, &n, NULL) == MINIM_OK) {
-        json_write_name(file, "text", &first);
-        json_write_string(file, text, n);
-    }
+    json_write_name(file, "text", &first);
+    json_write_string(file, piece, tool_piece(model, token, piece, sizeof piece));
     json_write_name(file, "logprob", &first);
     json_write_number(file, logprob, 9);
 }

@@ -234,17 +234,21 @@ static size_t tool_grown(size_t capacity, size_t need, size_t size) {
     return need > twice ? need : twice;
 }
 
-int tool_bytes_append(tool_bytes *bytes, const char *data, size_t n) {
-    if (n > bytes->capacity - bytes->n) {
-        size_t capacity = n <= SIZE_MAX - bytes->n ? tool_grown(bytes->capacity, bytes->n + n, 1) : 0;
-        char *grown = capacity ? realloc(bytes->data, capacity) : NULL;
-        if (!grown) {
-            tool_fail("out of memory for a text of %zu bytes", bytes->n);
-            return -1;
-        }
-        bytes->data = grown;
-        bytes->capacity = capacity;
+int tool_bytes_reserve(tool_bytes *bytes, size_t n) {
+    if (n <= bytes->capacity) return 0;
+    size_t capacity = tool_grown(bytes->capacity, n, 1);
+    char *grown = capacity ? realloc(bytes->data, capacity) : NULL;
+    if (!grown) {
+        tool_fail("out of memory for a text of %zu bytes", n);
+        return -1;
     }
+    bytes->data = grown;
+    bytes->capacity = capacity;
+    return 0;
+}
+
+int tool_bytes_append(tool_bytes *bytes, const char *data, size_t n) {
+    if (tool_bytes_reserve(bytes, n <= SIZE_MAX - bytes->n ? bytes->n + n : SIZE_MAX)) return -1;
     if (n > 0) memcpy(bytes->data + bytes->n, data, n);
     bytes->n += n;
     return 0;
@@ -314,6 +318,37 @@ int tool_tokenize(const minim_model *model, const char *text, size_t n, unsigned
         if (tool_tokens_reserve(tokens, tokens->n)) return EXIT_CODE_FAILED;
     }
     return tool_fail_error(&error);
+}
+
+int tool_detokenize(const minim_model *model, const tool_tokens *tokens, unsigned flags, tool_bytes *text) {
+    minim_error error = {.status = MINIM_OK};
+    for (int attempt = 0; attempt < 2; attempt++) {
+        size_t needed = 0;
+        minim_status status = minim_detokenize(model, tokens->ids, tokens->n, flags, text->data, text->capacity,
+                                               &needed, &error);
+        text->n = 0;
+        if (status == MINIM_OK) {
+            text->n = needed;
+            return -1;
+        }
+        if (status != MINIM_ERR_SPACE) break;
+        if (tool_bytes_reserve(text, needed)) return EXIT_CODE_FAILED;
+    }
+    return tool_fail_error(&error);
+}
+
+size_t tool_piece(const minim_model *model, int32_t token, char *buffer, size_t capacity) {
+    /* Alone, a token loses the space that stands for the start of a text. Behind itself it does not. */
+    const int32_t twice[2] = {token, token};
+    char text[1024];
+    size_t first = 0, both = 0;
+    if (minim_detokenize(model, twice, 1, MINIM_PARSE_SPECIAL, text, sizeof text, &first, NULL) != MINIM_OK ||
+        minim_detokenize(model, twice, 2, MINIM_PARSE_SPECIAL, text, sizeof text, &both, NULL) != MINIM_OK ||
+        both < first || both - first > capacity) {
+        return 0;
+    }
+    memcpy(buffer, text + first, both - first);
+    return both - first;
 }
 
 int tool_parse_ids(const char *source, const char *text, size_t n, int n_vocab, tool_tokens *tokens) {

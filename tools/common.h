@@ -83,7 +83,8 @@ typedef struct tool_bytes {
     size_t n, capacity;
 } tool_bytes;
 
-/* 0 or -1 after a message. */
+/* Makes room for n bytes in all; 0 or -1 after a message. */
+int tool_bytes_reserve(tool_bytes *bytes, size_t n);
 int tool_bytes_append(tool_bytes *bytes, const char *data, size_t n);
 void tool_bytes_free(tool_bytes *bytes);
 
@@ -103,6 +104,13 @@ void tool_tokens_free(tool_tokens *tokens);
 
 /* Replaces *tokens by those of the text. Returns -1, or the exit code after a message. */
 int tool_tokenize(const minim_model *model, const char *text, size_t n, unsigned flags, tool_tokens *tokens);
+
+/* Replaces *text by that of the tokens. Returns -1, or the exit code after a message. */
+int tool_detokenize(const minim_model *model, const tool_tokens *tokens, unsigned flags, tool_bytes *text);
+
+/* The text of one token inside a text (a space at its start stays), control tokens by name. Writes at most `capacity`
+ * bytes and returns how many; 0 when it is longer. */
+size_t tool_piece(const minim_model *model, int32_t token, char *buffer, size_t capacity);
 
 /* Appends ids that are separated by white space, each from 0 to n_vocab - 1, to *tokens. source names the text in messages.
  * Returns -1, or the exit code after a message. */

@@ -1,7 +1,8 @@
 /* gguf.h: a GGUF file (version 2 or 3, little endian): metadata, tensor list, and checked access to the data.
  *
- * The file is hostile. Every count, size, offset and product is checked in gguf.c and nowhere else: what these functions
- * return can be used without another look. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ * The file is hostile. Every count, size, offset and product is checked in gguf.c and nowhere else: what these
+ * functions return can be used without another look. The format:
+ * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
 #ifndef ENGINE_GGUF_H
 #define ENGINE_GGUF_H
@@ -9,8 +10,20 @@
 #include "base.h"
 
 enum gguf_type {
-    GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR, GGUF_ARR,
-    GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPE_END
+    GGUF_U8 = 0,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STR,
+    GGUF_ARR,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_TYPE_END
 };
 
 typedef struct gguf_str {
@@ -28,10 +41,10 @@ typedef struct gguf_value {
 
 typedef struct gguf_tensor {
     gguf_str name;
-    uint32_t type;     /* GGUF tensor type id; always one kern_type_get() knows */
-    uint32_t n_dims;   /* 1..4 */
-    uint64_t dim[4];   /* dim[0] contiguous; unused = 1; none is 0 */
-    uint64_t offset;   /* from the start of the file; aligned; offset + bytes lies inside the file */
+    uint32_t type;   /* GGUF tensor type id; always one kern_type_get() knows */
+    uint32_t n_dims; /* 1..4 */
+    uint64_t dim[4]; /* dim[0] contiguous; unused = 1; none is 0 */
+    uint64_t offset; /* from the start of the file; aligned; offset + bytes lies inside the file */
     uint64_t bytes;
     uint64_t elements;
 } gguf_tensor;
@@ -42,10 +55,15 @@ typedef struct gguf_file gguf_file;
  * outlive the gguf_file; `path` then only names it. */
 minim_status gguf_open(const minim_allocator *a, const char *path, const void *data, size_t size, gguf_file **out,
                        minim_error *e);
-void gguf_close(gguf_file *f);
+void gguf_close(gguf_file *f); /* NULL is fine */
+/* Closes the descriptor or forgets the image, once the tensors' data is no longer needed. Metadata and tensor list
+ * stay; gguf_read() fails from then on. Not while another thread reads. */
+void gguf_close_data(gguf_file *f);
 
+/* For errors: of a path longer than 160 bytes only the end. */
 const char *gguf_path(const gguf_file *f);
 uint32_t gguf_version(const gguf_file *f);
+/* In file order; _at() is NULL behind the last. */
 size_t gguf_value_count(const gguf_file *f);
 const gguf_value *gguf_value_at(const gguf_file *f, size_t i);
 size_t gguf_tensor_count(const gguf_file *f);
@@ -73,5 +91,8 @@ minim_status gguf_get_array(const gguf_file *f, const char *key, uint32_t elem_t
 
 /* "u32", "arr[str]" ...; writes to buf and returns it. */
 const char *gguf_type_text(const gguf_value *v, char *buf, size_t n);
+
+/* The n <= 8 little-endian bytes at any address as a number, on any machine. */
+uint64_t gguf_little(const void *bytes, size_t n);
 
 #endif

@@ -1,0 +1,459 @@
+/* test_engine.c: the forward pass against golden logits, and the promise that nothing but the model, the tokens and the KV
+ * type decides a bit of them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../engine/minim.h"
+#include "../kernels/kernels.h"
+#include "sha256.h"
+#include "synth.h"
+
+enum { N_VOCAB = 512 };
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static void ok(minim_status status, const minim_error *e) {
+    if (status) fail_msg("%s: %s", minim_status_name(status), e->text);
+}
+
+/* ---- running tokens through a model ------------------------------------------------------------------------------ */
+
+typedef struct setup {
+    const char *isa;
+    int threads, chunk, page; /* chunk 0 = all at once */
+    minim_kv_type kv;
+    int n_ctx;
+} setup;
+
+static minim_engine *engine_for(const minim_model *m, const setup *s) {
+    minim_error e;
+    minim_engine *engine;
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.isa = s->isa, o.n_threads = s->threads, o.kv_type = s->kv, o.n_ctx = s->n_ctx;
+    if (s->page) o.page_size = s->page;
+    ok(minim_engine_new(m, &o, &engine, &e), &e);
+    return engine;
+}
+
+/* Logits of every position, [n][N_VOCAB]; free() them. */
+static float *logits_of(const minim_model *m, const setup *s, const int32_t *tokens, size_t n) {
+    minim_error e;
+    minim_engine *engine = engine_for(m, s);
+    minim_seq *seq;
+    ok(minim_seq_new(engine, &seq, &e), &e);
+    minim_row *rows = calloc(n, sizeof *rows);
+    float *logits = malloc(n * N_VOCAB * sizeof *logits);
+    assert_true(rows && logits);
+    for (size_t i = 0; i < n; i++) rows[i] = (minim_row){seq, tokens[i], 1};
+    size_t chunk = s->chunk ? (size_t)s->chunk : n;
+    for (size_t i = 0; i < n; i += chunk) {
+        size_t now = n - i < chunk ? n - i : chunk;
+        ok(minim_engine_step(engine, rows + i, now, logits + i * N_VOCAB, &e), &e);
+    }
+    assert_int_equal(minim_seq_length(seq), n);
+    free(rows);
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    return logits;
+}
+
+static minim_model *model_from(const void *data, size_t size) {
+    minim_error e;
+    minim_model *m;
+    minim_model_options o;
+    minim_model_options_default(&o);
+    o.n_threads = 2;
+    ok(minim_model_load_memory(data, size, "synthetic", &o, &m, &e), &e);
+    return m;
+}
+
+static minim_model *model_synth(const synth_shape *shape) {
+    size_t size;
+    void *data = synth_model(shape, &size);
+    assert_non_null(data);
+    minim_model *m = model_from(data, size);
+    free(data);
+    return m;
+}
+
+/* ---- golden logits ----------------------------------------------------------------------------------------------- */
+
+static size_t read_tokens(const char *path, int32_t *tokens, size_t capacity) {
+    FILE *f = fopen(path, "r");
+    if (!f) fail_msg("%s can not be opened", path);
+    size_t n = 0;
+    for (int id; n < capacity && fscanf(f, "%d", &id) == 1;) tokens[n++] = id;
+    fclose(f);
+    return n;
+}
+
+static float *read_floats(const char *path, size_t n) {
+    FILE *f = fopen(path, "rb");
+    if (!f) fail_msg("%s can not be opened", path);
+    float *x = malloc(n * sizeof *x);
+    assert_non_null(x);
+    assert_int_equal(fread(x, sizeof *x, n, f), n);
+    fclose(f);
+    return x;
+}
+
+static void golden(const char *family) {
+    char path[256];
+    int32_t tokens[256];
+    minim_error e;
+    minim_model *m;
+    snprintf(path, sizeof path, "tests/data/logits/%s/model.gguf", family);
+    ok(minim_model_load(path, NULL, &m, &e), &e);
+    snprintf(path, sizeof path, "tests/data/logits/%s/tokens.txt", family);
+    size_t n = read_tokens(path, tokens, COUNT(tokens));
+    snprintf(path, sizeof path, "tests/data/logits/%s/logits.f32", family);
+    float *want = read_floats(path, n * N_VOCAB);
+    const char *isa;
+    for (int i = 0; (isa = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(isa)) continue;
+        setup s = {.isa = isa, .threads = 2, .kv = MINIM_KV_F32, .n_ctx = 256};
+        float *got = logits_of(m, &s, tokens, n);
+        double worst = 0;
+        for (size_t k = 0; k < n * N_VOCAB; k++) worst = fmax(worst, fabs((double)got[k] - (double)want[k]));
+        print_message("  %-16s %-11s largest difference %.2e\n", family, isa, worst);
+        assert_true(worst <= 3e-4); /* false for NaN */
+        free(got);
+    }
+    free(want);
+    minim_model_free(m);
+}
+
+static void logits_match_the_golden_ones(void **state) {
+    (void)state;
+    golden("llama");
+    golden("llama-ropefreqs");
+    golden("llama-linear");
+    golden("llama-bias");
+}
+
+/* ---- the same bits ----------------------------------------------------------------------------------------------- */
+
+static const synth_shape shape_q4 = {.type = KERN_Q4_0, .n_layers = 2, .n_embd = 96, .n_heads = 6, .n_kv_heads = 2,
+                                     .head_dim = 24, .n_ff = 160, .n_ctx = 1024};
+
+/* The SHA-256 of the logits of n tokens is `want` for every instruction set, number of threads, chunk and page. */
+static void same_bits(const minim_model *m, const char *what, size_t n, minim_kv_type kv, const char *want) {
+    static const int chunks[] = {0, 1, 2, 7, 64}, pages[] = {16, 64};
+    int32_t tokens[300];
+    assert_true(n <= COUNT(tokens));
+    synth_tokens(tokens, n);
+    int runs = 0;
+    const char *isa;
+    for (int i = 0; (isa = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(isa)) continue;
+        for (int threads = 1; threads <= 3; threads++) {
+            for (size_t c = 0; c < COUNT(chunks); c++) {
+                for (size_t p = 0; p < COUNT(pages); p++) {
+                    setup s = {isa, threads, chunks[c], pages[p], kv, 1024};
+                    float *logits = logits_of(m, &s, tokens, n);
+                    char hex[65];
+                    sha256_hex(logits, n * N_VOCAB * sizeof *logits, hex);
+                    free(logits);
+                    if (strcmp(hex, want) != 0) {
+                        fail_msg("%s: isa %s, %d threads, chunks of %d, pages of %d: SHA-256 %s, expected %s", what, isa,
+                                 threads, chunks[c], pages[p], hex, want);
+                    }
+                    runs++;
+                }
+            }
+        }
+    }
+    print_message("  %-12s %zu tokens, %s KV: %d runs, SHA-256 %.16s...\n", what, n, kv == MINIM_KV_F16 ? "F16" : "F32",
+                  runs, want);
+}
+
+/* The digests were taken once; they must be the same on every machine and for ever, or be changed on purpose. */
+static void stories_gives_the_same_bits_everywhere(void **state) {
+    (void)state;
+    size_t size;
+    const void *data = minim_default_model(&size);
+    minim_model *m = model_from(data, size);
+    same_bits(m, "stories260K", 100, MINIM_KV_F16, "?");
+    same_bits(m, "stories260K", 100, MINIM_KV_F32, "?");
+    minim_model_free(m);
+}
+
+static void a_q4_0_model_gives_the_same_bits_everywhere(void **state) {
+    (void)state;
+    minim_model *m = model_synth(&shape_q4);
+    same_bits(m, "Q4_0", 70, MINIM_KV_F16, "?");
+    minim_model_free(m);
+}
+
+static void a_q8_0_model_gives_the_same_bits_everywhere(void **state) {
+    (void)state;
+    synth_shape shape = shape_q4;
+    shape.type = KERN_Q8_0, shape.biases = 1, shape.tied = 1;
+    minim_model *m = model_synth(&shape);
+    same_bits(m, "Q8_0", 70, MINIM_KV_F16, "?");
+    minim_model_free(m);
+}
+
+static void half_precision_models_give_the_same_bits_everywhere(void **state) {
+    (void)state;
+    synth_shape shape = shape_q4;
+    shape.n_layers = 1;
+    shape.type = KERN_F16;
+    minim_model *m = model_synth(&shape);
+    same_bits(m, "F16", 20, MINIM_KV_F16, "?");
+    minim_model_free(m);
+    shape.type = KERN_BF16;
+    m = model_synth(&shape);
+    same_bits(m, "BF16", 20, MINIM_KV_F32, "?");
+    minim_model_free(m);
+}
+
+/* Past 256 tokens attention works in several ranges, which threads share when few rows run. */
+static void long_sequences_give_the_same_bits_everywhere(void **state) {
+    (void)state;
+    synth_shape shape = shape_q4;
+    shape.n_layers = 1;
+    minim_model *m = model_synth(&shape);
+    same_bits(m, "long", 280, MINIM_KV_F16, "?");
+    minim_model_free(m);
+}
+
+/* Rows of several sequences in one step, in any order: each gets what it gets alone. */
+static void sequences_do_not_see_each_other(void **state) {
+    (void)state;
+    enum { SEQS = 3, N = 40 };
+    minim_error e;
+    minim_model *m = model_synth(&shape_q4);
+    setup s = {.threads = 2, .page = 16, .kv = MINIM_KV_F16, .n_ctx = 64};
+    int32_t tokens[N + SEQS];
+    synth_tokens(tokens, COUNT(tokens));
+    float *alone[SEQS];
+    for (int k = 0; k < SEQS; k++) alone[k] = logits_of(m, &s, tokens + k, N);
+
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_threads = 2, o.page_size = 16, o.n_ctx = 64, o.kv_limit = 1 << 24;
+    minim_engine *engine;
+    ok(minim_engine_new(m, &o, &engine, &e), &e);
+    minim_seq *seq[SEQS];
+    for (int k = 0; k < SEQS; k++) ok(minim_seq_new(engine, &seq[k], &e), &e);
+    size_t at[SEQS] = {0};
+    float *logits = malloc(SEQS * N * N_VOCAB * sizeof *logits);
+    assert_non_null(logits);
+    for (int step = 0; at[0] < N || at[1] < N || at[2] < N; step++) {
+        minim_row rows[SEQS * N];
+        int owner[SEQS * N], n = 0;
+        size_t position[SEQS * N];
+        for (int part = 0; part < 5; part++) {
+            int k = (step + part * 2) % SEQS;
+            for (int i = 0; i < 1 + (step + part) % 3 && at[k] < N; i++, n++) {
+                rows[n] = (minim_row){seq[k], tokens[k + (int)at[k]], 1};
+                owner[n] = k, position[n] = at[k]++;
+            }
+        }
+        ok(minim_engine_step(engine, rows, (size_t)n, logits, &e), &e);
+        for (int i = 0; i < n; i++) {
+            assert_memory_equal(logits + i * N_VOCAB, alone[owner[i]] + position[i] * N_VOCAB, N_VOCAB * sizeof(float));
+        }
+    }
+    for (int k = 0; k < SEQS; k++) {
+        minim_seq_free(seq[k]);
+        free(alone[k]);
+    }
+    free(logits);
+    minim_engine_info info = {.size = sizeof info};
+    assert_int_equal(minim_engine_get_info(engine, &info), MINIM_OK);
+    assert_int_equal(info.pages_in_use, 0);
+    minim_engine_free(engine);
+    minim_model_free(m);
+}
+
+static void a_truncated_sequence_goes_on_as_if_the_rest_never_was(void **state) {
+    (void)state;
+    minim_error e;
+    minim_model *m = model_synth(&shape_q4);
+    setup s = {.threads = 1, .page = 16, .kv = MINIM_KV_F16, .n_ctx = 64};
+    int32_t tokens[50];
+    synth_tokens(tokens, 50);
+    float *want = logits_of(m, &s, tokens, 50), got[N_VOCAB];
+    minim_engine *engine = engine_for(m, &s);
+    minim_seq *seq;
+    ok(minim_seq_new(engine, &seq, &e), &e);
+    minim_row row = {seq, 0, 0};
+    for (int i = 0; i < 20; i++) row.token = tokens[i], ok(minim_engine_step(engine, &row, 1, NULL, &e), &e);
+    for (int i = 0; i < 40; i++) row.token = i * 11, ok(minim_engine_step(engine, &row, 1, NULL, &e), &e);
+    assert_int_equal(minim_seq_truncate(seq, 61), MINIM_ERR_ARGUMENT);
+    assert_int_equal(minim_seq_truncate(seq, 20), MINIM_OK);
+    row.want_logits = 1;
+    for (int i = 20; i < 50; i++) {
+        row.token = tokens[i];
+        ok(minim_engine_step(engine, &row, 1, got, &e), &e);
+        assert_memory_equal(got, want + i * N_VOCAB, sizeof got);
+    }
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    minim_model_free(m);
+    free(want);
+}
+
+/* ---- limits and faults ------------------------------------------------------------------------------------------- */
+
+static void a_step_that_does_not_fit_changes_nothing(void **state) {
+    (void)state;
+    minim_error e;
+    minim_model *m = model_synth(&shape_q4);
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_threads = 1, o.page_size = 16, o.n_ctx = 64;
+    minim_memory_plan plan = {.size = sizeof plan};
+    ok(minim_engine_plan(m, &o, &plan, &e), &e);
+    o.kv_limit = plan.kv_per_token * 16 + 1000; /* one page */
+    minim_engine *engine;
+    ok(minim_engine_new(m, &o, &engine, &e), &e);
+    minim_seq *a, *b;
+    ok(minim_seq_new(engine, &a, &e), &e);
+    ok(minim_seq_new(engine, &b, &e), &e);
+    minim_row rows[40];
+    for (int i = 0; i < 40; i++) rows[i] = (minim_row){i < 10 ? a : b, 3 + i, 0};
+    assert_int_equal(minim_engine_step(engine, rows, 40, NULL, &e), MINIM_ERR_CONTEXT);
+    assert_non_null(strstr(e.text, "KV pool is full"));
+    assert_int_equal(minim_seq_length(a), 0);
+    minim_engine_info info = {.size = sizeof info};
+    minim_engine_get_info(engine, &info);
+    assert_int_equal(info.pages_in_use, 0);
+    ok(minim_engine_step(engine, rows, 10, NULL, &e), &e);
+    assert_int_equal(minim_seq_length(a), 10);
+    assert_int_equal(minim_engine_step(engine, rows + 10, 1, NULL, &e), MINIM_ERR_CONTEXT);
+    rows[0].token = N_VOCAB;
+    assert_int_equal(minim_engine_step(engine, rows, 1, NULL, &e), MINIM_ERR_ARGUMENT);
+    rows[0].token = -1;
+    assert_int_equal(minim_engine_step(engine, rows, 1, NULL, &e), MINIM_ERR_ARGUMENT);
+    rows[0] = (minim_row){a, 1, 1};
+    assert_int_equal(minim_engine_step(engine, rows, 1, NULL, &e), MINIM_ERR_ARGUMENT);
+    minim_seq_free(a);
+    ok(minim_engine_step(engine, rows + 10, 16, NULL, &e), &e); /* the page is free again */
+    minim_seq_free(b);
+    minim_engine_free(engine);
+    minim_model_free(m);
+}
+
+static void impossible_options_are_named(void **state) {
+    (void)state;
+    size_t size;
+    const void *data = minim_default_model(&size);
+    minim_model *m = model_from(data, size);
+    minim_engine_options good, o;
+    minim_engine_options_default(&good);
+    minim_error e;
+    minim_engine *engine;
+#define REFUSED(field, value, word)                                                                                    \
+    o = good, o.field = value;                                                                                         \
+    assert_int_equal(minim_engine_new(m, &o, &engine, &e), MINIM_ERR_ARGUMENT);                                        \
+    assert_null(engine);                                                                                               \
+    if (!strstr(e.text, word)) fail_msg("\"%s\" does not name %s", e.text, word);
+    REFUSED(n_threads, -1, "n_threads")
+    REFUSED(n_threads, 100000, "n_threads")
+    REFUSED(n_ctx, -5, "n_ctx")
+    REFUSED(n_batch, 0, "n_batch")
+    REFUSED(page_size, 24, "page_size")
+    REFUSED(page_size, 512, "page_size")
+    REFUSED(kv_type, (minim_kv_type)7, "kv_type")
+    REFUSED(kv_limit, 100, "kv_limit")
+    REFUSED(isa, "sse9", "sse9")
+#undef REFUSED
+    minim_model_free(m);
+}
+
+typedef struct failing {
+    long at, count, live; /* fail allocation number `at` */
+} failing;
+
+static void *failing_alloc(void *user, size_t size, size_t alignment) {
+    failing *f = user;
+    if (f->count++ == f->at) return NULL;
+    void *p = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    if (p) f->live++;
+    return p;
+}
+
+static void failing_free(void *user, void *p, size_t size) {
+    (void)size;
+    failing *f = user;
+    if (p) f->live--;
+    free(p);
+}
+
+static minim_status load_and_generate(failing *f) {
+    minim_allocator a = {f, failing_alloc, failing_free};
+    minim_model_options mo;
+    minim_model_options_default(&mo);
+    mo.allocator = &a, mo.n_threads = 1;
+    minim_engine_options eo;
+    minim_engine_options_default(&eo);
+    eo.allocator = &a, eo.n_threads = 2, eo.page_size = 16, eo.n_ctx = 400;
+    size_t size;
+    const void *data = minim_default_model(&size);
+    minim_model *m = NULL;
+    minim_engine *engine = NULL;
+    minim_seq *seq = NULL;
+    int32_t tokens[300];
+    synth_tokens(tokens, 300);
+    minim_generate_options go;
+    minim_generate_options_default(&go);
+    go.max_tokens = 8, go.sampling.temperature = 1, go.sampling.top_k = 5, go.sampling.top_p = 0.9f;
+    go.n_top = 3, go.ignore_end = 1;
+    const char *stop[] = {"never"};
+    go.stop = stop, go.n_stop = 1;
+    minim_status status = minim_model_load_memory(data, size, "stories", &mo, &m, NULL);
+    if (!status) status = minim_engine_new(m, &eo, &engine, NULL);
+    if (!status) status = minim_seq_new(engine, &seq, NULL);
+    if (!status) {
+        status = minim_generate(seq, tokens, 300, &go, NULL, NULL);
+        if (status) assert_int_equal(minim_seq_length(seq), 0);
+    }
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    minim_model_free(m);
+    return status;
+}
+
+static void every_failing_allocation_is_survived(void **state) {
+    (void)state;
+    failing f = {.at = -1};
+    assert_int_equal(load_and_generate(&f), MINIM_OK);
+    assert_int_equal(f.live, 0);
+    long n = f.count;
+    for (long at = 0; at < n; at++) {
+        f = (failing){.at = at};
+        minim_status status = load_and_generate(&f);
+        if (status != MINIM_ERR_MEMORY) fail_msg("allocation %ld of %ld failed: status %s", at, n, minim_status_name(status));
+        if (f.live) fail_msg("allocation %ld of %ld failed: %ld blocks leaked", at, n, f.live);
+    }
+    print_message("  %ld allocations, each made to fail once\n", n);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_match_the_golden_ones),
+        cmocka_unit_test(stories_gives_the_same_bits_everywhere),
+        cmocka_unit_test(a_q4_0_model_gives_the_same_bits_everywhere),
+        cmocka_unit_test(a_q8_0_model_gives_the_same_bits_everywhere),
+        cmocka_unit_test(half_precision_models_give_the_same_bits_everywhere),
+        cmocka_unit_test(long_sequences_give_the_same_bits_everywhere),
+        cmocka_unit_test(sequences_do_not_see_each_other),
+        cmocka_unit_test(a_truncated_sequence_goes_on_as_if_the_rest_never_was),
+        cmocka_unit_test(a_step_that_does_not_fit_changes_nothing),
+        cmocka_unit_test(impossible_options_are_named),
+        cmocka_unit_test(every_failing_allocation_is_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -332,7 +332,7 @@ static int chat_check_format(const char *format) {
     for (size_t i = 0; (name = minim_chat_format(i)); i++) {
         if (!strcmp(format, name)) return -1;
     }
-    if (strcmp(format, "help")) {
+    if (strcmp(format, "help") != 0) {
         return options_complain("chat", "--chat-template: \"%s\" is not known; \"help\" lists the names", format);
     }
     for (size_t i = 0; (name = minim_chat_format(i)); i++) printf("%s\n", name);

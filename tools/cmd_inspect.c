@@ -64,9 +64,20 @@ static int inspect_value(const inspect_file *file, size_t index, size_t max_item
     }
 }
 
+/* A name of the file, fit for a terminal: control characters, which could steer it, become '?'. */
+static const char *inspect_name(const char *text, char *buffer, size_t size) {
+    size_t n = 0;
+    for (; text && text[n] && n + 1 < size; n++) {
+        unsigned char c = (unsigned char)text[n];
+        buffer[n] = c < 0x20 || c == 0x7F ? '?' : text[n];
+    }
+    buffer[n] = 0;
+    return buffer;
+}
+
 /* Length of the longest part of text[0..n) that fits `most` bytes and ends between two characters. */
 static size_t inspect_cut(const char *text, size_t n, size_t most) {
-    if (n <= most) return n;
+    if (!text || n <= most) return n;
     while (most > 0 && ((unsigned char)text[most] & 0xC0) == 0x80) most--;
     return most;
 }
@@ -93,11 +104,11 @@ static void inspect_count(uint64_t count, char *buffer, size_t size) {
 
 static void inspect_print_model(const inspect_file *file) {
     const minim_model_info *info = &file->info;
-    char count[64], size[32];
+    char count[64], size[32], name[256];
     inspect_count(info->n_params, count, sizeof count);
     printf("%s\n", file->name);
-    if (*info->name) printf("  name           %s\n", info->name);
-    printf("  architecture   %s\n", *info->architecture ? info->architecture : "not named");
+    if (*info->name) printf("  name           %s\n", inspect_name(info->name, name, sizeof name));
+    printf("  architecture   %s\n", *info->architecture ? inspect_name(info->architecture, name, sizeof name) : "not named");
     if (info->n_params) {
         printf("  parameters     %s, %s in the file (%s)\n", count,
                tool_size_text(info->file_bytes, size, sizeof size), info->weight_types);
@@ -144,10 +155,10 @@ static int inspect_print_meta(const inspect_file *file) {
             return EXIT_CODE_FAILED;
         }
         size_t shown = file->settings->all ? value.n : inspect_cut(value.data, value.n, INSPECT_SHORT_TEXT);
-        char type[48];
+        char type[48], key[256];
         if (meta.count == 1) snprintf(type, sizeof type, "%s", meta.type);
         else snprintf(type, sizeof type, "%s x%" PRIu64, meta.type, meta.count);
-        printf("  %-40s %-14s %.*s%s\n", meta.key, type, (int)shown, value.data, shown < value.n ? "..." : "");
+        printf("  %-40s %-14s %.*s%s\n", inspect_name(meta.key, key, sizeof key), type, (int)shown, value.data, shown < value.n ? "..." : "");
     }
     tool_bytes_free(&value);
     return -1;
@@ -159,10 +170,10 @@ static int inspect_print_tensors(const inspect_file *file) {
     if (n) printf("  %-32s %-8s %-20s %10s  %s\n", "name", "type", "shape", "size", "in memory");
     for (size_t i = 0; i < n; i++) {
         minim_tensor tensor;
-        char shape[96], size[32];
+        char shape[96], size[32], name[256];
         if (minim_model_tensor(file->model, i, &tensor) != MINIM_OK) return EXIT_CODE_FAILED;
         inspect_shape(&tensor, shape, sizeof shape);
-        printf("  %-32s %-8s %-20s %10s  %s\n", tensor.name, tensor.type, shape,
+        printf("  %-32s %-8s %-20s %10s  %s\n", inspect_name(tensor.name, name, sizeof name), tensor.type, shape,
                tool_size_text(tensor.bytes, size, sizeof size), tensor.layout);
     }
     return -1;

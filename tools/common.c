@@ -105,14 +105,28 @@ int tool_finish(int code) {
     return code;
 }
 
+double tool_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 /* ---- Ctrl-C ------------------------------------------------------------------------------------------------------ */
 
 static volatile sig_atomic_t tool_interrupt_flag;
+static _Atomic double tool_interrupt_time; /* of the first one that was not cleared yet */
 static _Atomic(minim_seq *) tool_interrupt_seq;
+
+/* Some programs pass on a signal that the terminal has sent us as well: what comes at once is the same key press. */
+static const double tool_interrupt_pause = 0.3;
 
 static void tool_on_interrupt(int number) {
     (void)number;
-    if (tool_interrupt_flag) _exit(EXIT_CODE_INTERRUPTED);
+    double now = tool_seconds();
+    if (tool_interrupt_flag && now - atomic_load(&tool_interrupt_time) > tool_interrupt_pause) {
+        _exit(EXIT_CODE_INTERRUPTED);
+    }
+    if (!tool_interrupt_flag) atomic_store(&tool_interrupt_time, now);
     tool_interrupt_flag = 1;
     minim_seq *seq = atomic_load(&tool_interrupt_seq);
     if (seq) minim_seq_cancel(seq);
@@ -133,12 +147,6 @@ int tool_interrupted(void) { return tool_interrupt_flag != 0; }
 void tool_clear_interrupt(void) { tool_interrupt_flag = 0; }
 
 /* ---- models and engines ------------------------------------------------------------------------------------------ */
-
-double tool_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static void tool_log(void *user, minim_log_level level, const char *text) {
     const tool_settings *settings = user;

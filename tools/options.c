@@ -100,7 +100,7 @@ static int option_set_float(const char *command, const option *row, const char *
     return -1;
 }
 
-/* -1, or the exit code of a mistake. text is NULL for a flag. */
+/* -1, or the exit code of a mistake. A flag does not look at text. */
 static int option_set(const char *command, const option *row, void *values, const char *name, const char *text) {
     void *field = (char *)values + row->offset;
     switch (row->kind) {
@@ -177,14 +177,13 @@ static int option_parse_one(const option_usage *usage, const option_table *table
     if (!row) return options_complain(usage->command, "unknown option %.*s", n > 60 ? 60 : (int)n, word);
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)n, word);
-    const char *text = word[n] == '=' ? word + n + 1 : NULL;
     if (row->kind == OPTION_FLAG) {
-        if (text) return options_complain(usage->command, "%s takes no value", name);
-    } else if (!text) {
-        if (*i + 1 >= argc) return options_complain(usage->command, "%s needs a value: %s", name, row->argument);
-        text = argv[++*i];
+        if (word[n]) return options_complain(usage->command, "%s takes no value", name);
+        return option_set(usage->command, row, values, name, "");
     }
-    return option_set(usage->command, row, values, name, text);
+    if (word[n]) return option_set(usage->command, row, values, name, word + n + 1);
+    if (*i + 1 >= argc) return options_complain(usage->command, "%s needs a value: %s", name, row->argument);
+    return option_set(usage->command, row, values, name, argv[++*i]);
 }
 
 int options_parse(const option_usage *usage, const option_table *tables, int argc, char **argv,

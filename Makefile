@@ -146,8 +146,7 @@ export MINIM_SHARED ?= $(abspath ../shared)
 
 ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
-	@echo "make test needs packages: apt-get install$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"
-	@exit 1
+	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
 test-built: all $(TEST_BIN) $B/tests/checkkern
 	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $B/tests/checkkern $(TEST_SCRIPT)

@@ -1,61 +1,228 @@
 # minim: build, run, test. `make help` lists the targets.
 #
-#   make CC=clang          another compiler           make SAN=address,undefined test   sanitizers
-#   make V=1               show the commands          make B=dir                        another build folder
+#   make CC=clang                      another compiler
+#   make SAN=address,undefined test    sanitizers, in a build folder of their own; SAN=thread too
+#   make V=1                           show the commands
+#   make APT=no run                    never install packages, only say which are missing
+#
+# The engine needs a C compiler and nothing else. What the other rooms need is looked for below.
 
-CC      ?= gcc
-AR      ?= ar
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 CFLAGS  ?= -O3 -g
 PREFIX  ?= /usr/local
 comma   := ,
 B       ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 Q       := $(if $(V),,@)
+VERSION := $(shell awk '/define MINIM_VERSION_/ { v = v d $$3; d = "." } END { print v }' engine/minim.h)
 
-# The contract of kernels/kernels.h needs a*b+c to stay two roundings: -ffp-contract=off, and never -ffast-math.
-FLAGS   := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvisibility=hidden -fPIC -pthread -MMD -MP \
-           $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LIBS    := -lm -pthread
+# As many jobs as there are CPUs, unless somebody chose (make -j1).
+ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-# Optional packages: what is missing is left out, and `make` says so.
-have     = $(shell pkg-config --exists $(1) 2>/dev/null && echo 1)
-HAVE_REMOTE := $(and $(call have,libcurl),$(call have,jansson))
-HAVE_CMOCKA := $(call have,cmocka)
-HAVE_HTTPD  := $(call have,libmicrohttpd)
-HAVE_BLAS   := $(call have,openblas)
+# ---- packages: what is missing is left out, and `make` says so ---------------------------------------------------------
 
-ENGINE_SRC := $(wildcard kernels/*.c kernels/ref/*.c kernels/x86/*.c models/*.c engine/*.c)
-ROUTER_SRC := $(if $(HAVE_REMOTE),$(wildcard router/*.c))
-TOOLS_SRC  := $(wildcard tools/*.c)
-ENGINE_OBJ := $(ENGINE_SRC:%.c=$B/%.o)
-ROUTER_OBJ := $(ROUTER_SRC:%.c=$B/%.o)
-TOOLS_OBJ  := $(TOOLS_SRC:%.c=$B/%.o)
-REMOTE_CFLAGS := $(if $(HAVE_REMOTE),$(shell pkg-config --cflags libcurl jansson) -DMINIM_WITH_ROUTER)
-REMOTE_LIBS   := $(if $(HAVE_REMOTE),$(shell pkg-config --libs libcurl jansson))
+# 1 when the compiler finds the header. Asking the compiler works where there is no pkg-config, too.
+found = $(shell $(CC) $(CPPFLAGS) -include $(1) -fsyntax-only -x c /dev/null 2>/dev/null && echo 1)
 
-.PHONY: all lib clean
-all: $B/minim
-lib: $B/libminim.a
+HAVE_CURL    := $(call found,curl/curl.h)
+HAVE_JANSSON := $(call found,jansson.h)
+HAVE_EDIT    := $(call found,histedit.h)
+HAVE_BLAS    := $(call found,cblas.h)
+HAVE_CMOCKA  := $(call found,stdarg.h -include stddef.h -include setjmp.h -include stdint.h -include cmocka.h)
+HAVE_HTTPD   := $(call found,microhttpd.h)
+HAVE_CXX     := $(shell $(CC) -fsyntax-only -x c++ /dev/null 2>/dev/null && echo 1)
+HAVE_ROUTER  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
 
-$B/libminim.a: $(ENGINE_OBJ)
-	@rm -f $@
-	$(Q)$(AR) rcs $@ $^
+# Their names in Debian and Ubuntu.
+NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) $(if $(HAVE_EDIT),,libedit-dev)
+NEED_TEST := $(if $(HAVE_CMOCKA),,libcmocka-dev) $(if $(HAVE_HTTPD),,libmicrohttpd-dev) $(if $(HAVE_CXX),,g++)
+NEED_BLAS := $(if $(HAVE_BLAS),,libopenblas-dev)
 
-$B/libminim_router.a: $(ROUTER_OBJ)
-	@rm -f $@
-	$(Q)$(AR) rcs $@ $^
+# ---- flags -------------------------------------------------------------------------------------------------------------
 
-$B/minim: $(TOOLS_OBJ) $(if $(HAVE_REMOTE),$B/libminim_router.a) $B/libminim.a
-	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(REMOTE_LIBS) $(LIBS)
+# Bits are the same everywhere because a*b+c stays two roundings: -ffp-contract=off, and never -ffast-math. There is no
+# -march: each kernel names its instruction set, and the best one is chosen when the program starts.
+FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvisibility=hidden -fPIC -pthread \
+         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+TOOLS_FLAGS := $(if $(HAVE_ROUTER),-DMINIM_WITH_ROUTER) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
+ROUTER_LIBS := $(if $(HAVE_ROUTER),-lcurl -ljansson)
+TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_EDIT),-ledit)
+LIBS        := -lm -pthread
 
-$B/router/%.o $B/tools/%.o: FLAGS += $(REMOTE_CFLAGS)
+# ---- what there is to build --------------------------------------------------------------------------------------------
+
+ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
+ROUTER_SRC  := $(if $(HAVE_ROUTER),$(wildcard router/*.c))
+TOOLS_SRC   := $(filter-out $(if $(HAVE_ROUTER),,tools/cmd_ask.c),$(wildcard tools/*.c))
+# tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them. Without the packages of the router
+# its tests are left out.
+TEST_SRC    := $(filter-out $(if $(HAVE_ROUTER),,tests/test_router% tests/test_ask%),$(wildcard tests/test_*.c))
+HELPER_SRC  := $(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c))
+BENCH_SRC   := $(wildcard bench/bench_*.c)
+
+objects      = $(patsubst %.c,$B/%.o,$(1))
+ENGINE_OBJ  := $(call objects,$(ENGINE_SRC))
+ROUTER_OBJ  := $(call objects,$(ROUTER_SRC))
+TOOLS_OBJ   := $(call objects,$(TOOLS_SRC))
+HELPER_OBJ  := $(call objects,$(HELPER_SRC))
+BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC),$(wildcard bench/*.c)))
+TEST_BIN    := $(TEST_SRC:%.c=$B/%)
+BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
+TEST_SCRIPT := $(wildcard tests/test_*.sh)
+ARCHIVES    := $(if $(HAVE_ROUTER),$B/libminim_router.a) $B/libminim.a
+
+.PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels checkkern amalgam install format \
+        format-check lint clean help left-out FORCE
+.DEFAULT_GOAL := all
+.SUFFIXES:
+.SECONDARY:
+
+all: $B/minim left-out ## build the program
+lib: $(ARCHIVES) ## build only the libraries (build/libminim.a)
+
+left-out:
+	@$(if $(HAVE_ROUTER),,echo "left out: the router, so 'minim ask' is local only (needs libcurl4-openssl-dev libjansson-dev)")
+	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (needs libedit-dev)")
+	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (needs libopenblas-dev)")
+
+# Objects are made anew when the compiler or its flags change, for example after a package was installed.
+export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(if $(HAVE_BLAS),blas) $(CFLAGS) $(CPPFLAGS)
+$B/flags: FORCE
+	@mkdir -p $B
+	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
+
+$B/%.o: %.c $B/flags
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
+$B/tests/%.o: FLAGS += $(if $(HAVE_ROUTER),-DMINIM_WITH_ROUTER)
+$B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 
-$B/%.o: %.c
-	@mkdir -p $(@D)
-	@echo "  CC  $<"
-	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -c -o $@ $<
+$B/libminim.a: $(ENGINE_OBJ)
+$B/libminim_router.a: $(ROUTER_OBJ)
+$B/libhelpers.a: $(HELPER_OBJ)
+$B/%.a:
+	@echo "  AR    $@"
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
-clean:
+link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) -o $@
+
+$B/minim: $(TOOLS_OBJ) $(ARCHIVES)
+	$(link) $^ $(TOOLS_LIBS) $(LIBS)
+
+$(TEST_BIN) $B/tests/checkkern: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
+
+$(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
+	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
+
+# ---- running -----------------------------------------------------------------------------------------------------------
+
+# Packages are looked for when make starts, so make is called again once they are there.
+install_packages = $(if $(strip $(1)),@APT=$(APT) sh tools/packages.sh $(strip $(1)) || true)
+
+run: ## build and let the built-in model tell its story (ARGS='...' for more)
+	$(call install_packages,$(NEED_RUN))
+	@$(MAKE) run-built
+
+run-built: all
+	@echo
+	@$B/minim ask --route local -n 89 "Once upon a time" $(ARGS)
+
+test: ## build and run all tests (SAN=address,undefined or SAN=thread: with sanitizers)
+	$(call install_packages,$(NEED_RUN) $(NEED_TEST))
+	@$(MAKE) test-built
+
+# Larger test data lies beside the repository in some places; tests that find none there say so.
+export MINIM_SHARED ?= $(abspath ../shared)
+
+ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
+test-built:
+	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
+else
+test-built: all $(TEST_BIN) $B/tests/checkkern
+	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $B/tests/checkkern $(TEST_SCRIPT)
+endif
+
+test-asan: ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) SAN=address,undefined test
+
+checkkern: $B/tests/checkkern ## compare every kernel with the reference
+	@$<
+
+bench: ## build and run the benchmarks
+	$(call install_packages,$(NEED_BLAS))
+	@$(MAKE) bench-built
+
+bench-built: all $(BENCH_BIN)
+	@$(if $(BENCH_BIN),,echo "there are no benchmarks in bench/")
+	@set -e; for program in $(BENCH_BIN); do $$program $(ARGS); done
+
+bench-kernels: $B/bench/bench_kernels ## only the kernels
+	@$< $(ARGS)
+
+# ---- for other programs ------------------------------------------------------------------------------------------------
+
+amalgam: ## the engine as two files: build/minim.c and build/minim.h (WITH_MODEL=1: with the built-in model)
+	@mkdir -p $B
+	@sh tools/amalgamate.sh $B $(if $(WITH_MODEL),models/stories260K.gguf)
+
+DEST = $(DESTDIR)$(PREFIX)
+install: all lib ## install program, libraries, headers and minim.pc (PREFIX=/usr/local, DESTDIR=)
+	install -d $(DEST)/bin $(DEST)/include $(DEST)/lib/pkgconfig
+	install -m 755 $B/minim $(DEST)/bin/
+	install -m 644 $(ARCHIVES) $(DEST)/lib/
+	install -m 644 engine/minim.h $(DEST)/include/
+	@$(if $(HAVE_ROUTER),sed 's|"../engine/minim.h"|"minim.h"|' router/minim_router.h > $(DEST)/include/minim_router.h)
+	@sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" engine > $(DEST)/lib/pkgconfig/minim.pc
+	@$(if $(HAVE_ROUTER),sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" router > $(DEST)/lib/pkgconfig/minim-router.pc)
+
+# ---- for who works on it -----------------------------------------------------------------------------------------------
+
+ALL_SRC   := $(wildcard engine/*.[ch] kernels/*.[ch] kernels/*/*.[ch] models/*.[ch] router/*.[ch] tools/*.[ch] tests/*.[ch] \
+                        bench/*.[ch])
+have_tool  = command -v $(1) >/dev/null || { echo "$(1) is not installed: apt-get install $(1)"; exit 1; }
+
+format: ## clang-format, in place
+	@$(call have_tool,clang-format)
+	@clang-format -i $(ALL_SRC)
+
+format-check: ## complain where clang-format would change something
+	@$(call have_tool,clang-format)
+	@clang-format --dry-run --Werror $(ALL_SRC)
+
+LINT_SRC   := $(ENGINE_SRC) $(ROUTER_SRC) $(TOOLS_SRC)
+LINT_FLAGS := -std=c11 -D_GNU_SOURCE $(TOOLS_FLAGS)
+LINT_STAMP := $(LINT_SRC:%.c=$B/lint/%.ok)
+
+lint: lint-cppcheck $(LINT_STAMP) ## cppcheck and clang-tidy; clean or it fails
+
+.PHONY: lint-cppcheck
+lint-cppcheck:
+	@$(call have_tool,cppcheck)
+	@echo "  CPPCHECK"
+	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	    --suppressions-list=tools/cppcheck.txt -D_GNU_SOURCE -D__GNUC__ -D__x86_64__ -D__linux__ $(TOOLS_FLAGS) $(LINT_SRC)
+
+$B/lint/%.ok: %.c .clang-tidy $(filter %.h,$(ALL_SRC))
+	@$(call have_tool,clang-tidy)
+	@mkdir -p $(@D)
+	@echo "  TIDY  $<"
+	@clang-tidy --quiet $< -- $(LINT_FLAGS) 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+
+clean: ## remove build/
 	rm -rf build
 
--include $(ENGINE_OBJ:.o=.d) $(ROUTER_OBJ:.o=.d) $(TOOLS_OBJ:.o=.d)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' Makefile
+
+-include $(shell find $B -name '*.d' 2>/dev/null)

@@ -1,0 +1,282 @@
+#!/bin/bash
+# The minim program as its users meet it: answers on stdout, everything else on stderr, exit codes, bad input.
+set -u
+M=$PWD/${B:-build}/minim
+data=$PWD/tests/data
+story=$PWD/models/stories260K.gguf
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+unset OPENAI_BASE_URL OPENAI_API_KEY MINIM_ISA
+export HOME=$work XDG_CONFIG_HOME=$work
+cd "$work" || exit 1
+number=0 failures=0 code=0
+slow=${SAN:+10} # sanitizers need more time
+
+# run ARGS...: the program with an empty standard input; then $code, and the files out and err.
+run() {
+    timeout 60 "$M" "$@" >out 2>err </dev/null
+    code=$?
+}
+# The same with a text on standard input.
+feed() {
+    local input=$1
+    shift
+    printf '%b' "$input" | timeout 60 "$M" "$@" >out 2>err
+    code=$?
+}
+# check NAME CONDITION...: each condition is a command.
+check() {
+    local name=$1 condition
+    shift
+    number=$((number + 1))
+    for condition in "$@"; do
+        if ! eval "$condition"; then
+            echo "not ok $number - $name"
+            echo "  not so: $condition (exit code $code)"
+            head -c 400 out | sed 's/^/  stdout: /'
+            head -c 400 err | sed 's/^/  stderr: /'
+            failures=$((failures + 1))
+            return
+        fi
+    done
+    echo "ok $number - $name"
+}
+exits() { [ "$code" = "$1" ]; }
+prints() { [ "$(cat out)" = "$1" ]; }
+quiet() { [ ! -s err ]; }
+empty() { [ ! -s out ]; }
+one_line() { [ "$(wc -l <err)" = 1 ]; }
+says() { grep -qF -- "$1" err; }
+
+read -r -d '' expected <<'END'
+Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily's mom said, "Lily, let's go to the park." Lily was sad and didn't know what to do.
+END
+
+# ---- answers
+
+run run -n 89
+check "without a text the built-in model tells its story word for word" 'exits 0' 'prints "$expected"'
+check "the statistics are one line on stderr" 'one_line' 'says "load "' 'says "first token"' 'says "prefill 5 tokens"' 'says GB/s'
+run run -q -n 89 "Once upon a time"
+check "with a text only what follows is printed" 'exits 0' 'prints "${expected#Once upon a time}"' 'quiet'
+run run -q --echo -n 89 -p "Once upon a time"
+check "--echo prints the text first" 'exits 0' 'prints "$expected"'
+feed 'Once upon a time\n' run -q -n 89
+check "a text on standard input loses one newline" 'exits 0' 'prints "${expected#Once upon a time}"'
+printf 'Once upon a time' >prompt.txt
+run run -q -n 89 -f prompt.txt
+check "a text comes from a file" 'exits 0' 'prints "${expected#Once upon a time}"'
+run run -q -n 89 -m "$story" "Once upon a time"
+check "a model comes from a file" 'exits 0' 'prints "${expected#Once upon a time}"'
+run run -q -n 89 --stop "girl" "Once upon a time"
+check "a stop string ends the answer and is not printed" 'exits 0' 'prints ", there was a little "'
+run run -q -n 20 --temp 0.8 --top-k 40 --top-p 0.9 --seed 7 "Once"
+cp out first
+run run -q -n 20 --temp 0.8 --top-k 40 --top-p 0.9 --seed 7 -t 1 -b 3 --page-size 16 "Once"
+check "a seed gives the same text for any threads, batch and page size" 'exits 0' 'cmp -s out first' '[ -s out ]'
+feed 'a \xff\xfe b \xc3' run -q -n 4
+check "a text that is not UTF-8 is accepted" 'exits 0' 'quiet'
+run run --json -q -n 12 --logprobs 2 "Once upon a time"
+check "--json is one object with text, tokens, stop reason, timings and log-probabilities" 'exits 0' \
+    '[ "$(wc -l <out)" = 1 ]' 'grep -q "\"text\": \", there was a" out' 'grep -q "\"stop\": \"length\"" out' \
+    'grep -q "\"generated_tokens\": 12" out' 'grep -q "\"decode_tokens_per_second\": " out' \
+    'grep -q "\"logprobs\": \[{\"token\": " out' '[ "$(grep -o "\"margin\"" out | wc -l)" = 12 ]'
+if command -v python3 >/dev/null; then
+    check "python reads the JSON" 'python3 -c "import json, sys; o = json.load(open(\"out\")); sys.exit(len(o[\"tokens\"]) != 12)"'
+else
+    echo "# SKIP no python3 here: the JSON output was not parsed"
+fi
+
+# ---- bad input: one line, exit code 1
+
+printf 'hello, this is no model' >other.txt
+: >empty.gguf
+head -c 100000 "$story" >cut.gguf
+head -c 30 "$story" >cut-header.gguf
+LC_ALL=C sed 's/llama/lzama/g' "$story" >unknown.gguf
+LC_ALL=C sed 's/output_norm.weight/output_norm.weighd/' "$story" >missing.gguf
+mkdir directory
+run run -m nowhere.gguf hello
+check "a model that is not there" 'exits 1' 'one_line' 'empty' 'says nowhere.gguf' 'says "No such file"'
+run run -m directory hello
+check "a directory" 'exits 1' 'one_line' 'empty' 'says "directory"'
+for case in empty.gguf cut.gguf cut-header.gguf other.txt unknown.gguf missing.gguf; do
+    run run -m $case hello
+    check "a bad model file: $case" 'exits 1' 'one_line' 'empty' "says $case"
+done
+run run -m unknown.gguf hello
+check "an unknown architecture is named, and the known ones" 'says lzama' 'says llama'
+run run -m missing.gguf hello
+check "a missing tensor is named" 'says output_norm.weight'
+run run -f nowhere.txt
+check "a text file that is not there" 'exits 1' 'one_line' 'says nowhere.txt'
+run run -f directory
+check "a directory as a text file" 'exits 1' 'one_line' 'says directory'
+run run -c 4 "This text has more than four tokens."
+check "a context too small for the text" 'exits 1' 'one_line' 'empty' 'says 4'
+if [ "$(id -u)" = 0 ]; then
+    echo "# SKIP running as root, who can read every file"
+else
+    cp "$story" secret.gguf && chmod 000 secret.gguf
+    run run -m secret.gguf hello
+    check "an unreadable file" 'exits 1' 'one_line' 'says secret.gguf' 'says "Permission denied"'
+fi
+if [ -e /dev/full ]; then
+    timeout 60 "$M" run -n 5 hello >/dev/full 2>err
+    code=$? && : >out
+    check "a full disk is an error" 'exits 1' 'says "No space left"'
+fi
+
+# ---- the command line: exit code 2
+
+run
+check "no command shows the help" 'exits 2' 'says "usage: minim"' 'empty'
+run frobnicate
+check "an unknown command" 'exits 2' 'one_line' 'says frobnicate' 'says --help'
+run run --frobnicate 3
+check "an unknown option" 'exits 2' 'one_line' 'says --frobnicate' 'says "minim run --help"'
+for bad in "-n x" "-n 3x" "-n 0" "-n -2" "--temp nan" "--temp -1" "--top-p 1.5" "--top-k -1" "--seed -1" "--kv f8" "-t 9999" "-c" \
+    "--page-size 17" "--min-p ''" "--json=1" "--stop ''" "-p a -f b" "a b" "--logprobs 2"; do
+    eval "run run $bad"
+    check "a wrong option: $bad" 'exits 2' 'one_line' 'empty'
+done
+run run -n 5 -q -- -n
+check "-- ends the options" 'exits 0' '[ -s out ]'
+run run -n=5 hello
+check "a short option takes no =" 'exits 2'
+run run -q --predict=5 hello
+check "a long option does" 'exits 0' '[ -s out ]'
+run --version
+check "--version" 'exits 0' 'grep -qE "^minim [0-9]+\.[0-9]+\.[0-9]+$" out' 'quiet'
+run --help
+check "--help lists the commands and exit codes" 'exits 0' 'quiet' 'grep -q tokenize out' 'grep -q "130 " out'
+for command in run chat ask inspect tokenize logits; do
+    run $command --help
+    check "minim $command --help" 'exits 0' 'quiet' "grep -q 'usage: minim $command' out" 'grep -q -- --help out'
+done
+
+# ---- tokenize
+
+run tokenize "Once upon a time"
+check "tokenize prints ids on one line" 'exits 0' 'quiet' 'prints "403 407 261 378"'
+run tokenize --special "Once upon a time"
+check "--special adds BOS" 'prints "1 403 407 261 378"'
+run tokenize --special "</s>"
+cp out with
+run tokenize "</s>"
+check "--special reads control tokens, and text is only text without it" '[ "$(cat with)" = "1 2" ]' '[ "$(wc -w <out)" -gt 2 ]'
+printf 'Zwölf Boxkämpfer, 日本語 🦙\n\n  and  spaces \n' >text.txt
+timeout 60 "$M" tokenize -f text.txt >ids.txt && run tokenize --decode -f ids.txt
+check "text survives the way there and back byte for byte" 'exits 0' 'cmp -s out text.txt'
+run tokenize --ids "403 407"
+check "--ids takes ids from the command line" 'exits 0' 'prints "Once upon"'
+feed '"Once upon a time"\n""\n"\\u0048\\u0069 \\ud83e\\udd99"\n"Hi \xf0\x9f\xa6\x99"' tokenize --jsonl
+check "--jsonl answers every line with an array" 'exits 0' '[ "$(wc -l <out)" = 4 ]' \
+    '[ "$(sed -n 1p out)" = "[403, 407, 261, 378]" ]' '[ "$(sed -n 2p out)" = "[]" ]' \
+    '[ "$(sed -n 3p out)" = "$(sed -n 4p out)" ]'
+feed '"a\xff\\u0000b"\n' tokenize --jsonl
+check "--jsonl takes NUL and bytes that are not UTF-8" 'exits 0' '[ "$(wc -l <out)" = 1 ]'
+for bad in 'hello' '"open' '"a" b' '"\\x"' '"\\ud800"' '"\\udc00\\ud800"' '"\\u12g4"' '"tab\there"' '' '["a"]' '3'; do
+    feed "\"good\"\n$bad\n" tokenize --jsonl
+    check "a line that is no JSON string: $bad" 'exits 1' 'one_line' 'says "line 2"' '[ "$(wc -l <out)" = 1 ]'
+done
+run tokenize --ids "403 512"
+check "an id outside the vocabulary" 'exits 1' 'one_line' 'says 512' 'says 511'
+run tokenize --ids "403 -1"
+check "a negative id" 'exits 1' 'one_line'
+run tokenize --json "Hi <s>"
+check "tokenize --json has text, tokens and pieces" 'exits 0' 'grep -q "\"text\": \"Hi <s>\"" out' 'grep -q "\"pieces\": \[" out'
+run tokenize -m cut-header.gguf hello
+check "tokenize with a damaged file" 'exits 1' 'one_line' 'says cut-header.gguf'
+
+# ---- inspect
+
+run inspect "$story"
+check "inspect shows the model, the memory plan, metadata and tensors" 'exits 0' 'quiet' 'grep -q "architecture *llama" out' \
+    'grep -q "5 layers" out' 'grep -q "KV cache" out' 'grep -q "general.architecture" out' 'grep -q "token_embd.weight" out'
+check "long arrays are shortened" '[ "$(wc -c <out)" -lt 20000 ]'
+run inspect
+check "inspect without a file shows the built-in model" 'exits 0' 'grep -q "built-in model" out'
+run inspect --json "$story"
+check "inspect --json" 'exits 0' '[ "$(wc -l <out)" = 1 ]' 'grep -q "\"n_vocab\": 512" out' 'grep -q "\"kv_per_token\": " out'
+if command -v python3 >/dev/null; then
+    check "python reads that JSON" 'python3 -c "
+import json, sys
+o = json.load(open(\"out\"))
+sys.exit(not (len(o[\"tensors\"]) == 48 and o[\"memory\"][\"n_ctx\"] == 512))"'
+fi
+run inspect --tensors "$story"
+check "inspect --tensors leaves the rest out" 'exits 0' 'grep -q "blk.0.attn_q.weight" out' '! grep -q general.architecture out'
+run inspect unknown.gguf
+check "inspect reads a model that minim cannot run" 'exits 0' 'grep -q lzama out' 'grep -q "no plan" out'
+run inspect other.txt
+check "inspect of another format" 'exits 1' 'one_line' 'says other.txt' 'empty'
+
+# ---- logits
+
+fixture=$data/logits/llama
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o all.f32 --kv f32 -c 256
+check "logits writes one row a token" 'exits 0' '[ "$(stat -c %s all.f32)" = $((40 * 512 * 4)) ]' '[ "$(ls | grep -c part)" = 0 ]'
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o - --kv f32 -c 256 -b 7 -t 3 --page-size 16 --isa ref
+check "the same bytes in chunks of 7, on 3 threads, by the reference kernels, to standard output" 'exits 0' 'cmp -s out all.f32'
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o small.f32 -c 16
+check "logits of more tokens than the context" 'exits 1' 'one_line' 'says 16' 'says 40' '[ ! -e small.f32 ]'
+printf '1 2 three' >bad.txt
+run logits -m "$fixture/model.gguf" --tokens bad.txt -o bad.f32
+check "logits of what is no id" 'exits 1' 'one_line' 'says bad.txt' 'says three' '[ ! -e bad.f32 ]'
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o nowhere/x.f32
+check "logits to a folder that is not there" 'exits 1' 'one_line' 'says nowhere/x.f32'
+run logits -m "$fixture/model.gguf"
+check "logits without --tokens" 'exits 2' 'one_line'
+
+# ---- chat
+
+feed 'Once upon a time\n/stats\n/reset\n\n/frobnicate\n/exit\nnever read\n' chat -n 5
+check "chat answers lines from a pipe, without a prompt sign" 'exits 0' '[ "$(wc -l <out)" = 1 ]' '! grep -q ">" out' \
+    'says "context: "' 'says "unknown command"'
+feed 'Once upon a time\nand then\nand so on\n' chat -q -n 5
+check "chat keeps going until the input ends" 'exits 0' '[ "$(wc -l <out)" = 3 ]' 'quiet'
+feed 'Once upon a time\nA little more of this text.\nAnd a little more of it.\nAnd more.\n' chat -c 64 -n 10
+check "chat forgets the oldest turns when the context is full" 'exits 0' '[ "$(wc -l <out)" -ge 4 ]' 'says forgot'
+feed "$(printf 'word %.0s' {1..200})\nOnce upon\n" chat -q -c 64 -n 5
+check "chat goes on after a message that does not fit" 'exits 0' 'one_line' 'says "does not fit"' '[ -s out ]'
+run chat --chat-template nonsense
+check "an unknown chat format" 'exits 2' 'one_line' 'says nonsense'
+
+# ---- Ctrl-C and pipes
+
+# A model of random weights, which hardly ever ends an answer, in a context that takes long to fill.
+endless=(run -m "$fixture/model.gguf" -c 2000000 "Once upon a time")
+set -m # so that SIGINT is not ignored by the background job
+timeout --foreground 100 "$M" "${endless[@]}" >out 2>err </dev/null &
+pid=$!
+for _ in $(seq 100); do [ -s out ] && break; sleep 0.1; done
+begin=$SECONDS
+kill -INT $pid
+wait $pid
+code=$?
+check "Ctrl-C stops an answer with exit code 130 and its statistics" 'exits 130' '[ -s out ]' 'says "first token"' \
+    '[ $((SECONDS - begin)) -lt ${slow:-5} ]'
+set +m
+
+timeout --foreground 100 "$M" "${endless[@]}" 2>err </dev/null | head -c 20 >out
+code=${PIPESTATUS[0]}
+check "a reader that closes the pipe ends the answer quietly" 'exits 0' '[ "$(wc -c <out)" = 20 ]' 'quiet'
+
+mkfifo pipe
+set -m
+timeout --foreground 100 "$M" chat -q -m "$fixture/model.gguf" -c 2000000 <pipe >out 2>err &
+pid=$!
+exec 3>pipe
+echo "Once upon a time" >&3
+for _ in $(seq 100); do [ -s out ] && break; sleep 0.1; done
+kill -INT $pid
+printf '/stats\n/exit\n' >&3
+exec 3>&-
+wait $pid
+code=$?
+check "Ctrl-C stops the answer and not the chat" 'exits 0' '[ -s out ]' 'says stopped' 'says "context: "'
+set +m
+
+[ $failures = 0 ]

@@ -1,0 +1,360 @@
+/* cmd_chat.c: `minim chat`: a conversation.
+ *
+ * The whole conversation is rendered and tokenised anew for every turn, which keeps the chat format in one place
+ * (minim_chat_tokenize). What the sequence already holds of it is not computed again: the longest common prefix stays in
+ * the KV cache, only the rest is run. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "common.h"
+#include "line.h"
+
+typedef struct chat_settings {
+    tool_settings tool;
+    const char *system, *format;
+} chat_settings;
+
+#define CHAT(field) offsetof(chat_settings, field)
+
+static const option chat_options[] = {
+    {"-sys, --system-prompt", "TEXT", OPTION_STRING, CHAT(system), 0, 0, "what the model is told before the first turn"},
+    {"--chat-template", "NAME", OPTION_STRING, CHAT(format), 0, 0,
+     "chat format instead of the file's own\n(\"help\" lists the names)"},
+    {0},
+};
+
+static const option_usage chat_usage = {
+    .command = "chat",
+    .synopsis = "chat [OPTIONS]",
+    .about = "A conversation with a model. Greedy unless --temp says otherwise.",
+    .epilogue = "While chatting: /help /reset /system TEXT /stats /exit. Ctrl-C stops an answer, Ctrl-D ends.\n"
+                "From a pipe every line is one turn.",
+    .max_arguments = 0,
+};
+
+static const char chat_help[] = "  /help          this list\n"
+                                "  /reset         forget the conversation\n"
+                                "  /system TEXT   set the system message and forget the conversation;\n"
+                                "                 without TEXT: remove it\n"
+                                "  /stats         figures of the last answer, and how full the context is\n"
+                                "  /exit          end (also Ctrl-D)\n"
+                                "  Ctrl-C stops an answer.\n";
+
+/* ---- the conversation -------------------------------------------------------------------------------------------- */
+
+typedef struct chat_session {
+    const chat_settings *settings;
+    const minim_model *model;
+    minim_engine *engine;
+    minim_seq *seq;
+    int n_ctx;
+    double load_seconds;
+
+    minim_message *messages; /* contents are ours; roles are constants */
+    size_t n_messages, capacity;
+
+    tool_tokens cached;   /* the tokens that the sequence holds */
+    tool_tokens prompt;   /* the conversation, rendered */
+    tool_tokens answered; /* the tokens of the answer under way */
+    tool_bytes answer;    /* its text */
+    minim_result result;  /* of the last answer; n_prompt counts what was really run */
+    size_t reused;        /* tokens of its prompt that were already cached */
+    int failed;           /* a callback has failed and said why */
+} chat_session;
+
+static int chat_add_message(chat_session *chat, const char *role, const char *text, size_t n) {
+    if (chat->n_messages == chat->capacity) {
+        size_t capacity = chat->capacity ? chat->capacity * 2 : 16;
+        minim_message *grown = realloc(chat->messages, capacity * sizeof *grown);
+        if (!grown) {
+            tool_fail("out of memory for the conversation");
+            return -1;
+        }
+        chat->messages = grown;
+        chat->capacity = capacity;
+    }
+    char *content = strndup(text, n);
+    if (!content) {
+        tool_fail("out of memory for a message of %zu bytes", n);
+        return -1;
+    }
+    chat->messages[chat->n_messages++] = (minim_message){.role = role, .content = content};
+    return 0;
+}
+
+/* Removes n messages from index `at`. */
+static void chat_remove_messages(chat_session *chat, size_t at, size_t n) {
+    for (size_t i = at; i < at + n; i++) free((char *)chat->messages[i].content);
+    memmove(chat->messages + at, chat->messages + at + n, (chat->n_messages - at - n) * sizeof *chat->messages);
+    chat->n_messages -= n;
+}
+
+/* 1 when the conversation starts with a system message. */
+static size_t chat_has_system(const chat_session *chat) {
+    return chat->n_messages > 0 && !strcmp(chat->messages[0].role, "system");
+}
+
+/* Renders the conversation into chat->prompt. Returns -1, or the exit code after a message. */
+static int chat_render(chat_session *chat) {
+    minim_error error = {.status = MINIM_OK};
+    tool_tokens *prompt = &chat->prompt;
+    for (int attempt = 0; attempt < 2; attempt++) { /* the first one finds out how many tokens there are */
+        minim_status status = minim_chat_tokenize(chat->model, chat->settings->format, chat->messages,
+                                                  chat->n_messages, prompt->ids, prompt->capacity, &prompt->n, &error);
+        if (status == MINIM_OK) return -1;
+        if (status != MINIM_ERR_SPACE) break;
+        if (tool_tokens_reserve(prompt, prompt->n)) return EXIT_CODE_FAILED;
+    }
+    return tool_fail_error(&error);
+}
+
+/* Renders, and forgets the oldest turns until the conversation and an answer of some length fit the context.
+ * Returns -1, or an exit code after a message: then the newest message does not fit. */
+static int chat_render_to_fit(chat_session *chat) {
+    size_t room = (size_t)chat->n_ctx - (size_t)chat->n_ctx / 4, forgotten = 0;
+    int code = chat_render(chat);
+    while (code < 0 && chat->prompt.n > room && chat->n_messages - chat_has_system(chat) > 2) {
+        chat_remove_messages(chat, chat_has_system(chat), 2); /* a question and its answer */
+        forgotten++;
+        code = chat_render(chat);
+    }
+    if (forgotten) {
+        fprintf(stderr, "(the context of %d tokens is full: forgot the oldest %s)\n", chat->n_ctx,
+                forgotten == 1 ? "turn" : "turns");
+    }
+    if (code < 0 && chat->prompt.n >= (size_t)chat->n_ctx) {
+        return tool_fail("the message does not fit: it makes a prompt of %zu tokens, the context holds %d (-c N)",
+                         chat->prompt.n, chat->n_ctx);
+    }
+    return code < 0 && chat->prompt.n == 0 ? tool_fail("the message makes no tokens") : code;
+}
+
+/* ---- an answer --------------------------------------------------------------------------------------------------- */
+
+static int chat_on_text(void *user, const char *text, size_t n) {
+    chat_session *chat = user;
+    chat->failed = tool_bytes_append(&chat->answer, text, n) != 0;
+    fwrite(text, 1, n, stdout);
+    return tool_flush() || chat->failed || tool_interrupted();
+}
+
+static int chat_on_token(void *user, const minim_token_event *event) {
+    chat_session *chat = user;
+    chat->failed = tool_tokens_append(&chat->answered, event->token) != 0;
+    return chat->failed || tool_interrupted();
+}
+
+static int chat_on_prefill(void *user, size_t done, size_t total) {
+    (void)user, (void)done, (void)total;
+    return tool_interrupted();
+}
+
+/* Keeps the cached tokens that the new prompt starts with. At least one token is left to run: its logits are needed. */
+static size_t chat_reuse_prefix(chat_session *chat) {
+    size_t n = 0, most = chat->prompt.n - 1;
+    while (n < most && n < chat->cached.n && chat->cached.ids[n] == chat->prompt.ids[n]) n++;
+    minim_seq_truncate(chat->seq, n);
+    chat->cached.n = n;
+    return n;
+}
+
+/* Notes what the sequence holds after a generation: the prompt and the tokens of the answer that were run. */
+static int chat_note_cached(chat_session *chat) {
+    size_t length = minim_seq_length(chat->seq);
+    chat->cached.n = 0;
+    for (size_t i = 0; i < length; i++) {
+        size_t behind = i - chat->prompt.n;
+        int32_t id = i < chat->prompt.n ? chat->prompt.ids[i] : behind < chat->answered.n ? chat->answered.ids[behind] : -1;
+        if (tool_tokens_append(&chat->cached, id)) return -1;
+    }
+    return 0;
+}
+
+static void chat_explain_stop(const chat_session *chat) {
+    if (chat->result.stop == MINIM_STOP_CONTEXT) {
+        fprintf(stderr, "(cut: the context of %d tokens is full)\n", chat->n_ctx);
+    } else if (tool_interrupted()) {
+        fprintf(stderr, "(stopped)\n");
+    }
+}
+
+/* Answers the last message. -1 = go on; else the exit code of a failure that ends the chat. */
+static int chat_answer(chat_session *chat) {
+    minim_generate_options options;
+    minim_error error = {.status = MINIM_OK};
+    tool_generate_settings(&chat->settings->tool, &options);
+    options.user = chat;
+    options.on_text = chat_on_text;
+    options.on_token = chat_on_token;
+    options.on_prefill = chat_on_prefill;
+    chat->answer.n = chat->answered.n = 0;
+    chat->reused = chat_reuse_prefix(chat);
+    chat->result = (minim_result){.size = sizeof chat->result};
+    minim_status status = minim_generate(chat->seq, chat->prompt.ids + chat->reused, chat->prompt.n - chat->reused,
+                                         &options, &chat->result, &error);
+    if (chat->failed || chat_note_cached(chat)) return EXIT_CODE_FAILED;
+    if (status != MINIM_OK && !tool_interrupted()) return tool_fail_error(&error);
+    putchar('\n');
+    if (tool_flush()) return EXIT_CODE_OK;
+    chat_explain_stop(chat);
+    tool_clear_interrupt();
+    if (!chat->settings->tool.quiet) tool_print_statistics(chat->load_seconds, &chat->result);
+    return chat_add_message(chat, "assistant", chat->answer.data ? chat->answer.data : "", chat->answer.n)
+               ? EXIT_CODE_FAILED
+               : -1;
+}
+
+/* ---- commands ---------------------------------------------------------------------------------------------------- */
+
+static void chat_print_stats(const chat_session *chat) {
+    if (chat->result.n_generated) tool_print_statistics(chat->load_seconds, &chat->result);
+    fprintf(stderr, "context: %zu of %d tokens; %zu of the last prompt were already cached\n",
+            minim_seq_length(chat->seq), chat->n_ctx, chat->reused);
+}
+
+static void chat_reset(chat_session *chat) {
+    size_t first = chat_has_system(chat);
+    chat_remove_messages(chat, first, chat->n_messages - first);
+}
+
+static int chat_set_system(chat_session *chat, const char *text, size_t n) {
+    chat_remove_messages(chat, 0, chat->n_messages);
+    return n ? chat_add_message(chat, "system", text, n) : 0;
+}
+
+static int chat_is_command(const char *text, size_t n, const char *name) {
+    size_t length = strlen(name);
+    return n >= length && !memcmp(text, name, length) && (n == length || text[length] == ' ');
+}
+
+/* A line that starts with a slash. -1 = go on, else the exit code. */
+static int chat_command(chat_session *chat, const char *text, size_t n) {
+    if (chat_is_command(text, n, "/exit") || chat_is_command(text, n, "/quit")) return EXIT_CODE_OK;
+    if (chat_is_command(text, n, "/help")) {
+        fputs(chat_help, stderr);
+    } else if (chat_is_command(text, n, "/reset")) {
+        chat_reset(chat);
+    } else if (chat_is_command(text, n, "/stats")) {
+        chat_print_stats(chat);
+    } else if (chat_is_command(text, n, "/system")) {
+        size_t skip = strlen("/system");
+        while (skip < n && text[skip] == ' ') skip++;
+        if (chat_set_system(chat, text + skip, n - skip)) return EXIT_CODE_FAILED;
+    } else {
+        fprintf(stderr, "unknown command; /help lists them\n");
+    }
+    return -1;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
+
+static int chat_turn(chat_session *chat, const char *text, size_t n) {
+    if (n == 0) return -1;
+    if (text[0] == '/') return chat_command(chat, text, n);
+    if (memchr(text, 0, n)) {
+        tool_fail("the line holds a NUL byte; it was left out");
+        return -1;
+    }
+    if (chat_add_message(chat, "user", text, n)) return EXIT_CODE_FAILED;
+    if (chat_render_to_fit(chat) >= 0) { /* said why; the conversation goes on without this message */
+        chat_remove_messages(chat, chat->n_messages - 1, 1);
+        return -1;
+    }
+    return chat_answer(chat);
+}
+
+static int chat_loop(chat_session *chat, line_reader *reader) {
+    int interactive = isatty(STDIN_FILENO) && !chat->settings->tool.quiet;
+    if (interactive) fputs("/help lists the commands, Ctrl-D ends\n", stderr);
+    for (;;) {
+        const char *text;
+        size_t n;
+        line_status status = line_read(reader, &text, &n);
+        if (status == LINE_END) {
+            if (interactive) putc('\n', stderr);
+            return EXIT_CODE_OK;
+        }
+        if (status == LINE_FAILED) return tool_fail("standard input cannot be read");
+        if (status == LINE_INTERRUPTED) {
+            if (!isatty(STDIN_FILENO)) return EXIT_CODE_INTERRUPTED;
+            tool_clear_interrupt();
+            putc('\n', stderr);
+            continue;
+        }
+        int code = chat_turn(chat, text, n);
+        if (code >= 0) return code;
+    }
+}
+
+static int chat_with_engine(chat_session *chat) {
+    minim_engine_info info = {.size = sizeof info};
+    minim_error error = {.status = MINIM_OK};
+    minim_engine_get_info(chat->engine, &info);
+    chat->n_ctx = info.n_ctx;
+    if (minim_seq_new(chat->engine, &chat->seq, &error) != MINIM_OK) return tool_fail_error(&error);
+    const char *system = chat->settings->system;
+    if (system && chat_set_system(chat, system, strlen(system))) return EXIT_CODE_FAILED;
+    line_reader *reader = line_open("> ");
+    if (!reader) return tool_fail("out of memory");
+    tool_interrupt_target(chat->seq);
+    int code = chat_loop(chat, reader);
+    tool_interrupt_target(NULL);
+    line_close(reader);
+    return code;
+}
+
+static int chat_run(const chat_settings *settings) {
+    chat_session chat = {.settings = settings};
+    minim_model *model = NULL;
+    tool_catch_interrupt();
+    int code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, &chat.load_seconds);
+    chat.model = model;
+    if (code < 0) code = tool_new_engine(&settings->tool, model, &chat.engine);
+    if (code < 0) code = chat_with_engine(&chat);
+    chat_remove_messages(&chat, 0, chat.n_messages);
+    free(chat.messages);
+    tool_tokens_free(&chat.cached);
+    tool_tokens_free(&chat.prompt);
+    tool_tokens_free(&chat.answered);
+    tool_bytes_free(&chat.answer);
+    minim_seq_free(chat.seq);
+    minim_engine_free(chat.engine);
+    minim_model_free(model);
+    return code;
+}
+
+static int chat_check_format(const char *format) {
+    const char *name;
+    if (!format) return -1;
+    for (size_t i = 0; (name = minim_chat_format(i)); i++) {
+        if (!strcmp(format, name)) return -1;
+    }
+    if (strcmp(format, "help") != 0) {
+        return options_complain("chat", "--chat-template: \"%s\" is not known; \"help\" lists the names", format);
+    }
+    for (size_t i = 0; (name = minim_chat_format(i)); i++) printf("%s\n", name);
+    return EXIT_CODE_OK;
+}
+
+int cmd_chat(int argc, char **argv) {
+    chat_settings settings = {0};
+    option_list arguments = {0};
+    tool_settings_default(&settings.tool);
+    const option_table tables[] = {
+        {"conversation", chat_options, &settings},
+        {"model", tool_model_options, &settings.tool},
+        {"generation", tool_sampling_options, &settings.tool},
+        {"engine", tool_engine_options, &settings.tool},
+        {0},
+    };
+    int code = options_parse(&chat_usage, tables, argc, argv, &arguments);
+    if (code < 0) code = tool_check_settings("chat", &settings.tool);
+    if (code < 0) code = chat_check_format(settings.format);
+    if (code < 0) code = chat_run(&settings);
+    option_list_free(&arguments);
+    option_list_free(&settings.tool.stop);
+    return code;
+}

@@ -138,7 +138,7 @@ run: ## build and let the built-in model tell its story (ARGS='...' for more)
 
 run-built: all
 	@echo
-	@$B/minim ask --route local -n 89 "Once upon a time" $(ARGS)
+	@printf 'Once upon a time' && $B/minim ask --route local -n 101 "Once upon a time" $(ARGS)
 
 test: ## build and run all tests (SAN=address,undefined or SAN=thread: with sanitizers)
 	$(call install_packages,$(NEED_RUN) $(NEED_TEST))

@@ -78,6 +78,12 @@ static const char *inspect_name(const char *text, char *buffer, size_t size) {
     return buffer;
 }
 
+/* An error text without the file's name in front, which stands above already. */
+static const char *inspect_reason(const inspect_file *file, const minim_error *error) {
+    size_t n = strlen(file->name);
+    return !strncmp(error->text, file->name, n) && !strncmp(error->text + n, ": ", 2) ? error->text + n + 2 : error->text;
+}
+
 /* Length of the longest part of text[0..n) that fits `most` bytes and ends between two characters. */
 static size_t inspect_cut(const char *text, size_t n, size_t most) {
     if (!text || n <= most) return n;
@@ -128,7 +134,7 @@ static void inspect_print_model(const inspect_file *file) {
                info->n_kv_heads, info->head_dim);
     }
     if (file->vocab_error.status != MINIM_OK)
-        printf("  vocabulary     %s\n", file->vocab_error.text);
+        printf("  vocabulary     %s\n", inspect_reason(file, &file->vocab_error));
     else if (info->n_vocab)
         printf("  vocabulary     %d tokens (begin %d, end %d)\n", info->n_vocab, info->bos, info->eos);
     if (info->n_ctx_train) printf("  context        %d tokens in training\n", info->n_ctx_train);
@@ -140,7 +146,7 @@ static void inspect_print_plan(const inspect_file *file) {
     char a[32], b[32];
     const char *kv = file->settings->tool.kv ? file->settings->tool.kv : "f16";
     if (file->plan_error.status != MINIM_OK) {
-        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n", file->plan_error.text);
+        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n", inspect_reason(file, &file->plan_error));
         return;
     }
     printf("\nmemory for one conversation of %d tokens, KV cache %s\n", plan->n_ctx, kv);

@@ -63,7 +63,7 @@ without      = $(filter-out $(call needs_remote,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
 TOOLS_SRC   := $(wildcard tools/*.c)
 # tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them.
-TEST_SRC    := $(call without,$(wildcard tests/test_*.c))
+TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
 HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 
@@ -121,7 +121,7 @@ link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(C
 $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
-$(TEST_BIN) $B/tests/checkkern: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+$(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
@@ -151,8 +151,8 @@ ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
 	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
-test-built: all $(TEST_BIN) $B/tests/checkkern
-	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $B/tests/checkkern $(TEST_SCRIPT)
+test-built: all $(TEST_BIN)
+	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $(TEST_SCRIPT)
 endif
 
 test-asan: ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer

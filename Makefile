@@ -35,7 +35,7 @@ HAVE_BLAS    := $(call found,cblas.h)
 HAVE_CMOCKA  := $(call found,stdarg.h -include stddef.h -include setjmp.h -include stdint.h -include cmocka.h)
 HAVE_HTTPD   := $(call found,microhttpd.h)
 HAVE_CXX     := $(shell $(CC) -fsyntax-only -x c++ /dev/null 2>/dev/null && echo 1)
-HAVE_ROUTER  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
+HAVE_REMOTE  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
 
 # Their names in Debian and Ubuntu.
 NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) $(if $(HAVE_EDIT),,libedit-dev)
@@ -48,20 +48,23 @@ NEED_BLAS := $(if $(HAVE_BLAS),,libopenblas-dev)
 # -march: each kernel names its instruction set, and the best one is chosen when the program starts.
 FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvisibility=hidden -fPIC -pthread \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-TOOLS_FLAGS := $(if $(HAVE_ROUTER),-DMINIM_WITH_ROUTER) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
-ROUTER_LIBS := $(if $(HAVE_ROUTER),-lcurl -ljansson)
+TOOLS_FLAGS := $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
+ROUTER_LIBS := $(if $(HAVE_REMOTE),-lcurl -ljansson)
 TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_EDIT),-ledit)
 LIBS        := -lm -pthread
 
 # ---- what there is to build --------------------------------------------------------------------------------------------
 
 ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
-ROUTER_SRC  := $(if $(HAVE_ROUTER),$(wildcard router/*.c))
-TOOLS_SRC   := $(filter-out $(if $(HAVE_ROUTER),,tools/cmd_ask.c),$(wildcard tools/*.c))
-# tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them. Without the packages of the router
-# its tests are left out.
-TEST_SRC    := $(filter-out $(if $(HAVE_ROUTER),,tests/test_router% tests/test_ask%),$(wildcard tests/test_*.c))
-HELPER_SRC  := $(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c))
+# Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask.
+with_remote := curl/curl.h|jansson.h|"openai.h"|MINIM_WITH_ROUTER
+needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/null))
+without      = $(filter-out $(call needs_remote,$(1)),$(1))
+ROUTER_SRC  := $(call without,$(wildcard router/*.c))
+TOOLS_SRC   := $(wildcard tools/*.c)
+# tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them.
+TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
+HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 
 objects      = $(patsubst %.c,$B/%.o,$(1))
@@ -73,7 +76,7 @@ BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC),$(wildcard bench/*.c)))
 TEST_BIN    := $(TEST_SRC:%.c=$B/%)
 BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
-ARCHIVES    := $(if $(HAVE_ROUTER),$B/libminim_router.a) $B/libminim.a
+ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
 .PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels checkkern amalgam install format \
         format-check lint clean help left-out FORCE
@@ -85,9 +88,9 @@ all: $B/minim left-out ## build the program
 lib: $(ARCHIVES) ## build only the libraries (build/libminim.a)
 
 left-out:
-	@$(if $(HAVE_ROUTER),,echo "left out: the router, so 'minim ask' is local only (needs libcurl4-openssl-dev libjansson-dev)")
-	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (needs libedit-dev)")
-	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (needs libopenblas-dev)")
+	@$(if $(HAVE_REMOTE),,echo "left out: remote models, so 'minim ask' needs --route local (install libcurl4-openssl-dev libjansson-dev)")
+	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (install libedit-dev)")
+	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
 # Objects are made anew when the compiler or its flags change, for example after a package was installed.
 export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(if $(HAVE_BLAS),blas) $(CFLAGS) $(CPPFLAGS)
@@ -101,7 +104,7 @@ $B/%.o: %.c $B/flags
 	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
-$B/tests/%.o: FLAGS += $(if $(HAVE_ROUTER),-DMINIM_WITH_ROUTER)
+$B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 
@@ -118,7 +121,7 @@ link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(C
 $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
-$(TEST_BIN) $B/tests/checkkern: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+$(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
@@ -135,7 +138,7 @@ run: ## build and let the built-in model tell its story (ARGS='...' for more)
 
 run-built: all
 	@echo
-	@$B/minim ask --route local -n 89 "Once upon a time" $(ARGS)
+	@printf 'Once upon a time' && $B/minim ask --route local -n 101 "Once upon a time" $(ARGS)
 
 test: ## build and run all tests (SAN=address,undefined or SAN=thread: with sanitizers)
 	$(call install_packages,$(NEED_RUN) $(NEED_TEST))
@@ -148,8 +151,8 @@ ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
 	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
-test-built: all $(TEST_BIN) $B/tests/checkkern
-	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $B/tests/checkkern $(TEST_SCRIPT)
+test-built: all $(TEST_BIN)
+	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $(TEST_SCRIPT)
 endif
 
 test-asan: ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer
@@ -181,9 +184,10 @@ install: all lib ## install program, libraries, headers and minim.pc (PREFIX=/us
 	install -m 755 $B/minim $(DEST)/bin/
 	install -m 644 $(ARCHIVES) $(DEST)/lib/
 	install -m 644 engine/minim.h $(DEST)/include/
-	@$(if $(HAVE_ROUTER),sed 's|"../engine/minim.h"|"minim.h"|' router/minim_router.h > $(DEST)/include/minim_router.h)
-	@sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" engine > $(DEST)/lib/pkgconfig/minim.pc
-	@$(if $(HAVE_ROUTER),sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" router > $(DEST)/lib/pkgconfig/minim-router.pc)
+	sed 's|"../engine/minim.h"|"minim.h"|' router/minim_router.h > $(DEST)/include/minim_router.h
+	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim > $(DEST)/lib/pkgconfig/minim.pc
+	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim_router "$(if $(HAVE_REMOTE),libcurl jansson)" \
+	    > $(DEST)/lib/pkgconfig/minim_router.pc
 
 # ---- for who works on it -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 /* cmd_chat.c: `minim chat`: a conversation.
  *
  * The whole conversation is rendered and tokenised anew for every turn, which keeps the chat format in one place
- * (minim_chat_tokenize). What the sequence already holds of it is not computed again: the longest common prefix stays in
- * the KV cache, only the rest is run. */
+ * (minim_chat_tokenize). What the sequence already holds of it is not computed again: the longest common prefix stays
+ * in the KV cache, only the rest is run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,8 @@ typedef struct chat_settings {
 #define CHAT(field) offsetof(chat_settings, field)
 
 static const option chat_options[] = {
-    {"-sys, --system-prompt", "TEXT", OPTION_STRING, CHAT(system), 0, 0, "what the model is told before the first turn"},
+    {"-sys, --system-prompt", "TEXT", OPTION_STRING, CHAT(system), 0, 0,
+     "what the model is told before the first turn"},
     {"--chat-template", "NAME", OPTION_STRING, CHAT(format), 0, 0,
      "chat format instead of the file's own\n(\"help\" lists the names)"},
     {0},
@@ -102,8 +103,8 @@ static int chat_render(chat_session *chat) {
     minim_error error = {.status = MINIM_OK};
     tool_tokens *prompt = &chat->prompt;
     for (int attempt = 0; attempt < 2; attempt++) { /* the first one finds out how many tokens there are */
-        minim_status status = minim_chat_tokenize(chat->model, chat->settings->format, chat->messages,
-                                                  chat->n_messages, prompt->ids, prompt->capacity, &prompt->n, &error);
+        minim_status status = minim_chat_tokenize(chat->model, chat->settings->format, chat->messages, chat->n_messages,
+                                                  prompt->ids, prompt->capacity, &prompt->n, &error);
         if (status == MINIM_OK) return -1;
         if (status != MINIM_ERR_SPACE) break;
         if (tool_tokens_reserve(prompt, prompt->n)) return EXIT_CODE_FAILED;
@@ -167,7 +168,9 @@ static int chat_note_cached(chat_session *chat) {
     chat->cached.n = 0;
     for (size_t i = 0; i < length; i++) {
         size_t behind = i - chat->prompt.n;
-        int32_t id = i < chat->prompt.n ? chat->prompt.ids[i] : behind < chat->answered.n ? chat->answered.ids[behind] : -1;
+        int32_t id = i < chat->prompt.n          ? chat->prompt.ids[i]
+                     : behind < chat->answered.n ? chat->answered.ids[behind]
+                                                 : -1;
         if (tool_tokens_append(&chat->cached, id)) return -1;
     }
     return 0;

@@ -1,4 +1,6 @@
-/* cmd_inspect.c: `minim inspect`: what is in a GGUF file and what running it would take. Reads no weights. */
+/* cmd_inspect.c: `minim inspect`: what is in a GGUF file and what running it would take.
+ *
+ * Reads no weights. A file whose vocabulary minim cannot read, or that holds none, is shown too: as far as it goes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +41,8 @@ typedef struct inspect_file {
     const char *name;
     minim_model_info info;
     minim_memory_plan plan;
-    minim_error plan_error; /* status is MINIM_OK when there is a plan */
+    minim_error plan_error;  /* status is MINIM_OK when there is a plan */
+    minim_error vocab_error; /* status is MINIM_OK when the vocabulary was read */
 } inspect_file;
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -75,6 +78,12 @@ static const char *inspect_name(const char *text, char *buffer, size_t size) {
     return buffer;
 }
 
+/* An error text without the file's name in front, which stands above already. */
+static const char *inspect_reason(const inspect_file *file, const minim_error *error) {
+    size_t n = strlen(file->name);
+    return !strncmp(error->text, file->name, n) && !strncmp(error->text + n, ": ", 2) ? error->text + n + 2 : error->text;
+}
+
 /* Length of the longest part of text[0..n) that fits `most` bytes and ends between two characters. */
 static size_t inspect_cut(const char *text, size_t n, size_t most) {
     if (!text || n <= most) return n;
@@ -95,9 +104,12 @@ static void inspect_shape(const minim_tensor *tensor, char *buffer, size_t size)
 /* "260 thousand", "1.10 billion" */
 static void inspect_count(uint64_t count, char *buffer, size_t size) {
     double n = (double)count;
-    if (n >= 1e9) snprintf(buffer, size, "%.2f billion", n * 1e-9);
-    else if (n >= 1e6) snprintf(buffer, size, "%.1f million", n * 1e-6);
-    else snprintf(buffer, size, "%.0f thousand", n * 1e-3);
+    if (n >= 1e9)
+        snprintf(buffer, size, "%.2f billion", n * 1e-9);
+    else if (n >= 1e6)
+        snprintf(buffer, size, "%.1f million", n * 1e-6);
+    else
+        snprintf(buffer, size, "%.0f thousand", n * 1e-3);
 }
 
 /* ---- for people -------------------------------------------------------------------------------------------------- */
@@ -108,10 +120,11 @@ static void inspect_print_model(const inspect_file *file) {
     inspect_count(info->n_params, count, sizeof count);
     printf("%s\n", file->name);
     if (*info->name) printf("  name           %s\n", inspect_name(info->name, name, sizeof name));
-    printf("  architecture   %s\n", *info->architecture ? inspect_name(info->architecture, name, sizeof name) : "not named");
+    printf("  architecture   %s\n",
+           *info->architecture ? inspect_name(info->architecture, name, sizeof name) : "not named");
     if (info->n_params) {
-        printf("  parameters     %s, %s in the file (%s)\n", count,
-               tool_size_text(info->file_bytes, size, sizeof size), info->weight_types);
+        printf("  parameters     %s, %s in the file (%s)\n", count, tool_size_text(info->file_bytes, size, sizeof size),
+               info->weight_types);
     } else {
         printf("  parameters     none: the file holds no tensors\n");
     }
@@ -120,7 +133,10 @@ static void inspect_print_model(const inspect_file *file) {
         printf("  attention      %d query heads, %d key/value heads, %d dimensions each\n", info->n_heads,
                info->n_kv_heads, info->head_dim);
     }
-    if (info->n_vocab) printf("  vocabulary     %d tokens (begin %d, end %d)\n", info->n_vocab, info->bos, info->eos);
+    if (file->vocab_error.status != MINIM_OK)
+        printf("  vocabulary     %s\n", inspect_reason(file, &file->vocab_error));
+    else if (info->n_vocab)
+        printf("  vocabulary     %d tokens (begin %d, end %d)\n", info->n_vocab, info->bos, info->eos);
     if (info->n_ctx_train) printf("  context        %d tokens in training\n", info->n_ctx_train);
     if (info->chat_format && *info->chat_format) printf("  chat format    %s\n", info->chat_format);
 }
@@ -130,7 +146,7 @@ static void inspect_print_plan(const inspect_file *file) {
     char a[32], b[32];
     const char *kv = file->settings->tool.kv ? file->settings->tool.kv : "f16";
     if (file->plan_error.status != MINIM_OK) {
-        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n", file->plan_error.text);
+        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n", inspect_reason(file, &file->plan_error));
         return;
     }
     printf("\nmemory for one conversation of %d tokens, KV cache %s\n", plan->n_ctx, kv);
@@ -156,9 +172,12 @@ static int inspect_print_meta(const inspect_file *file) {
         }
         size_t shown = file->settings->all ? value.n : inspect_cut(value.data, value.n, INSPECT_SHORT_TEXT);
         char type[48], key[256];
-        if (meta.count == 1) snprintf(type, sizeof type, "%s", meta.type);
-        else snprintf(type, sizeof type, "%s x%" PRIu64, meta.type, meta.count);
-        printf("  %-40s %-14s %.*s%s\n", inspect_name(meta.key, key, sizeof key), type, (int)shown, value.data, shown < value.n ? "..." : "");
+        if (meta.count == 1)
+            snprintf(type, sizeof type, "%s", meta.type);
+        else
+            snprintf(type, sizeof type, "%s x%" PRIu64, meta.type, meta.count);
+        printf("  %-40s %-14s %.*s%s\n", inspect_name(meta.key, key, sizeof key), type, (int)shown, value.data,
+               shown < value.n ? "..." : "");
     }
     tool_bytes_free(&value);
     return -1;
@@ -221,6 +240,7 @@ static void inspect_json_model(const inspect_file *file) {
     inspect_json_number("head_dim", info->head_dim, &first);
     inspect_json_number("n_ff", info->n_ff, &first);
     inspect_json_number("n_vocab", info->n_vocab, &first);
+    if (file->vocab_error.status != MINIM_OK) inspect_json_text("vocabulary_error", file->vocab_error.text, &first);
     inspect_json_number("n_ctx_train", info->n_ctx_train, &first);
     inspect_json_number("bos", info->bos, &first);
     inspect_json_number("eos", info->eos, &first);
@@ -301,21 +321,23 @@ static int inspect_run(inspect_settings *settings, const option_list *arguments)
     if (arguments->n && settings->tool.model) return options_complain("inspect", "the file is given twice");
     if (arguments->n) settings->tool.model = arguments->items[0];
     minim_model *model = NULL;
-    tool_catch_interrupt();
-    int code = tool_load_model(&settings->tool, MINIM_LOAD_HEADER, &model, NULL);
-    if (code >= 0) return code;
     inspect_file file = {
         .settings = settings,
-        .model = model,
         .name = settings->tool.model ? settings->tool.model : "built-in model",
         .info = {.size = sizeof file.info},
         .plan = {.size = sizeof file.plan},
     };
+    tool_catch_interrupt();
+    if (tool_try_load_model(&settings->tool, MINIM_LOAD_VOCAB, &model, NULL, &file.vocab_error) != MINIM_OK) {
+        int failed = tool_load_model(&settings->tool, MINIM_LOAD_HEADER, &model, NULL);
+        if (failed >= 0) return failed;
+    }
+    file.model = model;
     minim_engine_options options;
     tool_engine_settings(&settings->tool, &options);
     minim_model_get_info(model, &file.info);
     minim_engine_plan(model, &options, &file.plan, &file.plan_error);
-    code = settings->json ? inspect_print_json(&file) : inspect_print(&file);
+    int code = settings->json ? inspect_print_json(&file) : inspect_print(&file);
     tool_flush();
     minim_model_free(model);
     return code < 0 ? EXIT_CODE_OK : code;

@@ -1,8 +1,8 @@
 /* cmd_logits.c: `minim logits`: the raw logits of every position, for research and golden tests.
  *
  * The output is float32 [tokens][n_vocab] without a header, in the byte order of the machine (little endian wherever
- * minim runs). It goes to disk chunk by chunk, so a long text needs no memory for all of its logits. A file appears under
- * its name only when it is complete. */
+ * minim runs). It goes to disk chunk by chunk, so a long text needs no memory for all of its logits. A file appears
+ * under its name only when it is complete. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -94,7 +94,8 @@ static int logits_run_chunks(minim_engine *engine, minim_seq *seq, const tool_to
     for (size_t at = 0; at < tokens->n; at += chunk) {
         size_t n = tokens->n - at < chunk ? tokens->n - at : chunk;
         minim_error error = {.status = MINIM_OK};
-        for (size_t i = 0; i < n; i++) rows[i] = (minim_row){.seq = seq, .token = tokens->ids[at + i], .want_logits = 1};
+        for (size_t i = 0; i < n; i++)
+            rows[i] = (minim_row){.seq = seq, .token = tokens->ids[at + i], .want_logits = 1};
         if (minim_engine_step(engine, rows, n, logits, &error) != MINIM_OK) return tool_fail_error(&error);
         errno = 0;
         if (fwrite(logits, n_vocab * sizeof *logits, n, output->file) != n) return logits_fail_output(output);
@@ -133,7 +134,8 @@ static int logits_read_tokens(const logits_settings *settings, int n_vocab, int 
     if (code >= 0) return code;
     if (tokens->n == 0) return tool_fail("%s: expected token ids, found none", name);
     if (tokens->n <= (size_t)n_ctx) return -1;
-    return tool_fail("%s: expected at most %d tokens, which is the context size (-c), found %zu", name, n_ctx, tokens->n);
+    return tool_fail("%s: expected at most %d tokens, which is the context size (-c), found %zu", name, n_ctx,
+                     tokens->n);
 }
 
 static int logits_with_model(const logits_settings *settings, const minim_model *model) {

@@ -210,8 +210,10 @@ static int run_generate(run_answer *answer, minim_seq *seq, const tool_bytes *pr
     if (status != MINIM_OK) return tool_fail_error(&error);
     /* The stream's buffer is valid after fflush() and before the next write. */
     if (answer->logprobs_file && fflush(answer->logprobs_file)) return tool_fail("out of memory for log-probabilities");
-    if (settings->json) run_print_json(answer, prompt, load_seconds, &result);
-    else putchar('\n');
+    if (settings->json)
+        run_print_json(answer, prompt, load_seconds, &result);
+    else
+        putchar('\n');
     if (!tool_flush() && !settings->tool.quiet) tool_print_statistics(load_seconds, &result);
     return tool_interrupted() ? EXIT_CODE_INTERRUPTED : EXIT_CODE_OK;
 }

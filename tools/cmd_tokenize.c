@@ -33,9 +33,10 @@ static const option_usage tokenize_usage = {
     .command = "tokenize",
     .synopsis = "tokenize [OPTIONS] [TEXT]",
     .about = "Turns text into token ids, separated by spaces, or ids back into text.",
-    .epilogue = "Without TEXT and -f the input is read from standard input. Input is taken byte for byte, a newline at\n"
-                "its end too; decoded text is written likewise. Without --special no token is added and text such as\n"
-                "<s> is only text.",
+    .epilogue =
+        "Without TEXT and -f the input is read from standard input. Input is taken byte for byte, a newline at\n"
+        "its end too; decoded text is written likewise. Without --special no token is added and text such as\n"
+        "<s> is only text.",
     .max_arguments = 1,
 };
 
@@ -144,8 +145,10 @@ static int tokenize_whole(const tokenize_settings *settings, const minim_model *
     const char *source = settings->ids ? "--ids" : settings->file ? settings->file : text ? "ids" : "standard input";
     tool_bytes input = {0};
     int code = -1;
-    if (text) code = tool_bytes_append(&input, text, strlen(text)) ? EXIT_CODE_FAILED : -1;
-    else code = tool_read_file(settings->file ? settings->file : "-", &input);
+    if (text)
+        code = tool_bytes_append(&input, text, strlen(text)) ? EXIT_CODE_FAILED : -1;
+    else
+        code = tool_read_file(settings->file ? settings->file : "-", &input);
     if (code < 0) {
         code = settings->decode || settings->ids ? tokenize_decode(settings, model, source, &input)
                                                  : tokenize_encode(settings, model, &input);
@@ -160,7 +163,8 @@ static int tokenize_run(const tokenize_settings *settings, const option_list *ar
         return options_complain("tokenize", "the input is given more than once (TEXT, -f, --ids)");
     }
     if (settings->jsonl && (text || settings->json || settings->decode)) {
-        return options_complain("tokenize", "--jsonl takes lines from standard input or -f, and goes with --special only");
+        return options_complain("tokenize",
+                                "--jsonl takes lines from standard input or -f, and goes with --special only");
     }
     minim_model *model = NULL;
     tool_catch_interrupt();

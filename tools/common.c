@@ -67,6 +67,7 @@ const option tool_sampling_options[] = {
      "how many tokens are recent (default 64)"},
     {"-s, --seed", "N", OPTION_U64, SETTING(sampling.seed), 0, 0, "the same seed gives the same text (default 0)"},
     {"--stop", "TEXT", OPTION_LIST, SETTING(stop), 0, 0, "end the answer before TEXT; may be repeated"},
+    {"--ignore-eos", NULL, OPTION_FLAG, SETTING(ignore_end), 0, 0, "go on after the token that ends an answer"},
     {0},
 };
 
@@ -140,11 +141,17 @@ void tool_catch_interrupt(void) {
     sigaction(SIGINT, &action, NULL); /* no SA_RESTART: a read of the terminal has to return */
 }
 
-void tool_interrupt_target(minim_seq *seq) { atomic_store(&tool_interrupt_seq, seq); }
+void tool_interrupt_target(minim_seq *seq) {
+    atomic_store(&tool_interrupt_seq, seq);
+}
 
-int tool_interrupted(void) { return tool_interrupt_flag != 0; }
+int tool_interrupted(void) {
+    return tool_interrupt_flag != 0;
+}
 
-void tool_clear_interrupt(void) { tool_interrupt_flag = 0; }
+void tool_clear_interrupt(void) {
+    tool_interrupt_flag = 0;
+}
 
 /* ---- models and engines ------------------------------------------------------------------------------------------ */
 
@@ -187,7 +194,8 @@ static minim_status tool_load_default(const minim_model_options *options, minim_
     return error->status;
 }
 
-int tool_load_model(const tool_settings *settings, minim_load_level level, minim_model **model, double *seconds) {
+minim_status tool_try_load_model(const tool_settings *settings, minim_load_level level, minim_model **model,
+                                 double *seconds, minim_error *error) {
     tool_progress progress = {.start = tool_seconds()};
     minim_model_options options;
     minim_model_options_default(&options);
@@ -197,11 +205,16 @@ int tool_load_model(const tool_settings *settings, minim_load_level level, minim
     options.log_user = (void *)settings;
     options.progress = isatty(STDERR_FILENO) && !settings->quiet ? tool_on_progress : tool_on_progress_silent;
     options.progress_user = &progress;
-    minim_error error = {.status = MINIM_OK};
-    minim_status status = settings->model ? minim_model_load(settings->model, &options, model, &error)
-                                          : tool_load_default(&options, model, &error);
+    minim_status status = settings->model ? minim_model_load(settings->model, &options, model, error)
+                                          : tool_load_default(&options, model, error);
     if (progress.shown > 0) fprintf(stderr, "\r%*s\r", TOOL_PROGRESS_WIDTH + 20, "");
     if (seconds) *seconds = tool_seconds() - progress.start;
+    return status;
+}
+
+int tool_load_model(const tool_settings *settings, minim_load_level level, minim_model **model, double *seconds) {
+    minim_error error = {.status = MINIM_OK};
+    minim_status status = tool_try_load_model(settings, level, model, seconds, &error);
     return status == MINIM_OK ? -1 : tool_fail_error(&error);
 }
 
@@ -230,6 +243,7 @@ void tool_generate_settings(const tool_settings *settings, minim_generate_option
     options->max_tokens = settings->n_predict > 0 ? settings->n_predict : 0;
     options->stop = settings->stop.items;
     options->n_stop = settings->stop.n;
+    options->ignore_end = settings->ignore_end;
 }
 
 /* ---- text and tokens --------------------------------------------------------------------------------------------- */
@@ -319,8 +333,8 @@ void tool_tokens_free(tool_tokens *tokens) {
 int tool_tokenize(const minim_model *model, const char *text, size_t n, unsigned flags, tool_tokens *tokens) {
     minim_error error = {.status = MINIM_OK};
     for (int attempt = 0; attempt < 2; attempt++) { /* the first one finds out how many they are */
-        minim_status status = minim_tokenize(model, n ? text : "", n, flags, tokens->ids, tokens->capacity, &tokens->n,
-                                             &error);
+        minim_status status =
+            minim_tokenize(model, n ? text : "", n, flags, tokens->ids, tokens->capacity, &tokens->n, &error);
         if (status == MINIM_OK) return -1;
         if (status != MINIM_ERR_SPACE) break;
         if (tool_tokens_reserve(tokens, tokens->n)) return EXIT_CODE_FAILED;
@@ -332,8 +346,8 @@ int tool_detokenize(const minim_model *model, const tool_tokens *tokens, unsigne
     minim_error error = {.status = MINIM_OK};
     for (int attempt = 0; attempt < 2; attempt++) {
         size_t needed = 0;
-        minim_status status = minim_detokenize(model, tokens->ids, tokens->n, flags, text->data, text->capacity,
-                                               &needed, &error);
+        minim_status status =
+            minim_detokenize(model, tokens->ids, tokens->n, flags, text->data, text->capacity, &needed, &error);
         text->n = 0;
         if (status == MINIM_OK) {
             text->n = needed;
@@ -385,7 +399,9 @@ int tool_parse_ids(const char *source, const char *text, size_t n, int n_vocab, 
 
 /* ---- figures ----------------------------------------------------------------------------------------------------- */
 
-static double tool_per_second(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
+static double tool_per_second(double amount, double seconds) {
+    return seconds > 0 ? amount / seconds : 0;
+}
 
 tool_rates tool_result_rates(const minim_result *result) {
     /* The first token comes out of the prefill, so the steps after it are one less. */
@@ -399,7 +415,9 @@ tool_rates tool_result_rates(const minim_result *result) {
 
 void tool_print_statistics(double load_seconds, const minim_result *result) {
     tool_rates rates = tool_result_rates(result);
-    fprintf(stderr, "load %.3f s, first token %.3f s, prefill %zu tokens at %.1f/s, decode %zu tokens at %.1f/s, %.2f GB/s of weights\n",
+    fprintf(stderr,
+            "load %.3f s, first token %.3f s, prefill %zu tokens at %.1f/s, decode %zu tokens at %.1f/s, %.2f GB/s of "
+            "weights\n",
             load_seconds, result->first_token_seconds, result->n_prompt, rates.prefill, result->n_generated,
             rates.decode, rates.bytes * 1e-9);
 }

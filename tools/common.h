@@ -10,11 +10,12 @@
 
 /* Values of tool_model_options, tool_engine_options and tool_sampling_options. */
 typedef struct tool_settings {
-    const char *model; /* a file; NULL = the built-in model */
-    int n_threads, n_ctx, n_batch; /* 0 = the engine's default */
+    const char *model;                /* a file; NULL = the built-in model */
+    int n_threads, n_ctx, n_batch;    /* 0 = the engine's default */
     const char *page_size, *kv, *isa; /* NULL = the engine's default */
     int verbose, quiet;
-    int n_predict; /* -1 = until the answer ends */
+    int n_predict;  /* -1 = until the answer ends */
+    int ignore_end; /* end tokens do not end the answer */
     minim_sampling sampling;
     option_list stop; /* stop strings; the array is the caller's to free */
 } tool_settings;
@@ -28,7 +29,7 @@ int tool_check_settings(const char *command, const tool_settings *settings);
 extern const option tool_model_options[];
 /* -t -c -b --kv --page-size --isa: every command that runs one. */
 extern const option tool_engine_options[];
-/* -n --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop: every command that generates. */
+/* -n --stop --ignore-eos --temp --top-k ... --seed: every command that generates. */
 extern const option tool_sampling_options[];
 
 /* ---- messages ---------------------------------------------------------------------------------------------------- */
@@ -45,8 +46,8 @@ int tool_fail_error(const minim_error *error);
 /* Flushes stdout. 0; -1 with a message when writing failed; -1 without one when the reader has closed the pipe. */
 int tool_flush(void);
 
-/* To be returned from main: `code`, or EXIT_CODE_FAILED when standard output could not be written. That the reader closed
- * the pipe early (`| head -1`) is not a failure. */
+/* To be returned from main: `code`, or EXIT_CODE_FAILED when standard output could not be written. That the reader
+ * closed the pipe early (`| head -1`) is not a failure. */
 int tool_finish(int code);
 
 /* ---- Ctrl-C ------------------------------------------------------------------------------------------------------ */
@@ -63,6 +64,10 @@ void tool_clear_interrupt(void);
 /* Loads settings->model or the built-in model, with a progress bar when that takes a while and stderr is a terminal.
  * Returns -1, or the exit code after a message. *seconds may be NULL. */
 int tool_load_model(const tool_settings *settings, minim_load_level level, minim_model **model, double *seconds);
+
+/* The same without a message. */
+minim_status tool_try_load_model(const tool_settings *settings, minim_load_level level, minim_model **model,
+                                 double *seconds, minim_error *error);
 
 /* Fills the options of an engine from the settings. */
 void tool_engine_settings(const tool_settings *settings, minim_engine_options *options);
@@ -112,8 +117,8 @@ int tool_detokenize(const minim_model *model, const tool_tokens *tokens, unsigne
  * bytes and returns how many; 0 when it is longer. */
 size_t tool_piece(const minim_model *model, int32_t token, char *buffer, size_t capacity);
 
-/* Appends ids that are separated by white space, each from 0 to n_vocab - 1, to *tokens. source names the text in messages.
- * Returns -1, or the exit code after a message. */
+/* Appends ids that are separated by white space, each from 0 to n_vocab - 1, to *tokens. source names the text in
+ * messages. Returns -1, or the exit code after a message. */
 int tool_parse_ids(const char *source, const char *text, size_t n, int n_vocab, tool_tokens *tokens);
 
 /* ---- figures ----------------------------------------------------------------------------------------------------- */

@@ -57,8 +57,10 @@ void json_write_name(FILE *file, const char *name, int *first) {
 }
 
 void json_write_number(FILE *file, double number, int digits) {
-    if (isfinite(number)) fprintf(file, "%.*g", digits, number);
-    else fputs("null", file);
+    if (isfinite(number))
+        fprintf(file, "%.*g", digits, number);
+    else
+        fputs("null", file);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -119,7 +121,9 @@ static const char *json_read_escape(const unsigned char **s, const unsigned char
     return NULL;
 }
 
-static int json_is_space(unsigned char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+static int json_is_space(unsigned char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 const char *json_read_string(char *line, size_t n, size_t *length) {
     const unsigned char *s = (const unsigned char *)line, *end = s + n;

@@ -54,7 +54,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < MAIN_COMMANDS; i++) {
         if (!strcmp(name, main_commands[i].name)) return tool_finish(main_commands[i].run(argc - 1, argv + 1));
     }
-    if (*name) fprintf(stderr, "minim: unknown command \"%s\" (see minim --help)\n", name);
-    else main_print_help(stderr);
+    if (*name)
+        fprintf(stderr, "minim: unknown command \"%s\" (see minim --help)\n", name);
+    else
+        main_print_help(stderr);
     return EXIT_CODE_USAGE;
 }

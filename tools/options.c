@@ -60,7 +60,9 @@ static const option *option_find(const option_table *tables, const char *name, s
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
 /* strtol and friends also take leading white space, which "one number and nothing else" does not. */
-static int option_starts_like_number(const char *text) { return *text && strchr("+-.0123456789", *text) != NULL; }
+static int option_starts_like_number(const char *text) {
+    return *text && strchr("+-.0123456789", *text) != NULL;
+}
 
 static int option_set_int(const char *command, const option *row, const char *name, const char *text, int *value) {
     char *end;

@@ -1,8 +1,9 @@
 /* options.h: the command line, read from tables.
  *
  * A command describes its options in rows of `option`; several tables, each with a title, form an option_usage. Values
- * land in a struct of the command: a row holds the offset of its field. Numbers are read strictly ("3x" is an error) and
- * have a range. `--name value`, `--name=value` and `--` (no options behind it) work as everywhere; "-" is an argument.
+ * land in a struct of the command: a row holds the offset of its field. Numbers are read strictly ("3x" is an error)
+ * and have a range. `--name value`, `--name=value` and `--` (no options behind it) work as everywhere; "-" is an
+ * argument.
  */
 #ifndef TOOLS_OPTIONS_H
 #define TOOLS_OPTIONS_H
@@ -46,17 +47,16 @@ typedef struct option_table {
 } option_table;
 
 typedef struct option_usage {
-    const char *command;   /* "run": messages start with "minim run: " */
-    const char *synopsis;  /* lines behind "usage: minim " */
-    const char *about;     /* a paragraph under it */
-    const char *epilogue;  /* under the options; may be NULL */
-    size_t max_arguments;  /* that are no options */
+    const char *command;  /* "run": messages start with "minim run: " */
+    const char *synopsis; /* lines behind "usage: minim " */
+    const char *about;    /* a paragraph under it */
+    const char *epilogue; /* under the options; may be NULL */
+    size_t max_arguments; /* that are no options */
 } option_usage;
 
 /* Reads argv[1..]; what is no option goes to *arguments, which the caller frees also after a failure. Returns -1 to go
  * on, else the exit code: 0 after --help, 2 after a message about a mistake. */
-int options_parse(const option_usage *usage, const option_table *tables, int argc, char **argv,
-                  option_list *arguments);
+int options_parse(const option_usage *usage, const option_table *tables, int argc, char **argv, option_list *arguments);
 
 /* A usage message of a command in the same form: one line and where to find help. Returns EXIT_CODE_USAGE. */
 #if defined(__GNUC__)

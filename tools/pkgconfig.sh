@@ -1,26 +1,26 @@
 #!/bin/sh
-# Prints a pkg-config file. usage: pkgconfig.sh PREFIX VERSION engine|router
-prefix=$1 version=$2
+# Prints a pkg-config file. usage: pkgconfig.sh PREFIX VERSION minim|minim_router [PACKAGES]
 cat <<END
-prefix=$prefix
+prefix=$1
 libdir=\${prefix}/lib
 includedir=\${prefix}/include
 
-Version: $version
+Name: $3
+Version: $2
+Cflags: -I\${includedir}
 END
-if [ "$3" = engine ]; then
+case $3 in
+minim)
     cat <<'END'
-Name: minim
 Description: CPU inference engine for small language models
-Cflags: -I${includedir}
 Libs: -L${libdir} -lminim -lm -pthread
 END
-else
-    cat <<'END'
-Name: minim-router
+    ;;
+minim_router)
+    cat <<END
 Description: decides between a local language model and a remote one
-Requires: minim libcurl jansson
-Cflags: -I${includedir}
-Libs: -L${libdir} -lminim_router
+Requires: minim $4
+Libs: -L\${libdir} -lminim_router
 END
-fi
+    ;;
+esac

@@ -142,7 +142,7 @@ static void any_bytes_come_back(void **state) {
         const size_t n = (size_t)(round % 200);
         for (size_t i = 0; i < n; i++) {
             random = random * 1664525 + 1013904223;
-            text[i] = (char)(round % 2 ? random >> 24 : " ab\xe2\x96\x80\xc3\xa9"[random >> 29]);
+            text[i] = (char)(round % 2 ? random >> 24 : (unsigned char)" ab\xe2\x96\x80\xc3\xa9"[random >> 29]);
         }
         assert_comes_back(v, text, n, 0);
     }
@@ -172,7 +172,7 @@ static token_list merge_slowly(const vw *w, const char *text) {
         size_t best = SIZE_MAX, best_token = 0;
         char joined[128];
         for (size_t i = 0; i + 1 < n; i++) {
-            snprintf(joined, sizeof joined, "%s%s", part[i], part[i + 1]);
+            snprintf(joined, sizeof joined, "%.63s%.63s", part[i], part[i + 1]);
             for (size_t t = 0; t < w->n; t++) {
                 if (w->type[t] != VOCAB_NORMAL || strcmp(w->text[t], joined) != 0) continue;
                 if (best == SIZE_MAX || w->score[t] > w->score[best_token]) best = i, best_token = t;

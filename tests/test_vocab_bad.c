@@ -98,7 +98,7 @@ static void keys_of_another_type_are_refused(void **state) {
     assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: key 'tokenizer.ggml.token_type' is u32, expected arr[i32]");
     small(&w, 0);
     gw_str(&w.file, "tokenizer.ggml.bos_token_id", "1");
-    assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: key 'tokenizer.ggml.bos_token_id' is str, expected u32");
+    assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: key 'tokenizer.ggml.bos_token_id' is str, expected an integer");
     small(&w, 0);
     gw_u32(&w.file, "tokenizer.ggml.add_bos_token", 1);
     assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: key 'tokenizer.ggml.add_bos_token' is u32, expected bool");

@@ -25,7 +25,8 @@ static const char *recognised(const char *chat_template) {
 static void templates_are_recognised_by_their_marks(void **state) {
     static const char *const cases[][2] = {
         {"raw", ""},
-        {"llama2", "{% if system %}<<SYS>>\\n{{ system }}{% endif %}{{ bos_token + '[INST] ' + content + ' [/INST]' }}"},
+        {"llama2",
+         "{% if system %}<<SYS>>\\n{{ system }}{% endif %}{{ bos_token + '[INST] ' + content + ' [/INST]' }}"},
         {"llama3", "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content | trim + '<|eot_id|>' }}"},
         {"chatml", "{{'<|im_start|>' + role + '\n' + content + '<|im_end|>' + '\n'}}"},
         {"gemma", "{{ '<start_of_turn>' + role + '\n' + content | trim + '<end_of_turn>\n' }}"},
@@ -46,8 +47,7 @@ static void templates_are_recognised_by_their_marks(void **state) {
         {"unknown", "{{ content }}"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_string_equal(recognised(cases[i][1]), cases[i][0]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_string_equal(recognised(cases[i][1]), cases[i][0]);
     assert_string_equal(recognised(NULL), "raw");
 }
 
@@ -103,8 +103,8 @@ static void assert_prompt(const vocab *v, const char *format, const minim_messag
     minim_error e = {0};
     if (chat_tokenize(v, &default_allocator, chat_format_find(format), messages, n, &found, &e))
         fail_msg("%s: %s", format, e.text);
-    assert_int_equal(
-        vocab_tokenize(v, &default_allocator, text, strlen(text), MINIM_PARSE_SPECIAL, &expected, NULL), MINIM_OK);
+    assert_int_equal(vocab_tokenize(v, &default_allocator, text, strlen(text), MINIM_PARSE_SPECIAL, &expected, NULL),
+                     MINIM_OK);
     if (found.n != expected.n || memcmp(found.token, expected.token, found.n * sizeof *found.token) != 0) {
         char piece[64];
         for (size_t i = 0; i < found.n; i++) {
@@ -118,8 +118,8 @@ static void assert_prompt(const vocab *v, const char *format, const minim_messag
 }
 
 static void each_format_gives_its_models_prompt(void **state) {
-    static const minim_message m[] = {{"system", "Hi S"},   {"user", "Hi U"}, {"assistant", "Hi A"},
-                                      {"user", " Hi  V\n"}, {"user", "Hi W"}};
+    static const minim_message m[] = {
+        {"system", "Hi S"}, {"user", "Hi U"}, {"assistant", "Hi A"}, {"user", " Hi  V\n"}, {"user", "Hi W"}};
     vocab *v = open_markers(VOCAB_CONTROL);
     (void)state;
     assert_prompt(v, "raw", m, 4, "<s>Hi SHi UHi A Hi  V\n");
@@ -168,8 +168,7 @@ static void system_messages_find_a_user_turn(void **state) {
     static const minim_message early[] = {{"system", "Hi"}, {"assistant", "i"}, {"user", "H"}};
     vocab *v = open_markers(VOCAB_CONTROL);
     (void)state;
-    assert_prompt(v, "gemma", two, 3,
-                  "<s><start_of_turn>user\nHi\n\ni\n\nH<end_of_turn>\n<start_of_turn>model\n");
+    assert_prompt(v, "gemma", two, 3, "<s><start_of_turn>user\nHi\n\ni\n\nH<end_of_turn>\n<start_of_turn>model\n");
     assert_prompt(v, "gemma", alone, 1, "<s><start_of_turn>user\nHi\n\n<end_of_turn>\n<start_of_turn>model\n");
     assert_prompt(v, "mistral", early, 3, "<s>[INST] Hi\n\n [/INST] i</s>[INST] H [/INST]");
     vocab_free(v);
@@ -200,8 +199,8 @@ static void a_vocabulary_without_bos_gives_none(void **state) {
 
 static size_t count_special(const vocab *v, const token_list *l) {
     size_t n = 0;
-    for (size_t i = 0; i < l->n; i++) n += vocab_type(v, l->token[i]) != VOCAB_NORMAL &&
-                                           vocab_type(v, l->token[i]) != VOCAB_BYTE;
+    for (size_t i = 0; i < l->n; i++)
+        n += vocab_type(v, l->token[i]) != VOCAB_NORMAL && vocab_type(v, l->token[i]) != VOCAB_BYTE;
     return n;
 }
 

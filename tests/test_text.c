@@ -80,16 +80,16 @@ static void half_a_character_waits_for_its_rest(void **state) {
 static void what_is_no_utf_8_is_replaced(void **state) {
     (void)state;
     assert_stream(NULL, 0, "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", 0);
-    assert_stream(NULL, 0, "\x80\xbf", BAD BAD, 0);             /* continuations without a beginning */
-    assert_stream(NULL, 0, "\xc0\x80", BAD BAD, 0);             /* overlong */
-    assert_stream(NULL, 0, "\xe0\x80\xaf", BAD BAD BAD, 0);     /* overlong */
-    assert_stream(NULL, 0, "\xed\xa0\x80", BAD BAD BAD, 0);     /* a surrogate */
+    assert_stream(NULL, 0, "\x80\xbf", BAD BAD, 0);                 /* continuations without a beginning */
+    assert_stream(NULL, 0, "\xc0\x80", BAD BAD, 0);                 /* overlong */
+    assert_stream(NULL, 0, "\xe0\x80\xaf", BAD BAD BAD, 0);         /* overlong */
+    assert_stream(NULL, 0, "\xed\xa0\x80", BAD BAD BAD, 0);         /* a surrogate */
     assert_stream(NULL, 0, "\xf4\x90\x80\x80", BAD BAD BAD BAD, 0); /* above U+10FFFF */
     assert_stream(NULL, 0, "\xf5\xff", BAD BAD, 0);
-    assert_stream(NULL, 0, "\xe2\x82x", BAD "x", 0);            /* one for the part that was right */
+    assert_stream(NULL, 0, "\xe2\x82x", BAD "x", 0); /* one for the part that was right */
     assert_stream(NULL, 0, "\xf0\x9f\x98\xc3\xa9", BAD "\xc3\xa9", 0);
     assert_stream(NULL, 0, "\xc3\xc3\xa9", BAD "\xc3\xa9", 0);
-    assert_stream(NULL, 0, "a\xe2\x82", "a" BAD, 0);            /* cut at the end */
+    assert_stream(NULL, 0, "a\xe2\x82", "a" BAD, 0); /* cut at the end */
     assert_stream(NULL, 0, "\xf4\x8f\xbf\xbf\xed\x9f\xbf", "\xf4\x8f\xbf\xbf\xed\x9f\xbf", 0);
 }
 

@@ -294,6 +294,42 @@ static void large_and_small_values_take_little_more_than_the_file(void **state) 
     gw_free(&w);
 }
 
+static void what_is_exactly_at_a_limit_is_read(void **state) {
+    enum { STRING = 16 << 20, ALIGNMENT = 64 << 20 };
+    const uint64_t dim = 32;
+    char *text = malloc(STRING + 1), *key = malloc(65536), name[64];
+    gw w;
+    size_t n;
+    uint8_t *image;
+    gguf_file *f;
+    (void)state;
+    assert_non_null(text);
+    assert_non_null(key);
+    memset(text, 't', STRING);
+    memset(key, 'k', 65535);
+    memset(name, 'n', 63);
+    text[STRING] = key[65535] = name[63] = 0;
+    gw_init(&w);
+    gw_u32(&w, key, 5);
+    gw_str(&w, "text", text);
+    gw_u32(&w, "general.alignment", ALIGNMENT); /* the writer itself goes on with 32: there is no data yet */
+    gw_info(&w, name, 0, 1, &dim, 0);
+    image = gw_finish(&w, &n);
+    assert_int_equal(gw_save(in_folder("limits.gguf"), image, n), 0);
+    assert_int_equal(truncate(in_folder("limits.gguf"), ALIGNMENT + 128), 0);
+    f = open_ok(in_folder("limits.gguf"), NULL, 0);
+    assert_memory_equal(gguf_find(f, key)->data, "\5\0\0\0", 4);
+    assert_int_equal(((const gguf_str *)gguf_find(f, "text")->data)->n, STRING);
+    assert_string_equal(((const gguf_str *)gguf_find(f, "text")->data)->s, text);
+    assert_int_equal(gguf_find_tensor(f, name)->offset, ALIGNMENT);
+    gguf_close(f);
+    unlink(in_folder("limits.gguf"));
+    free(image);
+    free(text);
+    free(key);
+    gw_free(&w);
+}
+
 /* ---- typed access ----------------------------------------------------------------------------------------------- */
 
 static void integers_of_any_type_are_accepted_when_they_fit(void **state) {
@@ -770,6 +806,7 @@ int main(void) {
         cmocka_unit_test(a_file_without_keys_and_tensors_is_read),
         cmocka_unit_test(a_vocabulary_of_half_a_million_strings_loads_quickly),
         cmocka_unit_test(large_and_small_values_take_little_more_than_the_file),
+        cmocka_unit_test(what_is_exactly_at_a_limit_is_read),
         cmocka_unit_test(integers_of_any_type_are_accepted_when_they_fit),
         cmocka_unit_test(other_types_are_read_or_named_when_wrong),
         cmocka_unit_test(reading_past_a_tensor_is_refused),

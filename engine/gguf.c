@@ -51,6 +51,10 @@ const char *gguf_type_text(const gguf_value *v, char *buf, size_t n) {
     return buf;
 }
 
+size_t gguf_type_bytes(uint32_t type) {
+    return type < GGUF_TYPE_END && type != GGUF_STR ? gguf_types[type].bytes : 0;
+}
+
 uint64_t gguf_little(const void *bytes, size_t n) {
     const uint8_t *p = bytes;
     uint64_t x = 0;

@@ -89,6 +89,9 @@ minim_status gguf_get_str(const gguf_file *f, const char *key, gguf_str *out, in
 minim_status gguf_get_array(const gguf_file *f, const char *key, uint32_t elem_type, const gguf_value **out, int *found,
                             minim_error *e);
 
+/* Bytes of a number or bool of this type, 0 for strings and arrays. */
+size_t gguf_type_bytes(uint32_t type);
+
 /* "u32", "arr[str]" ...; writes to buf and returns it. */
 const char *gguf_type_text(const gguf_value *v, char *buf, size_t n);
 

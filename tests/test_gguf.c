@@ -470,13 +470,12 @@ static void threads_read_one_file_at_once(void **state) {
 
 /* Looks at every byte an open file gives, so that a sanitizer sees a bad pointer. */
 static unsigned touch(const gguf_file *f) {
-    static const uint8_t sizes[GGUF_TYPE_END] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     unsigned sum = 0;
     for (size_t i = 0; i < gguf_value_count(f); i++) {
         const gguf_value *v = gguf_value_at(f, i);
         const uint8_t *raw = v->data;
         assert_ptr_equal(gguf_find(f, v->key.s), v);
-        for (uint64_t k = 0; k < v->count * sizes[v->elem_type]; k++) sum += raw[k];
+        for (uint64_t k = 0; k < v->count * gguf_type_bytes(v->elem_type); k++) sum += raw[k];
         for (uint64_t k = 0; v->elem_type == GGUF_STR && k < v->count; k++) {
             const gguf_str *s = (const gguf_str *)v->data + k;
             for (size_t j = 0; j <= s->n; j++) sum += (uint8_t)s->s[j];

@@ -5,7 +5,7 @@
 # usage: tools/amalgamate.sh DIR [MODEL.gguf]     from the repository's root; MODEL becomes the built-in model
 set -eu
 directory=$1 model=${2:-}
-sources=$(ls kernels/*.c kernels/ref/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c 2>/dev/null)
+sources=$(find kernels models engine -name '*.c' | LC_ALL=C sort)
 revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 cp engine/minim.h "$directory/minim.h"

@@ -81,7 +81,8 @@ static const char *inspect_name(const char *text, char *buffer, size_t size) {
 /* An error text without the file's name in front, which stands above already. */
 static const char *inspect_reason(const inspect_file *file, const minim_error *error) {
     size_t n = strlen(file->name);
-    return !strncmp(error->text, file->name, n) && !strncmp(error->text + n, ": ", 2) ? error->text + n + 2 : error->text;
+    return !strncmp(error->text, file->name, n) && !strncmp(error->text + n, ": ", 2) ? error->text + n + 2
+                                                                                      : error->text;
 }
 
 /* Length of the longest part of text[0..n) that fits `most` bytes and ends between two characters. */
@@ -146,7 +147,8 @@ static void inspect_print_plan(const inspect_file *file) {
     char a[32], b[32];
     const char *kv = file->settings->tool.kv ? file->settings->tool.kv : "f16";
     if (file->plan_error.status != MINIM_OK) {
-        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n", inspect_reason(file, &file->plan_error));
+        printf("\nmemory: no plan, because minim cannot run this file:\n  %s\n",
+               inspect_reason(file, &file->plan_error));
         return;
     }
     printf("\nmemory for one conversation of %d tokens, KV cache %s\n", plan->n_ctx, kv);

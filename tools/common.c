@@ -13,6 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#undef tool_fail
+#undef tool_fail_error
+
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
 
 void tool_settings_default(tool_settings *settings) {

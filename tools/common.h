@@ -43,6 +43,12 @@ int tool_fail(const char *format, ...);
 /* The message of a failed call. Returns EXIT_CODE_INTERRUPTED when Ctrl-C was the reason, else EXIT_CODE_FAILED. */
 int tool_fail_error(const minim_error *error);
 
+/* The static analyzer does not look into another file, so it is told here what comes back. */
+#ifdef __clang_analyzer__
+#define tool_fail(...)         (tool_fail(__VA_ARGS__), EXIT_CODE_FAILED)
+#define tool_fail_error(error) (tool_fail_error(error), EXIT_CODE_FAILED)
+#endif
+
 /* Flushes stdout. 0; -1 with a message when writing failed; -1 without one when the reader has closed the pipe. */
 int tool_flush(void);
 

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#undef options_complain
+
 int options_complain(const char *command, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

@@ -64,4 +64,9 @@ __attribute__((format(printf, 2, 3)))
 #endif
 int options_complain(const char *command, const char *format, ...);
 
+/* The static analyzer does not look into another file, so it is told here what comes back. */
+#ifdef __clang_analyzer__
+#define options_complain(...) (options_complain(__VA_ARGS__), EXIT_CODE_USAGE)
+#endif
+
 #endif

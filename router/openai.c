@@ -141,6 +141,10 @@ static json_t *openai_parse(openai_reader *reader, const char *data, size_t n) {
         return NULL;
     }
     json_t *root = json_loadb(reader->json.data, reader->json.n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    if (!root && !error.text[0]) { /* jansson has no words for it */
+        openai_fail(reader, MINIM_ROUTE_FAILED_TOO_LARGE, "out of memory for %zu bytes of JSON", n);
+        return NULL;
+    }
     if (!root) {
         char *near = strstr(error.text, " near "); /* the content stays out of messages */
         if (near) *near = 0;

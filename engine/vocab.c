@@ -117,7 +117,7 @@ int vocab_push_byte(const vocab *v, const minim_allocator *a, token_list *out, u
 
 static minim_status vocab_wrong_count(const gguf_file *f, const char *key, uint64_t found, int32_t expected,
                                       minim_error *e) {
-    return err_set(e, MINIM_ERR_FORMAT, "%s: key %s has %llu entries, expected %d, one for each token", gguf_path(f),
+    return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' has %llu entries, expected %d, one for each token", gguf_path(f),
                    key, (unsigned long long)found, (int)expected);
 }
 
@@ -126,7 +126,7 @@ static minim_status vocab_check_model(const gguf_file *f, minim_error *e) {
     const minim_status status = gguf_get_str(f, "tokenizer.ggml.model", &model, NULL, e);
     if (status) return status;
     if (model.n == 5 && memcmp(model.s, "llama", 5) == 0) return MINIM_OK;
-    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key tokenizer.ggml.model is \"%.*s\"; minim knows: llama",
+    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key 'tokenizer.ggml.model' is \"%.*s\"; minim knows: llama",
                    gguf_path(f), (int)(model.n < 64 ? model.n : 64), model.s);
 }
 
@@ -139,12 +139,12 @@ static minim_status vocab_read_texts(vocab *v, const gguf_file *f, minim_error *
     minim_status status = gguf_get_array(f, key, GGUF_STR, &tokens, NULL, e);
     if (status) return status;
     if (tokens->count == 0 || tokens->count > INT32_MAX - 1)
-        return err_set(e, MINIM_ERR_FORMAT, "%s: key %s has %llu entries, expected 1..%d", gguf_path(f), key,
+        return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' has %llu entries, expected 1..%d", gguf_path(f), key,
                        (unsigned long long)tokens->count, INT32_MAX - 1);
     s = tokens->data;
     for (uint64_t i = 0; i < tokens->count; i++) {
         if (size_add(bytes, s[i].n, &bytes) || size_add(bytes, 1, &bytes) || bytes > UINT32_MAX)
-            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key %s take more than 4 GiB", gguf_path(f), key);
+            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key '%s' take more than 4 GiB", gguf_path(f), key);
     }
     v->text = mem_alloc(&v->allocator, (size_t)bytes, 1);
     v->at = mem_alloc(&v->allocator, (size_t)tokens->count + 1, sizeof *v->at);
@@ -178,7 +178,7 @@ static minim_status vocab_hash_texts(vocab *v, const gguf_file *f, minim_error *
         slot = vocab_find_slot(v, text, n, &probes);
         if (v->slot[slot] < 0) v->slot[slot] = i;
         if (probes > vocab_probe_limit(v->n))
-            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key tokenizer.ggml.tokens are made to collide",
+            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key 'tokenizer.ggml.tokens' are made to collide",
                            gguf_path(f));
     }
     return MINIM_OK;
@@ -191,20 +191,22 @@ static minim_status vocab_read_types(vocab *v, const gguf_file *f, int *found, m
     const char *const key = "tokenizer.ggml.token_type";
     const gguf_value *types = gguf_find(f, key);
     minim_status status;
+    int is_u32;
     v->type = mem_alloc(&v->allocator, (size_t)v->n, sizeof *v->type);
     v->flag = mem_zalloc(&v->allocator, (size_t)v->n, sizeof *v->flag);
     if (!v->type || !v->flag) return err_memory(e, "the token types", 2 * (uint64_t)v->n);
     memset(v->type, VOCAB_NORMAL, (size_t)v->n);
     *found = types != NULL;
     if (!types) return MINIM_OK;
-    status = gguf_get_array(f, key, types->elem_type == GGUF_U32 ? GGUF_U32 : GGUF_I32, &types, NULL, e);
+    is_u32 = types->type == GGUF_ARR && types->elem_type == GGUF_U32;
+    status = gguf_get_array(f, key, is_u32 ? GGUF_U32 : GGUF_I32, &types, NULL, e);
     if (status) return status;
     if (types->count != (uint64_t)v->n) return vocab_wrong_count(f, key, types->count, v->n, e);
     for (int32_t i = 0; i < v->n; i++) {
         int32_t type;
         memcpy(&type, (const char *)types->data + (size_t)i * sizeof type, sizeof type);
         if (type < 0 || type > VOCAB_BYTE)
-            return err_set(e, MINIM_ERR_FORMAT, "%s: key %s: token %d has type %d, expected 1..6", gguf_path(f), key,
+            return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s': token %d has type %d, expected 1..6", gguf_path(f), key,
                            (int)i, (int)type);
         if (type) v->type[i] = (uint8_t)type; /* 0 is "undefined" in llama.cpp: as good as normal */
     }
@@ -258,7 +260,7 @@ static minim_status vocab_read_id(const vocab *v, const gguf_file *f, const char
     if (status) return status;
     if (!found) id = fallback < (uint32_t)v->n ? fallback : UINT32_MAX;
     if (id != UINT32_MAX && id >= (uint32_t)v->n && strict)
-        return err_set(e, MINIM_ERR_FORMAT, "%s: key %s is %lu, expected less than %d, the number of tokens",
+        return err_set(e, MINIM_ERR_FORMAT, "%s: key '%s' is %lu, expected less than %d, the number of tokens",
                        gguf_path(f), key, (unsigned long)id, (int)v->n);
     *out = id < (uint32_t)v->n ? (int32_t)id : -1;
     return MINIM_OK;

@@ -10,7 +10,8 @@
  *   duplicates       where several tokens have the same text, the first is meant; an empty text is never meant.
  *
  * vocab_piece() is the way back: the pieces of the tokens of a text, put together, are the text, byte for byte, as long
- * as every byte has its token. "▁" (U+2581) itself comes back as a space: SentencePiece cannot tell them apart.
+ * as "▁" and every byte have their tokens. "▁" (U+2581) in a text comes back as a space: SentencePiece cannot tell them
+ * apart.
  */
 #ifndef ENGINE_VOCAB_H
 #define ENGINE_VOCAB_H

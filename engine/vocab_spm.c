@@ -168,7 +168,8 @@ static minim_status spm_fill_table(const vocab *v, vocab_spm *spm, const float *
         if (n == 0) continue;
         entry = spm_find(spm, text, n, &probes);
         if (probes > vocab_probe_limit(v->n))
-            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key tokenizer.ggml.tokens are made to collide", path);
+            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key 'tokenizer.ggml.tokens' are made to collide",
+                           path);
         if (entry->key) continue;
         *entry = (spm_entry){spm_key(text, n), i, ranks[i]};
         if (n > spm->longest) spm->longest = n;

@@ -525,8 +525,8 @@ static minim_status remote_conclude(const remote_attempt *attempt, minim_router_
     char detail[256];
     router_line(detail, sizeof detail, "%s", attempt->failure ? attempt->detail : attempt->reader.detail);
     router_redact(detail, client->key);
-    return router_fail(error, MINIM_ERR_IO, "%s: %s%s", client->url.origin, detail,
-                       reply->attempts > 1 ? " (after retries)" : "");
+    if (reply->attempts == 1) return router_fail(error, MINIM_ERR_IO, "%s: %s", client->url.origin, detail);
+    return router_fail(error, MINIM_ERR_IO, "%s: %s (after %d attempts)", client->url.origin, detail, reply->attempts);
 }
 
 static void remote_begin(remote_attempt *attempt, remote_client *client, const minim_router_sink *sink,

@@ -7,7 +7,7 @@
  *     mkdir -p build/corpus && head -c 20000 models/stories260K.gguf > build/corpus/seed
  *     build/fuzz_gguf -max_total_time=300 -max_len=20000 build/corpus
  */
-#include "../engine/gguf.h"
+#include "../engine/model.h"
 #include "count_allocator.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -53,6 +53,23 @@ static void fuzz_tensors(const gguf_file *f) {
     }
 }
 
+/* What `minim inspect` would show. */
+static void fuzz_inspect(gguf_file *f) {
+    const minim_model model = {.file = f};
+    for (size_t i = 0; i < minim_model_meta_count(&model); i++) {
+        char text[100];
+        minim_meta meta;
+        size_t needed;
+        const minim_status status = minim_model_meta_text(&model, i, i % 4, text, 1 + i % sizeof text, &needed);
+        if (minim_model_meta(&model, i, &meta) || strlen(text) > i % sizeof text) __builtin_trap();
+        if ((status == MINIM_OK) != (needed <= i % sizeof text)) __builtin_trap();
+    }
+    for (size_t i = 0; i < minim_model_tensor_count(&model); i++) {
+        minim_tensor t;
+        if (minim_model_tensor(&model, i, &t) || !t.type || !t.layout) __builtin_trap();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* The last byte says which allocation fails: most often none. */
     count_allocator counter = {.fail_at = size && data[size - 1] > 200 ? data[size - 1] - 200u : 0};
@@ -64,6 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (f) {
         fuzz_values(f);
         fuzz_tensors(f);
+        fuzz_inspect(f);
     }
     gguf_close(f);
     if (!count_allocator_clean(&counter) || counter.peak > (1 << 20) + 16 * size) __builtin_trap();

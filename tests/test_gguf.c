@@ -142,7 +142,7 @@ static void check_full_tensors(const gguf_file *f) {
     assert_memory_equal(data, matrix_data, sizeof data);
     assert_int_equal(gguf_read(f, t, 100, data, 5, &e), MINIM_OK);
     assert_memory_equal(data, matrix_data + 100, 5);
-    assert_int_equal(gguf_read(f, t, sizeof data, data, 0, &e), MINIM_OK);
+    assert_int_equal(gguf_read(f, t, sizeof data, NULL, 0, &e), MINIM_OK);
     t = gguf_find_tensor(f, "\xc3\xa9tendu");
     assert_int_equal(t->elements, 6);
     assert_int_equal(t->bytes, 12);
@@ -266,6 +266,67 @@ static void a_vocabulary_of_half_a_million_strings_loads_quickly(void **state) {
     gguf_close(f);
     assert_true(count_allocator_clean(&counter));
     free(image);
+    gw_free(&w);
+}
+
+static void large_and_small_values_take_little_more_than_the_file(void **state) {
+    static const uint8_t numbers[20000];
+    count_allocator counter = {0};
+    const minim_allocator a = count_allocator_get(&counter);
+    gw w;
+    size_t n;
+    uint8_t *image;
+    gguf_file *f;
+    (void)state;
+    gw_init(&w);
+    for (int i = 0; i < 200; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "small %d", i);
+        gw_u32(&w, key, 1);
+        snprintf(key, sizeof key, "large %d", i);
+        gw_numbers(&w, key, 0, numbers, sizeof numbers, 1);
+    }
+    image = gw_finish(&w, &n);
+    assert_int_equal(gguf_open(&a, "values", image, n, &f, NULL), MINIM_OK);
+    assert_true(counter.peak < n + n / 8);
+    gguf_close(f);
+    free(image);
+    gw_free(&w);
+}
+
+static void what_is_exactly_at_a_limit_is_read(void **state) {
+    enum { STRING = 16 << 20, ALIGNMENT = 64 << 20 };
+    const uint64_t dim = 32;
+    char *text = malloc(STRING + 1), *key = malloc(65536), name[64];
+    gw w;
+    size_t n;
+    uint8_t *image;
+    gguf_file *f;
+    (void)state;
+    assert_non_null(text);
+    assert_non_null(key);
+    memset(text, 't', STRING);
+    memset(key, 'k', 65535);
+    memset(name, 'n', 63);
+    text[STRING] = key[65535] = name[63] = 0;
+    gw_init(&w);
+    gw_u32(&w, key, 5);
+    gw_str(&w, "text", text);
+    gw_u32(&w, "general.alignment", ALIGNMENT); /* the writer itself goes on with 32: there is no data yet */
+    gw_info(&w, name, 0, 1, &dim, 0);
+    image = gw_finish(&w, &n);
+    assert_int_equal(gw_save(in_folder("limits.gguf"), image, n), 0);
+    assert_int_equal(truncate(in_folder("limits.gguf"), ALIGNMENT + 128), 0);
+    f = open_ok(in_folder("limits.gguf"), NULL, 0);
+    assert_memory_equal(gguf_find(f, key)->data, "\5\0\0\0", 4);
+    assert_int_equal(((const gguf_str *)gguf_find(f, "text")->data)->n, STRING);
+    assert_string_equal(((const gguf_str *)gguf_find(f, "text")->data)->s, text);
+    assert_int_equal(gguf_find_tensor(f, name)->offset, ALIGNMENT);
+    gguf_close(f);
+    unlink(in_folder("limits.gguf"));
+    free(image);
+    free(text);
+    free(key);
     gw_free(&w);
 }
 
@@ -744,6 +805,8 @@ int main(void) {
         cmocka_unit_test(tensors_may_lie_in_any_order_with_gaps),
         cmocka_unit_test(a_file_without_keys_and_tensors_is_read),
         cmocka_unit_test(a_vocabulary_of_half_a_million_strings_loads_quickly),
+        cmocka_unit_test(large_and_small_values_take_little_more_than_the_file),
+        cmocka_unit_test(what_is_exactly_at_a_limit_is_read),
         cmocka_unit_test(integers_of_any_type_are_accepted_when_they_fit),
         cmocka_unit_test(other_types_are_read_or_named_when_wrong),
         cmocka_unit_test(reading_past_a_tensor_is_refused),

@@ -244,6 +244,18 @@ check "chat goes on after a message that does not fit" 'exits 0' 'one_line' 'say
 run chat --chat-template nonsense
 check "an unknown chat format" 'exits 2' 'one_line' 'says nonsense'
 
+# ---- memory
+
+if [ -n "${SAN:-}" ]; then
+    echo "# SKIP sanitizers are at work: not under valgrind as well"
+elif command -v valgrind >/dev/null; then
+    timeout 120 valgrind -q --leak-check=full --error-exitcode=9 --log-file=valgrind.txt "$M" run -q -n 3 hello >out 2>err </dev/null
+    code=$?
+    check "valgrind finds nothing wrong with minim run" 'exits 0' '[ ! -s valgrind.txt ]' '[ -s out ]'
+else
+    echo "# SKIP no valgrind here"
+fi
+
 # ---- Ctrl-C and pipes
 
 # An answer that does not end, in a context that takes long to fill.

@@ -1,5 +1,5 @@
-/* test_engine.c: the forward pass against golden logits, and the promise that nothing but the model, the tokens and the KV
- * type decides a bit of them. */
+/* test_engine.c: the forward pass against golden logits, and the promise that nothing but the model, the tokens and the
+ * KV type decides a bit of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -142,8 +142,14 @@ static void logits_match_the_golden_ones(void **state) {
 
 /* ---- the same bits ----------------------------------------------------------------------------------------------- */
 
-static const synth_shape shape_q4 = {.type = KERN_Q4_0, .n_layers = 2, .n_embd = 96, .n_heads = 8, .n_kv_heads = 2,
-                                     .head_dim = 24, .n_ff = 160, .n_ctx = 1024};
+static const synth_shape shape_q4 = {.type = KERN_Q4_0,
+                                     .n_layers = 2,
+                                     .n_embd = 96,
+                                     .n_heads = 8,
+                                     .n_kv_heads = 2,
+                                     .head_dim = 24,
+                                     .n_ff = 160,
+                                     .n_ctx = 1024};
 
 /* The SHA-256 of the logits of n tokens is `want` for every instruction set, number of threads, chunk and page. */
 static void same_bits(const minim_model *m, const char *what, size_t n, minim_kv_type kv, const char *want) {
@@ -164,8 +170,8 @@ static void same_bits(const minim_model *m, const char *what, size_t n, minim_kv
                     sha256_hex(logits, n * N_VOCAB * sizeof *logits, hex);
                     free(logits);
                     if (strcmp(hex, want) != 0) {
-                        fail_msg("%s: isa %s, %d threads, chunks of %d, pages of %d: SHA-256 %s, expected %s", what, isa,
-                                 threads, chunks[c], pages[p], hex, want);
+                        fail_msg("%s: isa %s, %d threads, chunks of %d, pages of %d: SHA-256 %s, expected %s", what,
+                                 isa, threads, chunks[c], pages[p], hex, want);
                     }
                     runs++;
                 }
@@ -437,7 +443,8 @@ static void every_failing_allocation_is_survived(void **state) {
     for (long at = 0; at < n; at++) {
         f = (failing){.at = at};
         minim_status status = load_and_generate(&f);
-        if (status != MINIM_ERR_MEMORY) fail_msg("allocation %ld of %ld failed: status %s", at, n, minim_status_name(status));
+        if (status != MINIM_ERR_MEMORY)
+            fail_msg("allocation %ld of %ld failed: status %s", at, n, minim_status_name(status));
         if (f.live) fail_msg("allocation %ld of %ld failed: %ld blocks leaked", at, n, f.live);
     }
     print_message("  %ld allocations, each made to fail once\n", n);

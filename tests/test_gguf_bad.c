@@ -564,7 +564,7 @@ static void a_million_keys_load_in_linear_time(void **state) {
     assert_int_equal(gguf_open(NULL, "keys.gguf", image, size, &f, &e), MINIM_OK);
     seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     print_message("a million keys: %.2f s of CPU time\n", seconds);
-    assert_true(seconds < 3); /* well above what it takes with a sanitizer, far below anything quadratic */
+    assert_true(seconds < 20); /* room for valgrind; comparing every pair would take hours */
     assert_int_equal(gguf_value_count(f), 1000000);
     for (int i = 0; i < 1000000; i += 99999) {
         char key[32];

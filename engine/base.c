@@ -125,15 +125,16 @@ static void err_clean(char *text, int cut) {
 }
 
 minim_status err_set(minim_error *e, minim_status status, const char *format, ...) {
+    char text[sizeof e->text] = ""; /* not e->text itself: it may be among the arguments */
     va_list args;
     int n;
     if (!e) return status;
-    e->status = status;
     va_start(args, format);
-    n = vsnprintf(e->text, sizeof e->text, format, args);
+    n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (n < 0) e->text[0] = 0;
-    err_clean(e->text, n >= (int)sizeof e->text);
+    err_clean(text, n >= (int)sizeof text);
+    memcpy(e->text, text, sizeof text);
+    e->status = status;
     return status;
 }
 

@@ -32,7 +32,7 @@ int mem_grow(const minim_allocator *a, void *p_to_pointer, size_t *capacity, siz
 #endif
 
 /* Sets *e (may be NULL) and returns status, so that a function can `return err_set(...)`. Control characters that came
- * from a file are shown as '?', so a text is always one line. */
+ * from a file are shown as '?', so a text is always one line. e->text itself may be an argument. */
 minim_status err_set(minim_error *e, minim_status status, const char *format, ...) BASE_PRINTF(3, 4);
 minim_status err_memory(minim_error *e, const char *what, uint64_t bytes);
 minim_status err_ok(minim_error *e);

@@ -17,14 +17,15 @@
 #include "../kernels/kernels.h"
 #include "gguf_index.h"
 
-/* Limits of minim, far above real files: the largest vocabularies have 256 thousand tokens and 30 MB of metadata. */
+/* Limits of minim, far above real files (256 thousand tokens with 30 MB of metadata, 50 thousand tensors), and so low
+ * that even a file of nothing but metadata is read or refused in about a second. */
 #define GGUF_MAX_KEYS       (UINT64_C(1) << 20)
-#define GGUF_MAX_TENSORS    (UINT64_C(1) << 20)
+#define GGUF_MAX_TENSORS    (UINT64_C(1) << 18)
 #define GGUF_MAX_KEY        65535 /* bytes; the format's own limit */
 #define GGUF_MAX_NAME       63    /* bytes of a tensor's name; ggml keeps it with a NUL in 64 */
 #define GGUF_MAX_STRING     (UINT64_C(16) << 20)
 #define GGUF_MAX_ELEMENTS   (UINT64_C(64) << 20)
-#define GGUF_MAX_METADATA   (UINT64_C(256) << 20) /* bytes of all keys, values and names in memory */
+#define GGUF_MAX_METADATA   (UINT64_C(128) << 20) /* bytes of all keys, values and names in memory */
 #define GGUF_MIN_KEY_BYTES  14                    /* in the file: length, one letter, type, a one-byte value */
 #define GGUF_MIN_INFO_BYTES 33                    /* in the file: name as above, n_dims, one dim, type, offset */
 #define GGUF_BUFFER         ((size_t)64 << 10)

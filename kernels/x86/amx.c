@@ -21,6 +21,9 @@ enum {
     AMX_BLOCKS = CHUNK_PAIRS / CHUNK_TOKENS /* most blocks of a chunk that has a tile's worth of tokens */
 };
 
+/* gcc's tile intrinsics do not say which memory they read: without this, stores before them could be left out. */
+#define AMX_WILL_READ(pointer) __asm__ volatile("" : : "r"(pointer) : "memory")
+
 /* The operand of LDTILECFG, palette 1 (Intel SDM, volume 1, 18.3). */
 typedef struct amx_shapes {
     _Alignas(64) uint8_t palette;
@@ -37,6 +40,7 @@ AMX_INLINE void amx_configure(void) {
     s.rows[3] = s.rows[5] = KERN_BLOCK / 4;
     s.row_bytes[0] = s.row_bytes[1] = s.row_bytes[3] = s.row_bytes[5] = KERN_PANEL * 4;
     s.row_bytes[2] = s.row_bytes[4] = KERN_BLOCK;
+    AMX_WILL_READ(&s);
     _tile_loadconfig(&s);
 }
 
@@ -133,12 +137,14 @@ AMX_INLINE void amx_matmul(const uint32_t type, const void *panels, int64_t rows
         for (c.first_block = 0; c.first_block < row_blocks; c.first_block += c.n_blocks) {
             c.n_blocks = row_blocks - c.first_block < AMX_BLOCKS ? row_blocks - c.first_block : AMX_BLOCKS;
             chunk_fill(&c, act, row_blocks, 0);
+            AMX_WILL_READ(&c);
             const uint8_t *panel = panels;
             for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
                 const int64_t left = rows - row;
                 const __mmask16 mask = left < KERN_PANEL ? (__mmask16)((1u << left) - 1) : (__mmask16)0xffff;
                 amx_unpack(type, panel + c.first_block * code_bytes,
                            panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL, c.n_blocks, &part);
+                AMX_WILL_READ(&part);
                 for (int64_t t = 0; t < c.n_tokens; t += AMX_TOKENS) {
                     amx_tile(&part, &c, t, mask, y + (c.first_token + t) * ldy + row, ldy);
                 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +48,16 @@ void *mem_alloc(const minim_allocator *a, size_t n, size_t size) {
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size) {
     void *p = mem_alloc(a, n, size);
     return p ? memset(p, 0, mem_bytes(n, size)) : NULL;
+}
+
+void *mem_alloc_huge(const minim_allocator *a, size_t bytes) {
+    const size_t huge = (size_t)2 << 20;
+    if (bytes < 4 * huge || mem_allocator(a).alloc != mem_default_alloc) return mem_alloc(a, bytes, 1);
+    void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, huge);
+#ifdef MADV_HUGEPAGE
+    if (p) madvise(p, bytes, MADV_HUGEPAGE); /* no harm done where it is refused */
+#endif
+    return p;
 }
 
 void mem_free(const minim_allocator *a, void *p, size_t n, size_t size) {

@@ -15,6 +15,9 @@ minim_allocator mem_allocator(const minim_allocator *a);
 /* Not cleared. NULL when it fails or n*size does not fit. A size of 0 gives a valid block of one byte. */
 void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);
+/* For a block of many megabytes that is read again and again: on huge pages where the system has them. Freed with
+ * mem_free(a, p, bytes, 1). */
+void *mem_alloc_huge(const minim_allocator *a, size_t bytes);
 /* NULL is fine; n and size as given to mem_alloc. */
 void mem_free(const minim_allocator *a, void *p, size_t n, size_t size);
 /* Grows *p from *capacity to at least `need` elements, at least doubling; 0 or -1 (then nothing changed). */

@@ -82,6 +82,11 @@ void kern_table_ref_elementwise(kern_table *table);
 #define KERN_X86 1
 void kern_table_avx2(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);
+void kern_table_amx(kern_table *table);
+/* The product functions of one set that another falls back to. */
+typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
+                         int64_t ldy);
+kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
 #endif
 
 #endif

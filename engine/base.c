@@ -125,16 +125,15 @@ static void err_clean(char *text, int cut) {
 }
 
 minim_status err_set(minim_error *e, minim_status status, const char *format, ...) {
-    char text[sizeof e->text] = ""; /* not e->text itself: it may be among the arguments */
+    minim_error made = {.status = status}; /* not *e itself: its text may be among the arguments */
     va_list args;
     int n;
     if (!e) return status;
     va_start(args, format);
-    n = vsnprintf(text, sizeof text, format, args);
+    n = vsnprintf(made.text, sizeof made.text, format, args);
     va_end(args);
-    err_clean(text, n >= (int)sizeof text);
-    memcpy(e->text, text, sizeof text);
-    e->status = status;
+    err_clean(made.text, n >= (int)sizeof made.text);
+    *e = made;
     return status;
 }
 

@@ -111,7 +111,7 @@ enum { GGUF_SHOWN_NAME = 80, GGUF_SHOWN_PATH = 160 };
 /* "FILE: key 3 'general.name': ..." */
 static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_status status, const char *format, ...) {
     int shown = r->name.n > GGUF_SHOWN_NAME ? GGUF_SHOWN_NAME : (int)r->name.n;
-    char item[GGUF_SHOWN_NAME + 64] = "", element[32] = "", text[sizeof r->e->text];
+    char item[GGUF_SHOWN_NAME + 64] = "", element[32] = "", text[sizeof(minim_error)];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);

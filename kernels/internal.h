@@ -6,6 +6,15 @@
 
 #include <string.h>
 
+/* Before a short loop with a constant count whose array should live in registers. */
+#if defined(__clang__)
+#define KERN_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define KERN_UNROLL _Pragma("GCC unroll 16")
+#else
+#define KERN_UNROLL
+#endif
+
 /* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */
 static inline uint16_t kern_load_u16(const void *p) {
     uint16_t v;

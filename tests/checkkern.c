@@ -1,0 +1,718 @@
+/* checkkern: compares every kernel of every instruction set with ref, bit for bit.
+ *
+ *   checkkern [--seed N] [--rounds N] [--hashes]
+ *
+ * A check is a function that draws a case (sizes, values, alignment) from the random generator, runs one entry of a
+ * table and records all it wrote. It is run on ref and on the table under test with the same seed, and the records must
+ * be equal; any NaN equals any other. Buffers lie in slots: surrounded by poison that must not change and that shows
+ * when it is read (it is NaN), or ending at a page that cannot be touched.
+ *
+ * For ref itself, a hash of the record with fixed seeds is compared with the one in this file: a compiler that fuses
+ * or reorders something changes it. --hashes prints them. */
+#include "../kernels/kernels.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ---- random cases ------------------------------------------------------------------------------------------------ */
+
+static uint64_t random_state;
+
+static uint32_t random_u32(void) { /* xorshift64* (Vigna 2016) */
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (uint32_t)((random_state * 2685821657736338717u) >> 32);
+}
+
+static int64_t random_between(int64_t low, int64_t high) {
+    return low + (int64_t)(random_u32() % (uint32_t)(high - low + 1));
+}
+
+static float float_of_bits(uint32_t bits) {
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static uint32_t bits_of_float(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+/* What a case draws its values from. */
+enum { TAME, WIDE, TINY, SPECIAL, VALUE_KINDS };
+
+static int random_kind(void) {
+    uint32_t r = random_u32() % 8;
+    return r < 4 ? TAME : (int)(r % VALUE_KINDS);
+}
+
+static float random_tame(void) {
+    return (float)((int32_t)random_u32() >> 8) * 0x1p-21f; /* -4..4 */
+}
+
+static float random_float(int kind) {
+    static const uint32_t special[] = {0x00000000, 0x80000000, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff,
+                                       0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc12345, 0x3f800000,
+                                       0xc2ae999a, 0x42b0bd71, 0x42b20000, 0xc2aeac50, 0x38800000, 0x33000000};
+    uint32_t bits = random_u32();
+    switch (kind) {
+    case TAME: return random_tame();
+    case WIDE: return float_of_bits((bits & 0x81ffffff) + (uint32_t)random_between(80, 160) * 0x00800000u);
+    case TINY: return float_of_bits(bits & 0x80ffffff);
+    default:
+        if (bits % 4) return random_tame();
+        return float_of_bits(special[random_u32() % (sizeof special / sizeof *special)]);
+    }
+}
+
+static uint16_t random_f16(int kind) {
+    uint16_t bits = (uint16_t)random_u32();
+    if (kind == TAME) return kern_f32_to_f16(random_tame());
+    if (kind == TINY) return bits & 0x83ff;
+    if (kind == SPECIAL && bits % 5) return kern_f32_to_f16(random_tame());
+    return kind == WIDE && (bits & 0x7c00) == 0x7c00 ? 0x7bff : bits;
+}
+
+/* ---- slots: guarded memory --------------------------------------------------------------------------------------- */
+
+enum { N_SLOTS = 5, SLOT_ROOM = 1 << 20, SLOT_MARGIN = 192, POISON = 0xff };
+
+static struct slot {
+    uint8_t *memory; /* SLOT_ROOM bytes, then a page without access */
+    uint8_t *data;
+    size_t bytes;
+} slots[N_SLOTS];
+
+static const char *check_op, *check_isa; /* what runs, for the handler of a crash */
+static int check_damage;                 /* a guard was overwritten */
+
+static void slots_open(void) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < N_SLOTS; i++) {
+        void *m = mmap(NULL, SLOT_ROOM + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (m == MAP_FAILED || mprotect((uint8_t *)m + SLOT_ROOM, page, PROT_NONE)) {
+            perror("checkkern: mmap");
+            exit(2);
+        }
+        slots[i].memory = m;
+    }
+}
+
+/* Memory for a buffer of the case: all poison. `unit` is the alignment its type needs. */
+static void *slot_take(int i, size_t bytes, size_t unit) {
+    struct slot *s = &slots[i];
+    size_t offset = SLOT_MARGIN + unit * (random_u32() % 17);
+    if (random_u32() % 2) offset = (SLOT_ROOM - bytes) / unit * unit; /* up to the closed page */
+    if (bytes + 2 * SLOT_MARGIN + 17 * unit > SLOT_ROOM) {
+        fprintf(stderr, "checkkern: slot too small\n");
+        exit(2);
+    }
+    s->data = s->memory + offset;
+    s->bytes = bytes;
+    size_t behind = (size_t)(s->memory + SLOT_ROOM - (s->data + bytes));
+    memset(s->data - SLOT_MARGIN, POISON, SLOT_MARGIN + bytes + (behind < SLOT_MARGIN ? behind : SLOT_MARGIN));
+    return s->data;
+}
+
+static void slots_verify(void) {
+    for (int i = 0; i < N_SLOTS; i++) {
+        struct slot *s = &slots[i];
+        if (!s->data) continue;
+        size_t behind = (size_t)(s->memory + SLOT_ROOM - (s->data + s->bytes));
+        for (size_t k = 0; k < SLOT_MARGIN; k++) {
+            if (s->data[-1 - (ptrdiff_t)k] != POISON) check_damage = 1;
+            if (k < behind && s->data[s->bytes + k] != POISON) check_damage = 1;
+        }
+        s->data = NULL;
+    }
+}
+
+static float *slot_floats(int i, int64_t n, int kind) {
+    float *p = slot_take(i, (size_t)n * sizeof *p, sizeof *p);
+    for (int64_t k = 0; k < n; k++) p[k] = random_float(kind);
+    return p;
+}
+
+/* An output: poison that must be overwritten or, where nothing belongs, stay. */
+static float *slot_output(int i, int64_t n) {
+    return slot_take(i, (size_t)n * sizeof(float), sizeof(float));
+}
+
+/* ---- records ----------------------------------------------------------------------------------------------------- */
+
+typedef struct record {
+    uint32_t *word;
+    size_t n, room;
+} record;
+
+static record *current;
+
+static void record_word(uint32_t w) {
+    if (current->n == current->room) {
+        current->room = current->room ? current->room * 2 : 4096;
+        current->word = realloc(current->word, current->room * sizeof *current->word);
+        if (!current->word) {
+            perror("checkkern");
+            exit(2);
+        }
+    }
+    current->word[current->n++] = w;
+}
+
+static void record_floats(const float *p, int64_t n) {
+    for (int64_t i = 0; i < n; i++) record_word(p[i] != p[i] ? 0x7fc00000u : bits_of_float(p[i]));
+}
+
+/* [rows][cols] floats, ld apart; the gap between rows must still be poison. */
+static void record_matrix(const float *p, int64_t rows, int64_t cols, int64_t ld) {
+    for (int64_t r = 0; r < rows; r++) {
+        record_floats(p + r * ld, cols);
+        for (int64_t c = cols; c < ld && r < rows - 1; c++)
+            if (bits_of_float(p[r * ld + c]) != 0xffffffffu) check_damage = 1;
+    }
+}
+
+static uint64_t record_hash(const record *r, uint64_t h) { /* FNV-1a */
+    for (size_t i = 0; i < r->n; i++)
+        for (int b = 0; b < 32; b += 8) h = (h ^ (r->word[i] >> b & 255)) * 1099511628211u;
+    return h;
+}
+
+/* ---- the checks: matrix products --------------------------------------------------------------------------------- */
+
+static void check_quantize(const kern_table *k) {
+    int64_t n = random_between(1, 7) * KERN_BLOCK;
+    int kind = random_kind(), twist = (int)random_between(0, 5);
+    float *x = slot_floats(0, n, kind);
+    for (int64_t i = 0; i < n; i++) {
+        if (twist == 0) x[i] = (float)random_between(-254, 254) * 0.5f; /* ties, when the largest is 127 */
+        if (twist == 1) x[i] = random_tame() * 5e-31f;                  /* around the smallest block */
+        if (twist == 2 && random_u32() % 64) x[i] *= 1e-3f;             /* an outlier */
+        if (twist == 3) x[i] = i % 3 ? -0.0f : 0.0f;
+        if (twist == 4 && random_u32() % 2) x[i] = copysignf(x[0], x[i]);
+    }
+    if (twist == 0) x[0] = 127;
+    int8_t *codes = slot_take(1, (size_t)n, 1);
+    float *scale = slot_output(2, n / KERN_BLOCK);
+    int32_t *sum = slot_take(3, (size_t)n / KERN_BLOCK * sizeof *sum, sizeof *sum);
+    k->quantize(x, n, codes, scale, sum);
+    for (int64_t i = 0; i < n; i++) record_word((uint8_t)codes[i]);
+    for (int64_t i = 0; i < n / KERN_BLOCK; i++) {
+        record_word(bits_of_float(scale[i])); /* here even the NaN is fixed */
+        record_word((uint32_t)sum[i]);
+    }
+}
+
+typedef struct product {
+    int64_t rows, cols, n, ldy;
+} product;
+
+static product random_product(int64_t unit, int64_t most) {
+    product p = {.rows = random_between(1, 50), .cols = unit * random_between(1, most), .n = random_between(1, 40)};
+    if (random_u32() % 3 == 0) p.n = 1;
+    if (random_u32() % 200 == 0) p = (product){3, unit * 33 * most, 1, 0}; /* longer than any chunk */
+    if (random_u32() % 40 == 0) p = (product){20, unit * 2 * most, 67, 0};
+    p.ldy = p.rows + random_between(0, 3);
+    return p;
+}
+
+static void check_float_matmul(const kern_table *k, int type, size_t bytes) {
+    product p = random_product(1, 130);
+    int kind = random_kind();
+    int64_t elements = (p.rows + KERN_PANEL - 1) / KERN_PANEL * KERN_PANEL * p.cols;
+    uint8_t *panels = slot_take(0, (size_t)elements * bytes, 1);
+    for (int64_t i = 0; i < elements; i++) {
+        uint32_t v = bits_of_float(random_float(kind));
+        uint16_t half = type == KERN_F16 ? random_f16(kind) : (uint16_t)(v >> 16);
+        if (bytes == 4)
+            memcpy(panels + i * 4, &v, 4);
+        else
+            memcpy(panels + i * 2, &half, 2);
+    }
+    kern_act act = {.x = slot_floats(1, p.n * p.cols, kind)};
+    float *y = slot_output(2, (p.n - 1) * p.ldy + p.rows);
+    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
+    record_matrix(y, p.n, p.rows, p.ldy);
+}
+
+static void check_matmul_f32(const kern_table *k) {
+    check_float_matmul(k, KERN_F32, 4);
+}
+static void check_matmul_f16(const kern_table *k) {
+    check_float_matmul(k, KERN_F16, 2);
+}
+static void check_matmul_bf16(const kern_table *k) {
+    check_float_matmul(k, KERN_BF16, 2);
+}
+
+/* One in four cases has all codes and activations at their extremes, where an int16 would overflow. */
+static void check_int_matmul(const kern_table *k, int type, int64_t code_bytes) {
+    product p = random_product(KERN_BLOCK, 20);
+    int kind = random_kind(), extreme = random_u32() % 4 == 0;
+    int64_t blocks = p.cols / KERN_BLOCK, n_panels = (p.rows + KERN_PANEL - 1) / KERN_PANEL;
+    size_t panel_bytes = kern_panel_bytes((uint32_t)type, p.cols);
+    uint8_t *panels = slot_take(0, panel_bytes * (size_t)n_panels, 1), byte = random_u32() % 2 ? 255 : 0;
+    for (int64_t q = 0; q < n_panels; q++) {
+        uint8_t *panel = panels + (size_t)q * panel_bytes;
+        for (int64_t i = 0; i < blocks * code_bytes; i++) panel[i] = extreme ? byte : (uint8_t)random_u32();
+        for (int64_t i = 0; i < blocks * KERN_PANEL; i++) {
+            uint16_t scale = random_f16(kind);
+            memcpy(panel + blocks * code_bytes + i * 2, &scale, 2);
+        }
+    }
+    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 127 : -127;
+    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 127);
+    int32_t *sum = slot_take(2, (size_t)(p.n * blocks) * sizeof *sum, sizeof *sum);
+    for (int64_t b = 0; b < p.n * blocks; b++) {
+        sum[b] = 0;
+        for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
+    }
+    float *scale = slot_floats(3, p.n * blocks, kind);
+    kern_act act = {.codes = codes, .sum = sum, .scale = scale};
+    float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
+    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
+    record_matrix(y, p.n, p.rows, p.ldy);
+}
+
+static void check_matmul_q4_0(const kern_table *k) {
+    check_int_matmul(k, KERN_Q4_0, 256);
+}
+static void check_matmul_q8_0(const kern_table *k) {
+    check_int_matmul(k, KERN_Q8_0, 512);
+}
+
+/* ---- the checks: attention --------------------------------------------------------------------------------------- */
+
+static int64_t random_head_dim(void) {
+    static const int64_t dims[] = {1, 2, 7, 8, 16, 40, 64, 80, 128};
+    return dims[random_u32() % (sizeof dims / sizeof *dims)];
+}
+
+static void *slot_kv(int i, int64_t n, int type, int kind) {
+    if (type == KERN_KV_F32) return slot_floats(i, n, kind);
+    uint16_t *p = slot_take(i, (size_t)n * sizeof *p, sizeof *p);
+    for (int64_t k = 0; k < n; k++) p[k] = random_f16(kind);
+    return p;
+}
+
+static void check_qk(const kern_table *k, int type) {
+    int64_t n_q = random_between(1, 30), n_keys = random_between(1, 70), dim = random_head_dim();
+    int64_t ldq = dim + random_between(0, 5), ldk = n_keys + random_between(0, 9), lds = n_keys + random_between(0, 5);
+    int kind = random_kind();
+    float *q = slot_floats(0, (n_q - 1) * ldq + dim, kind);
+    void *keys = slot_kv(1, (dim - 1) * ldk + n_keys, type, kind);
+    float *s = slot_output(2, (n_q - 1) * lds + n_keys);
+    k->qk[type](q, ldq, n_q, keys, ldk, n_keys, dim, random_tame(), s, lds);
+    record_matrix(s, n_q, n_keys, lds);
+}
+
+static void check_pv(const kern_table *k, int type) {
+    int64_t n_q = random_between(1, 30), n_keys = random_between(1, 70), dim = random_head_dim();
+    int64_t ldp = n_keys + random_between(0, 5), ldo = dim + random_between(0, 5);
+    int kind = random_kind();
+    float *p = slot_floats(0, (n_q - 1) * ldp + n_keys, kind);
+    void *values = slot_kv(1, n_keys * dim, type, kind);
+    float *o = slot_output(2, (n_q - 1) * ldo + dim);
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t d = 0; d < dim; d++) o[r * ldo + d] = random_float(kind);
+    k->pv[type](p, ldp, n_q, values, n_keys, dim, o, ldo);
+    record_matrix(o, n_q, dim, ldo);
+}
+
+static void check_qk_f16(const kern_table *k) {
+    check_qk(k, KERN_KV_F16);
+}
+static void check_qk_f32(const kern_table *k) {
+    check_qk(k, KERN_KV_F32);
+}
+static void check_pv_f16(const kern_table *k) {
+    check_pv(k, KERN_KV_F16);
+}
+static void check_pv_f32(const kern_table *k) {
+    check_pv(k, KERN_KV_F32);
+}
+
+static void check_softmax_part(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    float *s = slot_floats(0, n, random_kind()), out[2];
+    if (random_u32() % 4 == 0)
+        for (int64_t i = 0; i < n; i++) s[i] = random_u32() % 2 ? -0.0f : 0.0f;
+    k->softmax_part(s, n, &out[0], &out[1]);
+    record_floats(s, n);
+    record_floats(out, 2);
+}
+
+static void check_softmax_join(const kern_table *k) {
+    int64_t n = random_between(1, 140);
+    int kind = random_kind();
+    float *o = slot_floats(0, n, kind), *o2 = slot_floats(1, n, kind);
+    float max = random_float(kind), sum = random_float(kind), m2 = random_float(kind), sum2 = random_float(kind);
+    if (random_u32() % 4 == 0) max = -INFINITY, sum = 0; /* joined into an empty part */
+    k->softmax_join(&max, &sum, o, m2, sum2, o2, n);
+    record_floats(o, n);
+    record_floats(&max, 1);
+    record_floats(&sum, 1);
+}
+
+/* ---- the checks: between the products ---------------------------------------------------------------------------- */
+
+static void check_rms_norm(const kern_table *k) {
+    int64_t n = random_between(1, 200);
+    int kind = random_kind(), in_place = random_u32() % 2;
+    float *x = slot_floats(0, n, kind), *w = slot_floats(1, n, kind), *y = in_place ? x : slot_output(2, n);
+    k->rms_norm(x, w, n, 1e-5f, y);
+    record_floats(y, n);
+}
+
+static void check_add(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    int kind = random_kind();
+    float *x = slot_floats(0, n, kind), *y = slot_floats(1, n, kind);
+    k->add(x, y, n);
+    record_floats(x, n);
+}
+
+/* Also shows exp on values of every size. */
+static void check_silu_mul(const kern_table *k) {
+    int64_t n = random_between(1, 300);
+    int kind = random_kind();
+    float *gate = slot_floats(0, n, kind), *up = slot_floats(1, n, kind), stretch = (float)random_between(1, 30);
+    for (int64_t i = 0; i < n; i++) gate[i] *= stretch;
+    k->silu_mul(gate, up, n);
+    record_floats(gate, n);
+}
+
+static void check_rope(void (*rope)(float *, int64_t, int64_t, int64_t, const float *)) {
+    int64_t n_heads = random_between(1, 3), dim = random_between(1, 130), n_rot = random_between(0, dim / 2) * 2;
+    int kind = random_kind();
+    if (random_u32() % 2) n_rot = dim / 2 * 2;
+    float *x = slot_floats(0, n_heads * dim, kind), *cs = slot_floats(1, n_rot, kind);
+    rope(x, n_heads, dim, n_rot, cs);
+    record_floats(x, n_heads * dim);
+}
+
+static void check_rope_adjacent(const kern_table *k) {
+    check_rope(k->rope_adjacent);
+}
+static void check_rope_split(const kern_table *k) {
+    check_rope(k->rope_split);
+}
+
+static void check_scale(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    int kind = random_kind(), in_place = random_u32() % 2;
+    float *x = slot_floats(0, n, kind), *y = in_place ? x : slot_output(1, n);
+    k->scale(x, random_float(kind), n, y);
+    record_floats(y, n);
+}
+
+static void check_to_f16(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    float *x = slot_floats(0, n, random_kind());
+    for (int64_t i = 0; i < n; i++) /* numbers near a f16 and near the middle of two */
+        if (random_u32() % 2)
+            x[i] = float_of_bits((bits_of_float(kern_f16_to_f32((uint16_t)random_u32())) ^ (random_u32() % 2 << 12)) +
+                                 (uint32_t)random_between(-1, 1));
+    uint16_t *y = slot_take(1, (size_t)n * sizeof *y, sizeof *y);
+    k->to_f16(x, n, y);
+    for (int64_t i = 0; i < n; i++) record_word(y[i]);
+}
+
+static void check_from_f16(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    uint16_t *x = slot_kv(0, n, KERN_KV_F16, random_kind());
+    for (int64_t i = 0; i < n; i++)
+        if (random_u32() % 2) x[i] = (uint16_t)random_u32();
+    float *y = slot_output(1, n);
+    k->from_f16(x, n, y);
+    record_floats(y, n);
+}
+
+static const struct check {
+    const char *op;
+    void (*run)(const kern_table *);
+    int cases;
+    uint64_t hash; /* of ref's results */
+} checks[] = {
+    {"quantize", check_quantize, 600, 0x4f9f8876632b2bb6},
+    {"matmul f32", check_matmul_f32, 300, 0x331a50c3033008e3},
+    {"matmul f16", check_matmul_f16, 300, 0xb13020696c0d9ca0},
+    {"matmul bf16", check_matmul_bf16, 300, 0x9456facf80d2b702},
+    {"matmul q4_0", check_matmul_q4_0, 400, 0xff1b595e6d029dd1},
+    {"matmul q8_0", check_matmul_q8_0, 400, 0x15f57975f40581a0},
+    {"qk f16", check_qk_f16, 300, 0x3952a04c6349354b},
+    {"qk f32", check_qk_f32, 300, 0x82222c7938c5b0e8},
+    {"pv f16", check_pv_f16, 300, 0xb618987e9fc013ea},
+    {"pv f32", check_pv_f32, 300, 0x0dab10644f3d1cdf},
+    {"softmax_part", check_softmax_part, 1000, 0xf8bef16c2ba293d4},
+    {"softmax_join", check_softmax_join, 1000, 0xec366ec23346065a},
+    {"rms_norm", check_rms_norm, 1000, 0xf5806cbdb34c0d0d},
+    {"add", check_add, 1000, 0x80173e4368d7b370},
+    {"silu_mul", check_silu_mul, 1000, 0xb6f9db8f469cbdfc},
+    {"rope_adjacent", check_rope_adjacent, 1000, 0x1a6b2f0cdfa6cb25},
+    {"rope_split", check_rope_split, 1000, 0xb2abe14975573be2},
+    {"scale", check_scale, 1000, 0x9c4f528d7201beb4},
+    {"to_f16", check_to_f16, 1000, 0xe441cd811850baf1},
+    {"from_f16", check_from_f16, 1000, 0x5a30a92c072b58bc},
+};
+
+enum { N_CHECKS = sizeof checks / sizeof *checks };
+
+/* ---- running them ------------------------------------------------------------------------------------------------ */
+
+static int n_passed, n_failed;
+
+static void report(int ok, const char *op, const char *isa, const char *detail) {
+    printf("%-6s %-24s %-12s %s\n", ok ? "ok" : "FAILED", op, isa, detail);
+    if (ok)
+        n_passed++;
+    else
+        n_failed++;
+}
+
+static void on_crash(int signal_number) {
+    static const char text[] = "\nFAILED: touched memory outside its arrays: ";
+    ssize_t ignored = write(1, text, sizeof text - 1);
+    ignored = write(1, check_op, strlen(check_op));
+    ignored = write(1, " ", 1);
+    ignored = write(1, check_isa, strlen(check_isa));
+    ignored = write(1, "\n", 1);
+    (void)ignored, (void)signal_number;
+    _exit(1);
+}
+
+static void run_case(const struct check *c, const kern_table *k, uint64_t seed, record *r) {
+    random_state = seed;
+    current = r;
+    r->n = 0;
+    check_op = c->op;
+    check_isa = k->isa;
+    c->run(k);
+    slots_verify();
+}
+
+static uint64_t case_seed(uint64_t seed, int check, int number) {
+    uint64_t s = seed * 0x9e3779b97f4a7c15u + (uint64_t)check * 1000003u + (uint64_t)number;
+    s = (s ^ s >> 31) * 0xbf58476d1ce4e5b9u;
+    return s ^ s >> 29 ? s ^ s >> 29 : 1;
+}
+
+static void compare_with_ref(const kern_table *ref, const kern_table *k, uint64_t seed, int rounds) {
+    record a = {0}, b = {0};
+    for (int c = 0; c < N_CHECKS; c++) {
+        char detail[160] = "";
+        int n = checks[c].cases * rounds, ok = 1;
+        for (int i = 0; i < n && ok; i++) {
+            uint64_t s = case_seed(seed, c, i);
+            check_damage = 0;
+            run_case(&checks[c], ref, s, &a);
+            run_case(&checks[c], k, s, &b);
+            size_t at = 0, both = a.n < b.n ? a.n : b.n;
+            while (at < both && a.word[at] == b.word[at]) at++;
+            if (check_damage)
+                snprintf(detail, sizeof detail, "case %d: wrote outside its arrays", i);
+            else if (a.n != b.n || at < both)
+                snprintf(detail, sizeof detail, "case %d: result %zu of %zu is %08x, ref has %08x", i, at, both,
+                         at < both ? b.word[at] : 0u, at < both ? a.word[at] : 0u);
+            ok = !check_damage && a.n == b.n && at == both;
+        }
+        if (ok) snprintf(detail, sizeof detail, "%d cases", n);
+        report(ok, checks[c].op, k->isa, detail);
+    }
+    free(a.word);
+    free(b.word);
+}
+
+static void check_hashes(const kern_table *ref, int print) {
+    record r = {0};
+    for (int c = 0; c < N_CHECKS; c++) {
+        uint64_t h = 14695981039346656037u;
+        check_damage = 0;
+        for (int i = 0; i < 40; i++) {
+            run_case(&checks[c], ref, case_seed(1, c, i), &r);
+            h = record_hash(&r, h);
+        }
+        char detail[80];
+        snprintf(detail, sizeof detail, "0x%016llx", (unsigned long long)h);
+        if (print) printf("%-16s %s\n", checks[c].op, detail);
+        report(h == checks[c].hash && !check_damage, checks[c].op, "ref = ever", detail);
+    }
+    free(r.word);
+}
+
+/* ---- packing, and the values of the quantised fixtures ------------------------------------------------------------
+ */
+
+enum { N_PACKABLE = 5 };
+static const uint32_t packable[N_PACKABLE] = {KERN_F32, KERN_F16, KERN_BF16, KERN_Q4_0, KERN_Q8_0};
+
+static int same_values(const float *a, const float *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (bits_of_float(a[i]) != bits_of_float(b[i]) && (a[i] == a[i] || b[i] == b[i])) return 0;
+    return 1;
+}
+
+/* Rows in file layout, packed and unpacked again, are what kern_dequantize makes of them. */
+static int round_trip(uint32_t type, const uint8_t *rows, int n_rows, int64_t cols) {
+    kern_type_info info = kern_type_get(type);
+    size_t row_bytes = (size_t)(cols / info.block * info.block_bytes), bytes = kern_panel_bytes(type, cols);
+    float *expected = slot_output(1, cols), *found = slot_output(2, cols);
+    uint8_t *panel = slot_take(3, bytes, 1);
+    int ok = bytes == row_bytes * KERN_PANEL;
+    kern_pack(type, cols, rows, row_bytes, n_rows, panel);
+    for (int r = 0; r < n_rows && ok; r++) {
+        kern_dequantize(type, rows + (size_t)r * row_bytes, cols, expected);
+        kern_unpack_row(type, cols, panel, r, found);
+        ok = same_values(expected, found, cols);
+    }
+    if (n_rows < KERN_PANEL && ok) { /* a missing row is zero */
+        kern_unpack_row(type, cols, panel, KERN_PANEL - 1, found);
+        for (int64_t i = 0; i < cols; i++) ok = ok && found[i] == 0;
+    }
+    slots_verify();
+    return ok && !check_damage;
+}
+
+static void check_packing(void) {
+    check_isa = "";
+    for (int t = 0; t < N_PACKABLE; t++) {
+        kern_type_info info = kern_type_get(packable[t]);
+        int ok = info.has_kernels;
+        check_damage = 0;
+        check_op = info.name;
+        for (int i = 0; i < 200 && ok; i++) {
+            random_state = case_seed(1, 100 + t, i);
+            int n_rows = (int)random_between(1, KERN_PANEL);
+            int64_t cols = info.block * random_between(1, 9);
+            size_t bytes = (size_t)(cols / info.block * info.block_bytes * n_rows);
+            uint8_t *rows = slot_take(0, bytes, 1);
+            for (size_t k = 0; k < bytes; k++) rows[k] = (uint8_t)random_u32();
+            ok = round_trip(packable[t], rows, n_rows, cols);
+        }
+        ok = ok && kern_panel_bytes(packable[t], 0) == 0 && kern_panel_bytes(packable[t], -32) == 0;
+        ok = ok && kern_panel_bytes(packable[t], INT64_MAX / 32 * 32) == 0; /* more than there can be */
+        if (info.block > 1) ok = ok && kern_panel_bytes(packable[t], info.block + 1) == 0;
+        report(ok, "pack and unpack", info.name, "");
+    }
+}
+
+static uint8_t *read_file(const char *folder, const char *type, const char *end, size_t *size) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/fixtures/quants/%s%s", folder, type, end);
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    uint8_t *p = malloc(1 << 20);
+    *size = p ? fread(p, 1, 1 << 20, f) : 0;
+    fclose(f);
+    return p;
+}
+
+/* A fixture holds tensors of 8 x 512, 3 x 256 and 24 x 256 values; each starts at a multiple of 32 bytes and the last
+ * is padded too, so their sizes lead back from the end of the file. */
+static int fixture_values(uint32_t type, const uint8_t *file, size_t size, const float *expected) {
+    static const int64_t shape[3][2] = {{8, 512}, {3, 256}, {24, 256}};
+    kern_type_info info = kern_type_get(type);
+    size_t total = 0, bytes[3];
+    for (int i = 0; i < 3; i++) {
+        bytes[i] = (size_t)(shape[i][0] * shape[i][1] / info.block * info.block_bytes);
+        total += (bytes[i] + 31) / 32 * 32;
+    }
+    if (size < total || size - total != 288) return 0; /* so long are the headers of all these files */
+    const uint8_t *data = file + (size - total);
+    float *found = slot_output(0, 24 * 256);
+    for (int i = 0; i < 3; i++) {
+        int64_t n = shape[i][0] * shape[i][1];
+        if (info.has_kernels) {
+            kern_dequantize(type, data, n, found);
+            if (!same_values(found, expected, n)) return 0;
+            if (!round_trip(type, data, i == 1 ? 3 : 8, shape[i][1])) return 0;
+        }
+        data += (bytes[i] + 31) / 32 * 32;
+        expected += n;
+    }
+    return 1;
+}
+
+static void check_fixtures(void) {
+    const char *folder = getenv("MINIM_SHARED");
+    if (!folder) folder = "../shared";
+    int found = 0;
+    for (uint32_t type = 0; type < 64; type++) {
+        kern_type_info info = kern_type_get(type);
+        if (!info.name) continue;
+        char name[16] = {0};
+        for (size_t i = 0; info.name[i]; i++)
+            name[i] = info.name[i] >= 'A' && info.name[i] <= 'Z' ? (char)(info.name[i] + 32) : info.name[i];
+        size_t size = 0, values_size = 0;
+        uint8_t *file = read_file(folder, name, ".gguf", &size);
+        uint8_t *values = read_file(folder, name, ".f32", &values_size);
+        if (file && values) {
+            found++;
+            check_damage = 0;
+            check_op = check_isa = info.name;
+            int ok = values_size == 11008 * sizeof(float) && fixture_values(type, file, size, (const void *)values);
+            report(ok, info.has_kernels ? "fixture values" : "fixture size", info.name, "");
+        }
+        free(file);
+        free(values);
+    }
+    if (!found) printf("note: no fixtures in %s/fixtures/quants, that part is left out\n", folder);
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+static void check_table(void) {
+    kern_table best, t;
+    int ok = kern_table_init(&best, NULL) == 0 && kern_table_init(&t, "") == 0 && !strcmp(best.isa, t.isa);
+    report(ok, "no limit = best", best.isa, "");
+    ok = kern_table_init(&t, "abacus") == -1 && !strcmp(best.isa, t.isa) && !kern_isa_available("abacus");
+    report(ok, "unknown set = best", t.isa, "");
+    for (int i = 0; kern_isa_name(i); i++) {
+        const char *isa = kern_isa_name(i);
+        int status = kern_table_init(&t, isa), available = kern_isa_available(isa);
+        ok = status == (available ? 0 : -1) && !strcmp(t.isa, available ? isa : best.isa);
+        for (uint32_t type = 0; type < KERN_TYPE_END; type++)
+            ok = ok && (t.matmul[type] != NULL) == kern_type_get(type).has_kernels;
+        report(ok, "table", isa, available ? "" : "not on this CPU");
+    }
+}
+
+int main(int argc, char **argv) {
+    uint64_t seed = 1;
+    int rounds = 1, print = 0;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        } else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
+            rounds = atoi(argv[++i]);
+        } else if (!strcmp(argv[i], "--hashes")) {
+            print = 1;
+        } else {
+            fprintf(stderr, "usage: checkkern [--seed N] [--rounds N] [--hashes]\n");
+            return 2;
+        }
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGSEGV, on_crash);
+    signal(SIGBUS, on_crash);
+    slots_open();
+
+    kern_table ref, k;
+    kern_table_init(&ref, "ref");
+    check_table();
+    check_hashes(&ref, print);
+    check_packing();
+    check_fixtures();
+    for (int i = 0; kern_isa_name(i); i++)
+        if (kern_table_init(&k, kern_isa_name(i)) == 0) compare_with_ref(&ref, &k, seed, rounds);
+    printf("%d passed, %d failed\n", n_passed, n_failed);
+    return n_failed != 0;
+}

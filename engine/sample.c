@@ -151,7 +151,7 @@ static double sampler_entropy(const sampler *s, double log_sum) {
 
 /* Everything but the chosen token, from the raw logits. Returns the log of the sum of their exponentials. */
 static double sampler_describe(sampler *s, minim_token_event *event) {
-    minim_logprob best[SAMPLER_MAX_TOP];
+    minim_logprob best[SAMPLER_MAX_TOP] = {{0, 0}};
     const int want = s->n_top_max < 2 ? 2 : s->n_top_max, n = want < s->n_vocab ? want : s->n_vocab;
     double log_sum, entropy;
     sampler_best(s, best, n);
@@ -179,7 +179,8 @@ static double sampler_describe(sampler *s, minim_token_event *event) {
 #define SAMPLER_LAST_BAND 100.0f
 
 static int sampler_is_better(const sampler *s, int32_t a, int32_t b) {
-    return s->logit[a] > s->logit[b] || (s->logit[a] == s->logit[b] && a < b);
+    if (s->logit[a] != s->logit[b]) return s->logit[a] > s->logit[b];
+    return a < b;
 }
 
 static void sampler_sift_down(sampler *s, int i) {

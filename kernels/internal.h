@@ -62,7 +62,7 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 #define KERN_NAN_BITS 0x7fc00000u /* the scale of a damaged block */
 
 /* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
-#define KERN_EXP_MIN   -87.3f
+#define KERN_EXP_MIN   (-87.3f)
 #define KERN_EXP_MAX   88.37f
 #define KERN_EXP_LOG2E 1.44269502f       /* 1/ln 2 */
 #define KERN_EXP_ROUND 12583039.0f       /* 1.5 * 2^23 + 127 */

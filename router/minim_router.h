@@ -306,7 +306,9 @@ MINIM_API minim_status minim_router_local(const minim_model *model, minim_engine
                                           minim_router_backend *backend, minim_error *error);
 
 /* A factory: any server with OpenAI's POST {base_url}/chat/completions, through libcurl. Initialises libcurl once per
- * process (thread-safe), on the first call. user is not used. Fails like minim_router_remote_check(). */
+ * process, on the first call, and never undoes it. That is thread-safe among routers; a host program that uses a
+ * libcurl older than 7.84 in other threads calls curl_global_init() itself before it starts them. user is not used.
+ * Fails like minim_router_remote_check(). */
 MINIM_API minim_status minim_router_remote_http(void *user, const minim_router_config *config,
                                                 minim_router_backend *backend, minim_error *error);
 
@@ -337,7 +339,7 @@ typedef struct minim_router_callbacks {
     void *user;
     /* Text to show. A local answer that may yet be replaced comes in one piece, after the decision. Non-zero stops. */
     int (*on_text)(void *user, minim_route route, const char *text, size_t n_bytes);
-    /* All text shown so far is withdrawn, another answer follows. reason is one line. */
+    /* All text shown so far is withdrawn: it broke off. Another answer follows, or an error. reason is one line. */
     void (*on_discard)(void *user, const char *reason);
     /* Every decision as it is made; the last one is the answer's. */
     void (*on_decision)(void *user, const minim_route_decision *decision);

@@ -296,6 +296,7 @@ static int openai_choice(openai_reader *reader, const json_t *root, const char *
 
 int openai_event(void *user, const char *type, const char *data, size_t n) {
     openai_reader *reader = user;
+    while (n && data[n - 1] == ' ') n--;
     if (n == 6 && !memcmp(data, "[DONE]", 6)) {
         reader->has_done = 1;
         return 1;

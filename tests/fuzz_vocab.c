@@ -1,8 +1,8 @@
 /* fuzz_vocab.c: any bytes as a text and as a vocabulary, for libFuzzer. The first byte chooses:
  *
- *     0..127     the rest is a text for the vocabulary of models/stories260K.gguf: tokenized, it must come back, also
- * in parts (a chat prompt) and through the stream that holds stop strings back 128..255   the rest is a GGUF file: what
- * loads as a vocabulary must tokenize and print all of its own texts
+ *   - 0..127: the rest is a text for the vocabulary of models/stories260K.gguf. Tokenized, it must come back; it also
+ *     goes through as two spans of a prompt, and through the stream that holds stop strings back.
+ *   - 128..255: the rest is a GGUF file. What loads as a vocabulary must tokenize and print all of its own texts.
  *
  * From the root of the repository:
  *

@@ -98,6 +98,11 @@ $B/flags: FORCE
 	@mkdir -p $B
 	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
 
+COMMIT := $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
+$B/commit: FORCE
+	@mkdir -p $B
+	@echo "$(COMMIT)" | cmp -s - $@ || echo "$(COMMIT)" > $@
+
 $B/%.o: %.c $B/flags
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -107,6 +112,9 @@ $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
 $B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
+# The commit stands beside every measurement; only this file is compiled anew when it changes.
+$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"'
+$B/tools/machine.o: $B/commit
 
 $B/libminim.a: $(ENGINE_OBJ)
 $B/libminim_router.a: $(ROUTER_OBJ)

@@ -42,11 +42,11 @@ const option tool_model_options[] = {
 };
 
 const option tool_engine_options[] = {
-    {"-t, --threads", "N", OPTION_INT, SETTING(n_threads), 0, 1024,
+    {"-t, --threads", "N", OPTION_INT, SETTING(n_threads), 0, 256,
      "threads (default 0: as many as the CPUs\nthis process may use)"},
     {"-c, --ctx-size", "N", OPTION_INT, SETTING(n_ctx), 0, INT_MAX,
      "longest conversation in tokens (default 0:\nwhat the model was trained for)"},
-    {"-b, --batch-size", "N", OPTION_INT, SETTING(n_batch), 1, 1 << 20,
+    {"-b, --batch-size", "N", OPTION_INT, SETTING(n_batch), 1, 1 << 16,
      "prompt tokens computed together; changes\nspeed and memory, never the result"},
     {"--kv", "f16|f32", OPTION_CHOICE, SETTING(kv), 0, 0, "type of the KV cache (default f16)"},
     {"--page-size", "16|32|64|128|256", OPTION_CHOICE, SETTING(page_size), 0, 0, "tokens a KV page (default 64)"},

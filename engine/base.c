@@ -1,4 +1,5 @@
 /* base.c: memory, errors, checked sizes, and what the machine offers. See base.h. */
+#define BASE_IMPLEMENTATION
 #include "base.h"
 
 #include <fcntl.h>

@@ -37,6 +37,12 @@ minim_status err_set(minim_error *e, minim_status status, const char *format, ..
 minim_status err_memory(minim_error *e, const char *what, uint64_t bytes);
 minim_status err_ok(minim_error *e);
 
+/* The static analyzer does not look into another file, so it is told here what comes back. */
+#if defined(__clang_analyzer__) && !defined(BASE_IMPLEMENTATION)
+#define err_set(e, status, ...) (err_set(e, status, __VA_ARGS__), (status))
+#define err_memory(...)         (err_memory(__VA_ARGS__), MINIM_ERR_MEMORY)
+#endif
+
 /* ---- text ------------------------------------------------------------------------------------------------------- */
 
 /* Bytes (1..4) of the UTF-8 character at s[0..n), 0 if there is no valid one (RFC 3629: no overlong forms, surrogates

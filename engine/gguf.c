@@ -126,6 +126,10 @@ static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_stat
     return err_set(r->e, status, "%s: %s%s%s", r->f->path, item, element, text);
 }
 
+#ifdef __clang_analyzer__ /* as in base.h */
+#define gguf_fail(r, status, ...) (gguf_fail(r, status, __VA_ARGS__), (status))
+#endif
+
 /* n bytes at a power-of-two alignment up to 64, as long as the file lives. */
 static minim_status gguf_keep(gguf_reader *r, uint64_t n, size_t alignment, void **out) {
     gguf_file *f = r->f;
@@ -220,14 +224,14 @@ static minim_status gguf_take(gguf_reader *r, const char *what, void *dst, size_
 }
 
 static minim_status gguf_take_u32(gguf_reader *r, const char *what, uint32_t *out) {
-    uint8_t raw[4];
+    uint8_t raw[4] = {0};
     const minim_status s = gguf_take(r, what, raw, sizeof raw);
     if (!s) *out = (uint32_t)gguf_little(raw, sizeof raw);
     return s;
 }
 
 static minim_status gguf_take_u64(gguf_reader *r, const char *what, uint64_t *out) {
-    uint8_t raw[8];
+    uint8_t raw[8] = {0};
     const minim_status s = gguf_take(r, what, raw, sizeof raw);
     if (!s) *out = gguf_little(raw, sizeof raw);
     return s;
@@ -236,7 +240,7 @@ static minim_status gguf_take_u64(gguf_reader *r, const char *what, uint64_t *ou
 /* Length and bytes of a string, kept with a NUL behind it. */
 static minim_status gguf_take_string(gguf_reader *r, const char *what, uint64_t limit, gguf_str *out) {
     uint64_t n;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_take_u64(r, what, &n);
     if (s) return s;
     if (n > r->f->size - r->at)
@@ -326,7 +330,7 @@ static minim_status gguf_take_array_head(gguf_reader *r, gguf_value *v) {
 
 static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
     gguf_str *strings;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_keep(r, v->count * sizeof *strings, 8, &p);
     if (s) return s;
     strings = p;
@@ -343,7 +347,7 @@ static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
 static minim_status gguf_take_numbers(gguf_reader *r, gguf_value *v) {
     const uint64_t bytes = v->count * gguf_types[v->elem_type].bytes;
     const uint8_t *raw;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_keep(r, bytes, 8, &p);
     if (!s) s = gguf_take(r, "value", p, (size_t)bytes);
     if (s) return s;

@@ -213,7 +213,7 @@ AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, const av
     const float *a = g->a;
     float *c = g->c;
 #define STEP(NR)                                                                                                       \
-    for (; n_rows >= NR; n_rows -= NR, a += NR * g->lda, c += NR * g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
+    for (; n_rows >= (NR); n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
     if (NV <= 2) {
         STEP(12);
         STEP(4);

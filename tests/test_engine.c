@@ -233,6 +233,34 @@ static void long_sequences_give_the_same_bits_everywhere(void **state) {
     minim_model_free(m);
 }
 
+/* Logits of a model of this shape for n tokens. */
+static float *logits_of_shape(const synth_shape *shape, const int32_t *tokens, size_t n) {
+    minim_model *m = model_synth(shape);
+    float *logits = logits_of(m, &(setup){.threads = 1}, tokens, n);
+    minim_model_free(m);
+    return logits;
+}
+
+/* ggml leaves trailing dimensions of 1 away. */
+static void a_matrix_of_one_row_may_be_written_as_a_vector(void **state) {
+    (void)state;
+    static const synth_shape narrow[] = {
+        {.n_layers = 2, .n_embd = 64, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .n_ff = 1, .n_ctx = 64},
+        {.n_layers = 1, .n_embd = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 2, .n_ff = 64, .n_ctx = 64, .tied = 1},
+    };
+    int32_t tokens[10];
+    synth_tokens(tokens, COUNT(tokens));
+    for (size_t i = 0; i < COUNT(narrow); i++) {
+        synth_shape full = narrow[i];
+        full.full = 1;
+        float *vector = logits_of_shape(&narrow[i], tokens, COUNT(tokens));
+        float *matrix = logits_of_shape(&full, tokens, COUNT(tokens));
+        assert_memory_equal(vector, matrix, COUNT(tokens) * N_VOCAB * sizeof *vector);
+        free(vector);
+        free(matrix);
+    }
+}
+
 /* Rows of several sequences in one step, in any order: each gets what it gets alone. */
 static void sequences_do_not_see_each_other(void **state) {
     (void)state;
@@ -458,6 +486,7 @@ int main(void) {
         cmocka_unit_test(a_q8_0_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(half_precision_models_give_the_same_bits_everywhere),
         cmocka_unit_test(long_sequences_give_the_same_bits_everywhere),
+        cmocka_unit_test(a_matrix_of_one_row_may_be_written_as_a_vector),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(a_truncated_sequence_goes_on_as_if_the_rest_never_was),
         cmocka_unit_test(a_step_that_does_not_fit_changes_nothing),

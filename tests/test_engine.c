@@ -6,12 +6,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../engine/minim.h"
+#include "../engine/model.h"
 #include "../kernels/kernels.h"
 #include "sha256.h"
 #include "synth.h"
@@ -261,6 +263,49 @@ static void a_matrix_of_one_row_may_be_written_as_a_vector(void **state) {
     }
 }
 
+/* The host may round in another direction: neither what is computed while loading nor the figures of a token change. */
+static minim_result figures_when_rounding(int direction, const void *image, size_t size, double *rope_freq, size_t n) {
+    minim_error e;
+    minim_seq *seq;
+    int32_t tokens[16];
+    minim_generate_options o;
+    minim_result result = {.size = sizeof result};
+    minim_generate_options_default(&o);
+    o.max_tokens = 30, o.ignore_end = 1, o.sampling.temperature = 1.2f;
+    synth_tokens(tokens, COUNT(tokens));
+    assert_int_equal(fesetround(direction), 0);
+    minim_model *m = model_from(image, size);
+    minim_engine *engine = engine_for(m, &(setup){.threads = 1});
+    ok(minim_seq_new(engine, &seq, &e), &e);
+    minim_status status = minim_generate(seq, tokens, COUNT(tokens), &o, &result, &e);
+    assert_int_equal(fegetround(), direction); /* the host's own setting stands */
+    fesetround(FE_TONEAREST);
+    ok(status, &e);
+    assert_true((int)n <= m->shape.n_rot / 2);
+    memcpy(rope_freq, m->rope_freq, n * sizeof *rope_freq);
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    minim_model_free(m);
+    return result;
+}
+
+static void the_rounding_of_the_host_changes_nothing(void **state) {
+    (void)state;
+    enum { PAIRS = 12 }; /* of rotated dimensions, half a head */
+    static const int directions[] = {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    double expected[PAIRS], found[PAIRS];
+    size_t size;
+    void *image = synth_model(&shape_q4, &size);
+    assert_non_null(image);
+    minim_result usual = figures_when_rounding(FE_TONEAREST, image, size, expected, PAIRS);
+    for (size_t i = 0; i < COUNT(directions); i++) {
+        minim_result other = figures_when_rounding(directions[i], image, size, found, PAIRS);
+        assert_memory_equal(found, expected, sizeof expected);
+        assert_memory_equal(&other.sum_logprob, &usual.sum_logprob, 4 * sizeof usual.sum_logprob);
+    }
+    free(image);
+}
+
 /* Rows of several sequences in one step, in any order: each gets what it gets alone. */
 static void sequences_do_not_see_each_other(void **state) {
     (void)state;
@@ -487,6 +532,7 @@ int main(void) {
         cmocka_unit_test(half_precision_models_give_the_same_bits_everywhere),
         cmocka_unit_test(long_sequences_give_the_same_bits_everywhere),
         cmocka_unit_test(a_matrix_of_one_row_may_be_written_as_a_vector),
+        cmocka_unit_test(the_rounding_of_the_host_changes_nothing),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(a_truncated_sequence_goes_on_as_if_the_rest_never_was),
         cmocka_unit_test(a_step_that_does_not_fit_changes_nothing),

@@ -225,6 +225,34 @@ static void half_precision_models_give_the_same_bits_everywhere(void **state) {
     minim_model_free(m);
 }
 
+/* Which of two NaN an instruction passes on differs from one instruction set to the next. */
+static void a_damaged_model_gives_the_same_bits_everywhere(void **state) {
+    (void)state;
+    static const uint32_t damage[] = {0x7fc00001, 0xffc12345, 0x7f800000, 0xff800000, 0x7f800001};
+    enum { N = 12 };
+    int32_t tokens[N];
+    size_t size;
+    synth_shape shape = shape_q4;
+    shape.type = KERN_F32, shape.n_layers = 1;
+    char *image = synth_model(&shape, &size);
+    assert_non_null(image);
+    for (size_t i = 0; i < 400; i++) memcpy(image + size - 4 * (i * 211 + 1), &damage[i % COUNT(damage)], 4);
+    minim_model *m = model_from(image, size);
+    free(image);
+    synth_tokens(tokens, N);
+    float *expected = logits_of(m, &(setup){.isa = "ref", .threads = 1}, tokens, N);
+    const char *isa;
+    for (int i = 1; (isa = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(isa)) continue;
+        float *found = logits_of(m, &(setup){.isa = isa, .threads = 1}, tokens, N);
+        assert_memory_equal(found, expected, N * N_VOCAB * sizeof *found);
+        free(found);
+    }
+    assert_true(isnan(expected[0]));
+    free(expected);
+    minim_model_free(m);
+}
+
 /* Past 256 tokens attention works in several ranges, which threads share when few rows run. */
 static void long_sequences_give_the_same_bits_everywhere(void **state) {
     (void)state;
@@ -530,6 +558,7 @@ int main(void) {
         cmocka_unit_test(a_q4_0_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(a_q8_0_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(half_precision_models_give_the_same_bits_everywhere),
+        cmocka_unit_test(a_damaged_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(long_sequences_give_the_same_bits_everywhere),
         cmocka_unit_test(a_matrix_of_one_row_may_be_written_as_a_vector),
         cmocka_unit_test(the_rounding_of_the_host_changes_nothing),

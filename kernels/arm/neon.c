@@ -67,26 +67,40 @@ typedef struct neon_product {
     int add; /* 1: start from C, 0: from zero */
 } neon_product;
 
-/* acc += a lane of x [NR] times the NV vectors at b */
-NEON_INLINE void neon_float_step(const uint32_t type, const int NR, const int NV, const uint8_t *b,
-                                 int64_t group_stride, const float32x4_t *x, const int lane, float32x4_t *acc) {
-    KERN_UNROLL
-    for (int v = 0; v < NV; v++) {
-        const float32x4_t vec = neon_load_4(type, b + v / 4 * group_stride + v % 4 * 4 * neon_bytes(type));
-        KERN_UNROLL
-        for (int r = 0; r < NR; r++) acc[r * NV + v] = neon_fma_lane(acc[r * NV + v], vec, x[r], lane);
+/* 8 elements of a float type of 2 bytes */
+NEON_INLINE void neon_load_8(const uint32_t type, const uint8_t *p, float32x4_t *vec) {
+    const uint16x8_t half = vreinterpretq_u16_u8(vld1q_u8(p));
+    if (type == KERN_F16) {
+        vec[0] = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(half)));
+        vec[1] = vcvt_high_f32_f16(vreinterpretq_f16_u16(half));
+    } else {
+        vec[0] = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(half), 16));
+        vec[1] = vreinterpretq_f32_u32(vshll_high_n_u16(half, 16));
     }
 }
 
-/* Writes the lanes first <= lane < end. */
-NEON_INLINE void neon_store_part(float *out, int64_t first, int64_t end, float32x4_t v) {
-    if (first <= 0 && end >= 4) {
-        vst1q_f32(out, v);
-        return;
+/* acc += a lane of x [NR] times the NV vectors at b */
+NEON_INLINE void neon_float_step(const uint32_t type, const int NR, const int NV, const uint8_t *b,
+                                 int64_t group_stride, const float32x4_t *x, const int lane, float32x4_t *acc) {
+    float32x4_t vec[8];
+    if (type == KERN_F32 || NV == 1) {
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++)
+            vec[v] = neon_load_4(type, b + v / 4 * group_stride + v % 4 * 4 * neon_bytes(type));
+    } else {
+        KERN_UNROLL
+        for (int v = 0; v < NV; v += 2)
+            neon_load_8(type, b + v / 4 * group_stride + v % 4 * 4 * neon_bytes(type), vec + v);
     }
-    float lane[4];
-    vst1q_f32(lane, v);
-    for (int64_t l = first > 0 ? first : 0; l < 4 && l < end; l++) out[l] = lane[l];
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) acc[i] = neon_fma_lane(acc[i], vec[i % NV], x[i / NV], lane);
+}
+
+/* Copies the lanes first <= lane < end of a tile [n_rows][n_lanes] to c. */
+static void neon_copy_lanes(const float *tile, int64_t n_rows, int64_t n_lanes, const neon_product *g, float *c) {
+    const int64_t end = g->end < n_lanes ? g->end : n_lanes;
+    for (int64_t r = 0; r < n_rows; r++)
+        memcpy(c + r * g->ldc + g->first, tile + r * n_lanes + g->first, (size_t)(end - g->first) * sizeof *c);
 }
 
 /* NR rows by NV vectors, held in registers while i runs. */
@@ -113,9 +127,16 @@ NEON_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
     }
 
     KERN_UNROLL
-    for (int k = 0; k < NR * NV; k++)
-        neon_store_part(c + k / NV * ldc + k % NV * 4, g->first - k % NV * 4, g->end - k % NV * 4,
-                        vmulq_n_f32(acc[k], g->scale));
+    for (int k = 0; k < NR * NV; k++) acc[k] = vmulq_n_f32(acc[k], g->scale);
+    if (g->first == 0 && g->end >= 4 * NV) {
+        KERN_UNROLL
+        for (int k = 0; k < NR * NV; k++) vst1q_f32(c + k / NV * ldc + k % NV * 4, acc[k]);
+    } else {
+        float edge[16 * 4];
+        KERN_UNROLL
+        for (int k = 0; k < NR * NV; k++) vst1q_f32(edge + 4 * k, acc[k]);
+        neon_copy_lanes(edge, NR, 4 * NV, g, c);
+    }
 }
 
 NEON_INLINE void neon_float_rows(const uint32_t type, const int NV, const neon_product *g, int64_t n_rows) {
@@ -167,18 +188,18 @@ NEON_INLINE void neon_matmul_float(const uint32_t type, const void *panels, int6
     neon_float_product(type, &g, n, rows, 1);
 }
 
-static void neon_matmul_f32(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
-                            int64_t ldy) {
+NEON_TILE static void neon_matmul_f32(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                                      float *y, int64_t ldy) {
     neon_matmul_float(KERN_F32, panels, rows, cols, act, n, y, ldy);
 }
 
-static void neon_matmul_f16(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
-                            int64_t ldy) {
+NEON_TILE static void neon_matmul_f16(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                                      float *y, int64_t ldy) {
     neon_matmul_float(KERN_F16, panels, rows, cols, act, n, y, ldy);
 }
 
-static void neon_matmul_bf16(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
-                             int64_t ldy) {
+NEON_TILE static void neon_matmul_bf16(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                                       float *y, int64_t ldy) {
     neon_matmul_float(KERN_BF16, panels, rows, cols, act, n, y, ldy);
 }
 
@@ -232,23 +253,23 @@ NEON_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64
     neon_attend(type, &g, n_q, head_dim);
 }
 
-static void neon_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                        int64_t head_dim, float scale, float *s, int64_t lds) {
+NEON_TILE static void neon_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                                  int64_t head_dim, float scale, float *s, int64_t lds) {
     neon_qk(KERN_F16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
 }
 
-static void neon_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                        int64_t head_dim, float scale, float *s, int64_t lds) {
+NEON_TILE static void neon_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                                  int64_t head_dim, float scale, float *s, int64_t lds) {
     neon_qk(KERN_F32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
 }
 
-static void neon_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
-                        float *o, int64_t ldo) {
+NEON_TILE static void neon_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
+                                  int64_t head_dim, float *o, int64_t ldo) {
     neon_pv(KERN_F16, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }
 
-static void neon_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
-                        float *o, int64_t ldo) {
+NEON_TILE static void neon_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
+                                  int64_t head_dim, float *o, int64_t ldo) {
     neon_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }
 

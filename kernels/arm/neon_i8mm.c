@@ -5,6 +5,25 @@
 
 #if defined(KERN_ARM)
 
+/* ---- few tokens -------------------------------------------------------------------------------------------------- */
+
+/* Codes stay unsigned; 4-bit codes gain nothing from usdot. */
+NEON_I8MM_TARGET NEON_INLINE void i8mm_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
+                                                int64_t stride, int32x4_t *dot) {
+    KERN_UNROLL
+    for (int j = 0; j < 8; j++) {
+        uint8x16_t code[4];
+        KERN_UNROLL
+        for (int q = 0; q < Q; q++) code[q] = vld1q_u8(block + 64 * j + 16 * q);
+        KERN_UNROLL
+        for (int t = 0; t < T; t++) {
+            const int8x16_t a = vld1q_s8(act + t * stride + j / 4 * 16);
+            KERN_UNROLL
+            for (int q = 0; q < Q; q++) dot[t * Q + q] = neon_usdot(dot[t * Q + q], code[q], a, j % 4);
+        }
+    }
+}
+
 /* ---- putting codes in order ----------------------------------------------------------------------------------------
  * rows:   [2 halves][4 groups of 8 inputs][4 pairs of rows][2 rows][8 inputs], scale [8 pairs][r, r+1, r, r+1]
  * tokens: [4 groups of 8 inputs][2 pairs of tokens][2 tokens][8 inputs], scale [2 pairs][t, t, t+1, t+1] */
@@ -44,7 +63,7 @@ static void i8mm_arrange(const int8_t *const *codes, const float *scale, neon_to
 /* ---- 4 tokens x 16 rows ------------------------------------------------------------------------------------------ */
 
 /* sum[2 tokens][2 rows] += tokens [2][8] * rows [2][8] */
-NEON_INLINE int32x4_t i8mm_smmla(int32x4_t sum, int8x16_t tokens, int8x16_t rows) {
+NEON_I8MM_TARGET NEON_INLINE int32x4_t i8mm_smmla(int32x4_t sum, int8x16_t tokens, int8x16_t rows) {
     __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(tokens), "w"(rows));
     return sum;
 }
@@ -58,8 +77,8 @@ NEON_INLINE float32x4_t i8mm_high_halves(float32x4_t a, float32x4_t b) {
 }
 
 /* Eight of the rows. A register of acc is [2 tokens][2 rows], also as float32: only y has to be put in order. */
-NEON_INLINE void i8mm_half_tile(const int half, const neon_rows *w, const neon_tokens *x, int64_t n_blocks, int first,
-                                float *y, int64_t ldy) {
+NEON_I8MM_TARGET NEON_INLINE void i8mm_half_tile(const int half, const neon_rows *w, const neon_tokens *x,
+                                                 int64_t n_blocks, int first, float *y, int64_t ldy) {
     float32x4_t acc[8]; /* [2 pairs of tokens][4 pairs of rows] */
     y += 8 * half;
     KERN_UNROLL
@@ -98,28 +117,28 @@ NEON_INLINE void i8mm_half_tile(const int half, const neon_rows *w, const neon_t
     }
 }
 
-NEON_I8MM_TARGET static void i8mm_tile(const neon_rows *w, const neon_tokens *x, int64_t n_blocks, int first, float *y,
-                                       int64_t ldy) {
+NEON_TILE NEON_I8MM_TARGET static void i8mm_tile(const neon_rows *w, const neon_tokens *x, int64_t n_blocks, int first,
+                                                 float *y, int64_t ldy) {
     i8mm_half_tile(0, w, x, n_blocks, first, y, ldy);
     i8mm_half_tile(1, w, x, n_blocks, first, y, ldy);
 }
 
-NEON_I8MM_TARGET static void i8mm_few_q8_0(const uint8_t *panel, int64_t cols, const kern_act *act, int64_t n, float *y,
-                                           int64_t ldy) {
-    neon_few(NEON_I8MM, KERN_Q8_0, panel, cols, act, n, y, ldy);
+NEON_TILE NEON_I8MM_TARGET static void i8mm_few_q8_0(const uint8_t *panel, int64_t cols, const kern_act *act, int64_t n,
+                                                     float *y, int64_t ldy) {
+    neon_few(i8mm_dot_q8_0, KERN_Q8_0, 128, 4, panel, cols, act, n, y, ldy);
 }
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
 
 static void i8mm_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                              int64_t ldy) {
-    static const neon_int_kernel kernel = {KERN_Q4_0, 5, dotprod_few_q4_0, i8mm_unpack_q4_0, i8mm_arrange, i8mm_tile};
+    static const neon_int_kernel kernel = {KERN_Q4_0, 6, dotprod_few_q4_0, i8mm_unpack_q4_0, i8mm_arrange, i8mm_tile};
     neon_int_product(&kernel, panels, rows, cols, act, n, y, ldy);
 }
 
 static void i8mm_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                              int64_t ldy) {
-    static const neon_int_kernel kernel = {KERN_Q8_0, 5, i8mm_few_q8_0, i8mm_unpack_q8_0, i8mm_arrange, i8mm_tile};
+    static const neon_int_kernel kernel = {KERN_Q8_0, 6, i8mm_few_q8_0, i8mm_unpack_q8_0, i8mm_arrange, i8mm_tile};
     neon_int_product(&kernel, panels, rows, cols, act, n, y, ldy);
 }
 

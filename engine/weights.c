@@ -61,15 +61,11 @@ static uint64_t weights_panels_bytes(const gguf_tensor *t) {
 /* One block for all panels: huge pages waste none of it at the ends of matrices. */
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
-    const model_shape *s = &m->shape;
     uint64_t bytes = 0;
-    /* ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like a vector. Where there can be such a
-     * matrix, every vector gets room. */
-    int one_row = m->n_vocab == 1 || s->n_embd == 1 || s->n_ff == 1 || s->head_dim == 1;
+    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What is
+     * not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
-        const gguf_tensor *t = gguf_tensor_at(m->file, i);
-        if (t->n_dims < 2 && !one_row) continue;
-        if (size_add(bytes, weights_panels_bytes(t), &bytes)) bytes = UINT64_MAX;
+        if (size_add(bytes, weights_panels_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
     }
     m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
     if (!m->panels) return err_memory(l->e, "the weights", bytes);

@@ -6,13 +6,26 @@
 
 #include <string.h>
 
-/* Before a short loop with a constant count whose array should live in registers. */
-#if defined(__clang__)
-#define KERN_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define KERN_UNROLL _Pragma("GCC unroll 16")
-#else
+#if defined(__SANITIZE_ADDRESS__)
+#define KERN_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(undefined_behavior_sanitizer)
+#define KERN_SANITIZED 1
+#endif
+#endif
+
+/* KERN_INLINE: a function that must become part of its caller, where its parameters are constants.
+ * KERN_UNROLL: before a short loop with a constant count whose array should live in registers.
+ * Under a sanitizer they mean nothing: with its checks in every copy, compilers take minutes. */
+#if defined(KERN_SANITIZED)
+#define KERN_INLINE __attribute__((noinline, unused)) static
 #define KERN_UNROLL
+#elif defined(__clang__)
+#define KERN_INLINE __attribute__((always_inline, unused)) static inline
+#define KERN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define KERN_INLINE __attribute__((always_inline, unused)) static inline
+#define KERN_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 /* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */

@@ -1,6 +1,7 @@
 /* model.c: loading and describing a model: the public minim_model_* calls that are not inspect.c's. */
 #include "model.h"
 
+#include <fenv.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -61,8 +62,8 @@ static void model_count_types(minim_model *m) {
     }
 }
 
-static minim_status model_load(const char *path, const void *data, size_t size, const minim_model_options *user,
-                               minim_model **out, minim_error *e) {
+static minim_status model_load_file(const char *path, const void *data, size_t size, const minim_model_options *user,
+                                    minim_model **out, minim_error *e) {
     if (!out) return err_set(e, MINIM_ERR_ARGUMENT, "model is NULL");
     *out = NULL;
     minim_model_options o;
@@ -97,6 +98,17 @@ static minim_status model_load(const char *path, const void *data, size_t size, 
     gguf_close_data(m->file);
     *out = m;
     return err_ok(e);
+}
+
+/* Rotary frequencies and the like are computed while loading: with the same rounding whatever the host has set. */
+static minim_status model_load(const char *path, const void *data, size_t size, const minim_model_options *options,
+                               minim_model **model, minim_error *e) {
+    fenv_t host;
+    fegetenv(&host);
+    fesetenv(FE_DFL_ENV);
+    minim_status status = model_load_file(path, data, size, options, model, e);
+    fesetenv(&host);
+    return status;
 }
 
 minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,

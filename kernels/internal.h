@@ -87,6 +87,11 @@ void kern_table_amx(kern_table *table);
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy);
 kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
+#elif defined(__aarch64__) && defined(__AARCH64EL__)
+#define KERN_ARM 1
+void kern_table_neon(kern_table *table);
+void kern_table_neon_dotprod(kern_table *table);
+void kern_table_neon_i8mm(kern_table *table);
 #endif
 
 #endif

@@ -93,7 +93,7 @@ left-out:
 	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
 # Objects are made anew when the compiler or its flags change, for example after a package was installed.
-export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(if $(HAVE_BLAS),blas) $(CFLAGS) $(CPPFLAGS)
+export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(CFLAGS) $(CPPFLAGS)
 $B/flags: FORCE
 	@mkdir -p $B
 	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
@@ -123,6 +123,12 @@ $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 
 $(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
+
+# OpenBLAS concerns the benchmarks only: no reason to compile everything anew when it comes or goes.
+$B/blas: FORCE
+	@mkdir -p $B
+	@echo "$(HAVE_BLAS)" | cmp -s - $@ || echo "$(HAVE_BLAS)" > $@
+$(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)

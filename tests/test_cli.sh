@@ -276,6 +276,17 @@ timeout --foreground 100 "$M" "${endless[@]}" 2>err </dev/null | head -c 20 >out
 code=${PIPESTATUS[0]}
 check "a reader that closes the pipe ends the answer quietly" 'exits 0' '[ "$(wc -c <out)" = 20 ]' 'quiet'
 
+yes '"hello there"' 2>/dev/null | head -n 20000 >many.jsonl
+for command in "tokenize --jsonl -f many.jsonl" "inspect --full" "logits --tokens $fixture/tokens.txt -o -" "--help"; do
+    timeout 60 "$M" $command 2>err </dev/null | head -c 10 >out
+    code=${PIPESTATUS[0]}
+    check "a closed pipe is no error of minim ${command%% *}" 'exits 0' '[ "$(wc -c <out)" = 10 ]' 'quiet'
+    [ -e /dev/full ] || continue
+    timeout 60 "$M" $command 2>err </dev/null >/dev/full
+    code=$? && : >out
+    check "a full disk is one of minim ${command%% *}" 'exits 1' 'one_line' 'says "No space left"'
+done
+
 mkfifo pipe
 set -m
 timeout --foreground 100 "$M" chat -q -m "$fixture/model.gguf" -c 2000000 --ignore-eos <pipe >out 2>err &

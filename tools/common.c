@@ -94,12 +94,19 @@ int tool_fail_error(const minim_error *error) {
 /* errno of the first write to stdout that failed, 0 while all went well. */
 static int tool_output_errno;
 
+int tool_output_failed(void) {
+    if (!tool_output_errno) {
+        tool_output_errno = errno ? errno : EIO;
+        if (tool_output_errno != EPIPE) tool_fail("standard output: %s", strerror(tool_output_errno));
+    }
+    return tool_output_errno == EPIPE ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+}
+
 int tool_flush(void) {
     if (tool_output_errno) return -1;
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return 0;
-    tool_output_errno = errno ? errno : EIO;
-    if (tool_output_errno != EPIPE) tool_fail("standard output: %s", strerror(tool_output_errno));
+    tool_output_failed();
     return -1;
 }
 

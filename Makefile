@@ -72,13 +72,15 @@ ENGINE_OBJ  := $(call objects,$(ENGINE_SRC))
 ROUTER_OBJ  := $(call objects,$(ROUTER_SRC))
 TOOLS_OBJ   := $(call objects,$(TOOLS_SRC))
 HELPER_OBJ  := $(call objects,$(HELPER_SRC))
-BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC),$(wildcard bench/*.c)))
+# bench/bench_*.c and bench/plot.c are programs; the other files in bench/ help them, and so do a few of tools/.
+BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC) bench/plot.c,$(wildcard bench/*.c)) \
+                              tools/shapes.c tools/machine.c tools/json.c)
 TEST_BIN    := $(TEST_SRC:%.c=$B/%)
 BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
 ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
-.PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels checkkern amalgam install format \
+.PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels plot plot-built checkkern amalgam install format \
         format-check lint clean help left-out FORCE
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -113,7 +115,7 @@ $B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 # The commit stands beside every measurement; only this file is compiled anew when it changes.
-$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"'
+$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"' -DMINIM_CFLAGS='"$(CFLAGS)"'
 $B/tools/machine.o: $B/commit
 
 $B/libminim.a: $(ENGINE_OBJ)
@@ -134,6 +136,9 @@ $(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
+
+$B/bench/plot: $B/bench/plot.o
+	$(link) $^ -ljansson $(LIBS)
 
 # ---- running -----------------------------------------------------------------------------------------------------------
 
@@ -179,6 +184,16 @@ bench-built: all $(BENCH_BIN)
 
 bench-kernels: $B/bench/bench_kernels ## only the kernels
 	@$< $(ARGS)
+
+plot: ## measure the kernels and draw their roofline (SVG=build/roofline.svg, ARGS='--types all ...')
+	$(call install_packages,$(NEED_BLAS) $(if $(HAVE_JANSSON),,libjansson-dev))
+	@$(MAKE) plot-built
+
+SVG ?= $B/roofline.svg
+plot-built: $B/bench/bench_kernels $B/bench/plot
+	@$B/bench/bench_kernels --json $(ARGS) > $B/roofline.json
+	@$B/bench/plot $B/roofline.json $(SVG)
+	@echo "$(SVG)"
 
 # ---- for other programs ------------------------------------------------------------------------------------------------
 

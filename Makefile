@@ -74,14 +74,16 @@ ENGINE_OBJ  := $(call objects,$(ENGINE_SRC))
 ROUTER_OBJ  := $(call objects,$(ROUTER_SRC))
 TOOLS_OBJ   := $(call objects,$(TOOLS_SRC))
 HELPER_OBJ  := $(call objects,$(HELPER_SRC))
-BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC),$(wildcard bench/*.c)))
+# bench/bench_*.c and bench/plot.c are programs; the other files in bench/ help them, and so do a few of tools/.
+BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC) bench/plot.c,$(wildcard bench/*.c)) \
+                              tools/shapes.c tools/machine.c tools/json.c)
 TEST_BIN    := $(TEST_SRC:%.c=$B/%)
 BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
 ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
-.PHONY: all lib run run-built test test-built test-asan test-arm bench bench-built bench-kernels checkkern amalgam install format \
-        format-check lint clean help left-out FORCE
+.PHONY: all lib run run-built test test-built test-asan test-arm bench bench-built bench-kernels plot plot-built checkkern \
+        amalgam install format format-check lint clean help left-out FORCE
 .DEFAULT_GOAL := all
 .SUFFIXES:
 .SECONDARY:
@@ -100,6 +102,11 @@ $B/flags: FORCE
 	@mkdir -p $B
 	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
 
+COMMIT := $(shell git describe --always --dirty --exclude='*' 2>/dev/null)
+$B/commit: FORCE
+	@mkdir -p $B
+	@echo "$(COMMIT)" | cmp -s - $@ || echo "$(COMMIT)" > $@
+
 $B/%.o: %.c $B/flags
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -109,6 +116,9 @@ $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
 $B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
+# The commit stands beside every measurement; only this file is compiled anew when it changes.
+$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"' -DMINIM_CFLAGS='"$(CFLAGS)"'
+$B/tools/machine.o: $B/commit
 
 $B/libminim.a: $(ENGINE_OBJ)
 $B/libminim_router.a: $(ROUTER_OBJ)
@@ -134,6 +144,9 @@ $(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
+
+$B/bench/plot: $B/bench/plot.o
+	$(link) $^ -ljansson $(LIBS)
 
 # ---- running -----------------------------------------------------------------------------------------------------------
 
@@ -185,6 +198,16 @@ bench-built: all $(BENCH_BIN)
 
 bench-kernels: $B/bench/bench_kernels ## only the kernels
 	@$< $(ARGS)
+
+plot: ## measure the kernels and draw their roofline (SVG=build/roofline.svg, ARGS='--types all ...')
+	$(call install_packages,$(NEED_BLAS) $(if $(HAVE_JANSSON),,libjansson-dev))
+	@$(MAKE) plot-built
+
+SVG ?= $B/roofline.svg
+plot-built: $B/bench/bench_kernels $B/bench/plot
+	@$B/bench/bench_kernels --json $(ARGS) > $B/roofline.json
+	@$B/bench/plot $B/roofline.json $(SVG)
+	@echo "$(SVG)"
 
 # ---- for other programs ------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ static const command main_commands[] = {
     {"inspect", cmd_inspect, "what is in a GGUF file, and what it needs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"logits", cmd_logits, "raw logits of every position of a token sequence"},
+    {"bench", cmd_bench, "how fast a model runs: prompt processing and text generation"},
+    {"synth", cmd_synth, "a model file with random weights in the shape of a real model, for benchmarks"},
 };
 
 enum { MAIN_COMMANDS = sizeof main_commands / sizeof *main_commands };

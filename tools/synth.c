@@ -1,0 +1,512 @@
+/* synth.c: see synth.h. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ *
+ * The weights are sane: after each norm the activations stay near 1 and the logits are finite, because a matrix of
+ * `cols` columns gets a standard deviation of 1/sqrt(cols). The codes of quantised blocks are uniform random bits under
+ * scales of about the same size and of both signs. */
+#include "synth.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common.h"
+
+/* ---- random weights ---------------------------------------------------------------------------------------------- */
+
+/* SplitMix64 (Steele, Lea & Flood 2014): passes statistical tests and is one multiplication deep per step. */
+static inline uint64_t synth_random(uint64_t *state) {
+    uint64_t x = *state += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+/* Two uniform numbers between -1 and 1 from one random word; their standard deviation is 1/sqrt(3). */
+static inline void synth_two(uint64_t *state, float two[2]) {
+    uint64_t x = synth_random(state);
+    two[0] = (float)(int32_t)(uint32_t)x * 0x1p-31f;
+    two[1] = (float)(int32_t)(uint32_t)(x >> 32) * 0x1p-31f;
+}
+
+static inline uint32_t synth_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* float32 of a magnitude below 65504 to f16, to the nearest; what is too small for a normal f16 becomes 0. */
+static inline uint16_t synth_f16(float x) {
+    uint32_t bits = synth_bits(x), magnitude = bits & 0x7fffffff;
+    uint32_t half = (magnitude - (112u << 23) + 0x1000) >> 13;
+    return (uint16_t)(magnitude < 113u << 23 ? 0 : (bits >> 16 & 0x8000) | half);
+}
+
+static inline void synth_put16(uint8_t *out, uint16_t x) {
+    out[0] = (uint8_t)x;
+    out[1] = (uint8_t)(x >> 8);
+}
+
+static inline void synth_put32(uint8_t *out, uint32_t x) {
+    synth_put16(out, (uint16_t)x);
+    synth_put16(out + 2, (uint16_t)(x >> 16));
+}
+
+static inline void synth_put64(uint8_t *out, uint64_t x) {
+    synth_put32(out, (uint32_t)x);
+    synth_put32(out + 4, (uint32_t)(x >> 32));
+}
+
+static const float synth_sqrt3 = 1.7320508f;
+
+static void synth_fill_f32(uint64_t *random, float deviation, uint8_t *out, size_t n) {
+    float a = deviation * synth_sqrt3, two[2];
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0) synth_two(random, two);
+        synth_put32(out + 4 * i, synth_bits(two[i % 2] * a));
+    }
+}
+
+static void synth_fill_f16(uint64_t *random, float deviation, uint8_t *out, size_t n) {
+    float a = deviation * synth_sqrt3, two[2];
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0) synth_two(random, two);
+        synth_put16(out + 2 * i, synth_f16(two[i % 2] * a));
+    }
+}
+
+/* bfloat16 is the upper half of a float32. */
+static void synth_fill_bf16(uint64_t *random, float deviation, uint8_t *out, size_t n) {
+    float a = deviation * synth_sqrt3, two[2];
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0) synth_two(random, two);
+        synth_put16(out + 2 * i, (uint16_t)(synth_bits(two[i % 2] * a) >> 16));
+    }
+}
+
+/* A scale within a quarter of `scale`. Either sign: the codes of Q4_0 reach from -8 to 7, so their mean is not 0, and
+ * blocks of one sign would give all outputs of a matrix the same large offset. */
+static inline uint16_t synth_scale(uint64_t *random, float scale) {
+    float two[2];
+    synth_two(random, two);
+    return synth_f16((two[1] < 0 ? -scale : scale) * (1 + 0.25f * two[0]));
+}
+
+static void synth_fill_q8_0(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks) {
+    float scale = deviation / 73.3f; /* the deviation of uniform codes from -127 to 127 */
+    for (size_t b = 0; b < n_blocks; b++, out += 34) {
+        synth_put16(out, synth_scale(random, scale));
+        for (int i = 0; i < 4; i++) synth_put64(out + 2 + 8 * i, synth_random(random));
+        /* -128 is a code that no quantiser writes. */
+        for (int i = 2; i < 34; i++) out[i] = (uint8_t)(out[i] + (out[i] == 0x80));
+    }
+}
+
+static void synth_fill_q4_0(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks) {
+    float scale = deviation / 4.64f; /* the root mean square of uniform codes from -8 to 7 */
+    for (size_t b = 0; b < n_blocks; b++, out += 18) {
+        synth_put16(out, synth_scale(random, scale));
+        synth_put64(out + 2, synth_random(random));
+        synth_put64(out + 10, synth_random(random));
+    }
+}
+
+/* Norm weights: around 1. */
+static void synth_fill_norm(uint64_t *random, float deviation, uint8_t *out, size_t n) {
+    float two[2];
+    (void)deviation;
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0) synth_two(random, two);
+        synth_put32(out + 4 * i, synth_bits(1 + 0.125f * two[i % 2]));
+    }
+}
+
+static const synth_type synth_types[] = {
+    {"f32", 0, 0, 1, 4, synth_fill_f32},     {"f16", 1, 1, 1, 2, synth_fill_f16},
+    {"bf16", 30, 32, 1, 2, synth_fill_bf16}, {"q8_0", 8, 7, 32, 34, synth_fill_q8_0},
+    {"q4_0", 2, 2, 32, 18, synth_fill_q4_0},
+};
+
+static const synth_type synth_norm = {"f32", 0, 0, 1, 4, synth_fill_norm};
+
+const synth_type *synth_type_at(size_t index) {
+    return index < sizeof synth_types / sizeof *synth_types ? &synth_types[index] : NULL;
+}
+
+const synth_type *synth_type_find(const char *name) {
+    const synth_type *type;
+    for (size_t i = 0; (type = synth_type_at(i)); i++) {
+        if (!strcmp(type->name, name)) return type;
+    }
+    return NULL;
+}
+
+/* ---- the tensors ------------------------------------------------------------------------------------------------- */
+
+enum { SYNTH_ALIGNMENT = 32, SYNTH_LAYER_TENSORS = TOOL_LAYER_MATRICES + 2 };
+
+typedef struct synth_tensor {
+    char name[48];
+    const synth_type *type;
+    uint64_t cols, rows; /* rows = 0: a vector of cols */
+    float deviation;
+} synth_tensor;
+
+static int synth_tensor_count(const synth_plan *plan) {
+    return 2 + !plan->shape->tied + plan->shape->n_layers * SYNTH_LAYER_TENSORS;
+}
+
+static synth_tensor synth_vector(const char *name, int n) {
+    synth_tensor tensor = {.type = &synth_norm, .cols = (uint64_t)n};
+    snprintf(tensor.name, sizeof tensor.name, "%s", name);
+    return tensor;
+}
+
+static synth_tensor synth_matrix(const char *name, const synth_type *type, int rows, int cols) {
+    synth_tensor tensor = {.type = type, .cols = (uint64_t)cols, .rows = (uint64_t)rows};
+    tensor.deviation = 1 / sqrtf((float)cols);
+    snprintf(tensor.name, sizeof tensor.name, "%s", name);
+    return tensor;
+}
+
+static synth_tensor synth_layer_tensor(const synth_plan *plan, int layer, int index) {
+    char name[48];
+    if (index >= TOOL_LAYER_MATRICES) {
+        snprintf(name, sizeof name, "blk.%d.%s_norm.weight", layer, index == TOOL_LAYER_MATRICES ? "attn" : "ffn");
+        return synth_vector(name, plan->shape->n_embd);
+    }
+    tool_matrix all[TOOL_LAYER_MATRICES];
+    tool_shape_matrices(plan->shape, all);
+    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, all[index].name);
+    return synth_matrix(name, plan->type, all[index].rows, all[index].cols);
+}
+
+/* In the order of the file. */
+static synth_tensor synth_tensor_at(const synth_plan *plan, int index) {
+    const tool_shape *shape = plan->shape;
+    int n_layers = shape->n_layers * SYNTH_LAYER_TENSORS;
+    if (index == 0) return synth_matrix("token_embd.weight", plan->output_type, shape->n_vocab, shape->n_embd);
+    if (--index < n_layers) return synth_layer_tensor(plan, index / SYNTH_LAYER_TENSORS, index % SYNTH_LAYER_TENSORS);
+    if (index == n_layers) return synth_vector("output_norm.weight", shape->n_embd);
+    return synth_matrix("output.weight", plan->output_type, shape->n_vocab, shape->n_embd);
+}
+
+static uint64_t synth_tensor_blocks(const synth_tensor *tensor) {
+    return tensor->cols / (uint64_t)tensor->type->block * (tensor->rows ? tensor->rows : 1);
+}
+
+static uint64_t synth_tensor_bytes(const synth_tensor *tensor) {
+    return synth_tensor_blocks(tensor) * (uint64_t)tensor->type->block_bytes;
+}
+
+static uint64_t synth_aligned(uint64_t bytes) {
+    return (bytes + SYNTH_ALIGNMENT - 1) / SYNTH_ALIGNMENT * SYNTH_ALIGNMENT;
+}
+
+uint64_t synth_data_bytes(const synth_plan *plan) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < synth_tensor_count(plan); i++) {
+        synth_tensor tensor = synth_tensor_at(plan, i);
+        bytes += synth_aligned(synth_tensor_bytes(&tensor));
+    }
+    return bytes;
+}
+
+/* ---- the header -------------------------------------------------------------------------------------------------- */
+
+/* Types of metadata values in GGUF. */
+enum { SYNTH_U32 = 4, SYNTH_I32 = 5, SYNTH_F32 = 6, SYNTH_BOOL = 7, SYNTH_STRING = 8, SYNTH_ARRAY = 9 };
+
+typedef struct synth_header {
+    tool_bytes bytes;
+    uint64_t n_keys;
+    int failed; /* memory ran out; a message was printed */
+} synth_header;
+
+static void synth_append(synth_header *h, const void *data, size_t n) {
+    if (!h->failed && tool_bytes_append(&h->bytes, data, n)) h->failed = 1;
+}
+
+static void synth_u32(synth_header *h, uint32_t x) {
+    uint8_t raw[4];
+    synth_put32(raw, x);
+    synth_append(h, raw, sizeof raw);
+}
+
+static void synth_u64(synth_header *h, uint64_t x) {
+    uint8_t raw[8];
+    synth_put64(raw, x);
+    synth_append(h, raw, sizeof raw);
+}
+
+static void synth_string(synth_header *h, const char *text) {
+    synth_u64(h, strlen(text));
+    synth_append(h, text, strlen(text));
+}
+
+static void synth_key(synth_header *h, const char *key, uint32_t type) {
+    synth_string(h, key);
+    synth_u32(h, type);
+    h->n_keys++;
+}
+
+static void synth_key_string(synth_header *h, const char *key, const char *text) {
+    synth_key(h, key, SYNTH_STRING);
+    synth_string(h, text);
+}
+
+static void synth_key_u32(synth_header *h, const char *key, uint32_t x) {
+    synth_key(h, key, SYNTH_U32);
+    synth_u32(h, x);
+}
+
+static void synth_key_f32(synth_header *h, const char *key, float x) {
+    synth_key(h, key, SYNTH_F32);
+    synth_u32(h, synth_bits(x));
+}
+
+static void synth_key_bool(synth_header *h, const char *key, int x) {
+    const uint8_t byte = x != 0;
+    synth_key(h, key, SYNTH_BOOL);
+    synth_append(h, &byte, 1);
+}
+
+static void synth_key_array(synth_header *h, const char *key, uint32_t type, uint64_t count) {
+    synth_key(h, key, SYNTH_ARRAY);
+    synth_u32(h, type);
+    synth_u64(h, count);
+}
+
+static void synth_put_model_keys(synth_header *h, const synth_plan *plan) {
+    const tool_shape *s = plan->shape;
+    char text[64];
+    synth_key_string(h, "general.architecture", "llama");
+    snprintf(text, sizeof text, "synthetic %s", s->name);
+    synth_key_string(h, "general.name", text);
+    synth_key_string(h, "general.description", "random weights for benchmarks, written by minim synth");
+    synth_key_u32(h, "general.file_type", plan->type->file_id);
+    if (plan->type->block > 1 || plan->output_type->block > 1) synth_key_u32(h, "general.quantization_version", 2);
+    const struct {
+        const char *key;
+        int value;
+    } number[] = {
+        {"llama.block_count", s->n_layers},          {"llama.context_length", s->n_ctx},
+        {"llama.embedding_length", s->n_embd},       {"llama.feed_forward_length", s->n_ff},
+        {"llama.attention.head_count", s->n_heads},  {"llama.attention.head_count_kv", s->n_kv_heads},
+        {"llama.attention.key_length", s->head_dim}, {"llama.attention.value_length", s->head_dim},
+        {"llama.rope.dimension_count", s->head_dim}, {"llama.vocab_size", s->n_vocab},
+    };
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        synth_key_u32(h, number[i].key, (uint32_t)number[i].value);
+    synth_key_f32(h, "llama.rope.freq_base", s->rope_base);
+    synth_key_f32(h, "llama.attention.layer_norm_rms_epsilon", s->norm_eps);
+}
+
+/* ---- the vocabulary ---------------------------------------------------------------------------------------------- */
+
+/* Ids: 0 <unk>, 1 <s>, 2 </s>, 256 bytes, the letters, then words. */
+enum { SYNTH_FIRST_BYTE = 3, SYNTH_FIRST_LETTER = SYNTH_FIRST_BYTE + 256, SYNTH_FIRST_WORD = SYNTH_FIRST_LETTER + 27 };
+enum { SYNTH_TYPE_NORMAL = 1, SYNTH_TYPE_UNKNOWN = 2, SYNTH_TYPE_CONTROL = 3, SYNTH_TYPE_BYTE = 6 };
+
+#define SYNTH_SPACE_MARK "\xE2\x96\x81" /* the space of SentencePiece */
+
+/* Every word once: the index, halved, in a numeral system whose digits are the syllables 1 to 80 (there is no zero, so
+ * that no two numbers look alike); even ones start with a space. Any part of a word is a word too, as merging needs. */
+static void synth_word(uint32_t index, char *text, size_t size) {
+    static const char consonants[] = "bcdfghklmnprstvz", vowels[] = "aeiou";
+    char syllables[16];
+    size_t n = sizeof syllables;
+    syllables[--n] = 0;
+    for (uint32_t rest = index / 2 + 1; rest > 0; rest = (rest - 1) / 80) {
+        uint32_t digit = (rest - 1) % 80;
+        syllables[--n] = vowels[digit % 5];
+        syllables[--n] = consonants[digit / 5];
+    }
+    snprintf(text, size, "%s%s", index % 2 ? "" : SYNTH_SPACE_MARK, syllables + n);
+}
+
+/* Text and type of a token; the type is returned. */
+static uint32_t synth_token(uint32_t id, char *text, size_t size) {
+    static const char *const special[] = {"<unk>", "<s>", "</s>"};
+    if (id < SYNTH_FIRST_BYTE) {
+        snprintf(text, size, "%s", special[id]);
+        return id ? SYNTH_TYPE_CONTROL : SYNTH_TYPE_UNKNOWN;
+    }
+    if (id < SYNTH_FIRST_LETTER) {
+        snprintf(text, size, "<0x%02X>", id - SYNTH_FIRST_BYTE);
+        return SYNTH_TYPE_BYTE;
+    }
+    if (id == SYNTH_FIRST_LETTER)
+        snprintf(text, size, SYNTH_SPACE_MARK);
+    else if (id < SYNTH_FIRST_WORD)
+        snprintf(text, size, "%c", 'a' + (int)(id - SYNTH_FIRST_LETTER - 1));
+    else
+        synth_word(id - SYNTH_FIRST_WORD, text, size);
+    return SYNTH_TYPE_NORMAL;
+}
+
+static void synth_put_vocabulary(synth_header *h, uint32_t n) {
+    char text[32];
+    synth_key_string(h, "tokenizer.ggml.model", "llama");
+    synth_key_array(h, "tokenizer.ggml.tokens", SYNTH_STRING, n);
+    for (uint32_t id = 0; id < n; id++) {
+        synth_token(id, text, sizeof text);
+        synth_string(h, text);
+    }
+    synth_key_array(h, "tokenizer.ggml.scores", SYNTH_F32, n);
+    for (uint32_t id = 0; id < n; id++)
+        synth_u32(h, synth_bits(id < SYNTH_FIRST_LETTER ? 0.0f : (float)SYNTH_FIRST_LETTER - (float)id));
+    synth_key_array(h, "tokenizer.ggml.token_type", SYNTH_I32, n);
+    for (uint32_t id = 0; id < n; id++) synth_u32(h, synth_token(id, text, sizeof text));
+    synth_key_u32(h, "tokenizer.ggml.bos_token_id", 1);
+    synth_key_u32(h, "tokenizer.ggml.eos_token_id", 2);
+    synth_key_u32(h, "tokenizer.ggml.unknown_token_id", 0);
+    synth_key_bool(h, "tokenizer.ggml.add_bos_token", 1);
+    synth_key_bool(h, "tokenizer.ggml.add_eos_token", 0);
+}
+
+/* Everything before the weights, padded. 0 or -1 after a message. */
+static int synth_make_header(const synth_plan *plan, synth_header *h) {
+    enum { COUNTS = 24 }; /* magic, version, number of tensors, number of keys */
+    uint8_t counts[COUNTS] = {'G', 'G', 'U', 'F', 3};
+    synth_append(h, counts, COUNTS);
+    synth_put_model_keys(h, plan);
+    synth_put_vocabulary(h, (uint32_t)plan->shape->n_vocab);
+    uint64_t offset = 0;
+    int n_tensors = synth_tensor_count(plan);
+    for (int i = 0; i < n_tensors; i++) {
+        synth_tensor tensor = synth_tensor_at(plan, i);
+        synth_string(h, tensor.name);
+        synth_u32(h, tensor.rows ? 2 : 1);
+        synth_u64(h, tensor.cols);
+        if (tensor.rows) synth_u64(h, tensor.rows);
+        synth_u32(h, tensor.type->id);
+        synth_u64(h, offset);
+        offset += synth_aligned(synth_tensor_bytes(&tensor));
+    }
+    static const uint8_t zeros[SYNTH_ALIGNMENT];
+    synth_append(h, zeros, synth_aligned(h->bytes.n) - h->bytes.n);
+    if (h->failed) return -1;
+    synth_put64((uint8_t *)h->bytes.data + 8, (uint64_t)n_tensors);
+    synth_put64((uint8_t *)h->bytes.data + 16, h->n_keys);
+    return 0;
+}
+
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
+
+typedef struct synth_output {
+    FILE *file;
+    const char *name;
+    char *temporary;
+    uint64_t written, total; /* bytes of weights */
+    double start, shown;     /* seconds; shown 0 = there is no progress line */
+    int show_progress;
+} synth_output;
+
+static void synth_clear_progress(synth_output *output) {
+    if (output->shown > 0) fprintf(stderr, "\r%60s\r", "");
+    output->shown = 0;
+}
+
+static int synth_fail(synth_output *output) {
+    int number = errno;
+    synth_clear_progress(output);
+    return tool_fail("%s: %s", output->name, strerror(number));
+}
+
+static void synth_show_progress(synth_output *output) {
+    double now = tool_seconds();
+    if (!output->show_progress || now - output->start < 0.3 || now - output->shown < 0.1) return;
+    static const char full[] = "########################################";
+    double fraction = (double)output->written / (double)output->total;
+    fprintf(stderr, "\rwriting [%-40.*s] %3.0f%%", (int)(fraction * 40), full, fraction * 100);
+    output->shown = now;
+}
+
+/* Random weights in chunks. Returns -1 or an exit code. */
+static int synth_write_tensor(synth_output *output, const synth_tensor *tensor, uint64_t *random) {
+    enum { CHUNK = 1 << 20 };
+    uint8_t *chunk = malloc(CHUNK + SYNTH_ALIGNMENT);
+    if (!chunk) return tool_fail("out of memory");
+    uint64_t blocks = synth_tensor_blocks(tensor), most = CHUNK / (uint64_t)tensor->type->block_bytes;
+    int code = -1;
+    while (blocks > 0 && code < 0) {
+        size_t n = (size_t)(blocks < most ? blocks : most), bytes = n * (size_t)tensor->type->block_bytes;
+        tensor->type->fill(random, tensor->deviation, chunk, n);
+        blocks -= n;
+        if (!blocks) { /* the next tensor starts aligned */
+            size_t odd = (size_t)(synth_aligned(synth_tensor_bytes(tensor)) - synth_tensor_bytes(tensor));
+            memset(chunk + bytes, 0, odd);
+            bytes += odd;
+        }
+        if (fwrite(chunk, 1, bytes, output->file) != bytes)
+            code = synth_fail(output);
+        else if (tool_interrupted())
+            code = EXIT_CODE_INTERRUPTED;
+        output->written += bytes;
+        synth_show_progress(output);
+    }
+    free(chunk);
+    return code;
+}
+
+static int synth_write(const synth_plan *plan, synth_output *output) {
+    synth_header header = {{0}, 0, 0};
+    uint64_t random = plan->seed;
+    int code = synth_make_header(plan, &header) ? EXIT_CODE_FAILED : -1;
+    if (code < 0 && fwrite(header.bytes.data, 1, header.bytes.n, output->file) != header.bytes.n)
+        code = synth_fail(output);
+    tool_bytes_free(&header.bytes);
+    for (int i = 0; i < synth_tensor_count(plan) && code < 0; i++) {
+        synth_tensor tensor = synth_tensor_at(plan, i);
+        code = synth_write_tensor(output, &tensor, &random);
+    }
+    return code;
+}
+
+/* Gives a complete file its name and removes any other. */
+static int synth_close(synth_output *output, int code) {
+    if (fclose(output->file) && code < 0) code = synth_fail(output);
+    if (code < 0 && rename(output->temporary, output->name)) code = synth_fail(output);
+    if (code >= 0) unlink(output->temporary);
+    synth_clear_progress(output);
+    return code < 0 ? EXIT_CODE_OK : code;
+}
+
+static void synth_report(const synth_plan *plan, const synth_output *output) {
+    char size[32];
+    uint64_t n = 0;
+    for (int i = 0; i < synth_tensor_count(plan); i++) {
+        synth_tensor tensor = synth_tensor_at(plan, i);
+        n += tensor.cols * (tensor.rows ? tensor.rows : 1);
+    }
+    fprintf(stderr, "%s: %s, %s, %.1f million parameters, %s in %.1f s\n", output->name, plan->shape->name,
+            plan->type->name, (double)n * 1e-6, tool_size_text(output->total, size, sizeof size),
+            tool_seconds() - output->start);
+}
+
+int synth_write_file(const synth_plan *plan, const char *name) {
+    synth_output output = {.name = name, .total = synth_data_bytes(plan), .start = tool_seconds()};
+    struct stat status;
+    int exists = !stat(name, &status);
+    if (exists && !S_ISREG(status.st_mode))
+        return tool_fail("%s: expected a file name, found a folder or device", name);
+    if (exists && !plan->force) return tool_fail("%s: the file exists already; --force overwrites it", name);
+    size_t size = strlen(name) + 32;
+    output.temporary = malloc(size);
+    if (!output.temporary) return tool_fail("out of memory");
+    snprintf(output.temporary, size, "%s.%ld.part", name, (long)getpid());
+    output.show_progress = !plan->quiet && isatty(STDERR_FILENO);
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* a limit of the file size is an error of a write */
+#endif
+    output.file = fopen(output.temporary, "wb");
+    int code = output.file ? synth_close(&output, synth_write(plan, &output)) : synth_fail(&output);
+    if (code == EXIT_CODE_OK && !plan->quiet) synth_report(plan, &output);
+    free(output.temporary);
+    return code;
+}

@@ -78,6 +78,8 @@ static minim_status model_load_file(const char *path, const void *data, size_t s
     minim_model_options_default(&o);
     if (user) memcpy(&o, user, user->size < sizeof o ? user->size : sizeof o);
     if (o.n_threads < 0) return err_set(e, MINIM_ERR_ARGUMENT, "n_threads is %d, expected 0 or more", o.n_threads);
+    if ((unsigned)o.level > MINIM_LOAD_ALL)
+        return err_set(e, MINIM_ERR_ARGUMENT, "level is %d, expected MINIM_LOAD_HEADER, _VOCAB or _ALL", (int)o.level);
 
     minim_allocator a = mem_allocator(o.allocator);
     minim_model *m = mem_zalloc(&a, 1, sizeof *m);

@@ -41,6 +41,8 @@ HAVE_REMOTE  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
 NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) $(if $(HAVE_EDIT),,libedit-dev)
 NEED_TEST := $(if $(HAVE_CMOCKA),,libcmocka-dev) $(if $(HAVE_HTTPD),,libmicrohttpd-dev) $(if $(HAVE_CXX),,g++)
 NEED_BLAS := $(if $(HAVE_BLAS),,libopenblas-dev)
+NEED_ARM  := $(if $(shell command -v aarch64-linux-gnu-gcc),,gcc-aarch64-linux-gnu libc6-dev-arm64-cross) \
+             $(if $(shell command -v qemu-aarch64),,qemu-user)
 
 # ---- flags -------------------------------------------------------------------------------------------------------------
 
@@ -62,9 +64,9 @@ needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/
 without      = $(filter-out $(call needs_remote,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
 TOOLS_SRC   := $(wildcard tools/*.c)
-# tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them.
+# tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
 TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
-HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c)))
+HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 
 objects      = $(patsubst %.c,$B/%.o,$(1))
@@ -80,8 +82,8 @@ BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
 ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
-.PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels plot plot-built checkkern amalgam install format \
-        format-check lint clean help left-out FORCE
+.PHONY: all lib run run-built test test-built test-asan test-arm bench bench-built bench-kernels plot plot-built checkkern \
+        amalgam install format format-check lint clean help left-out FORCE
 .DEFAULT_GOAL := all
 .SUFFIXES:
 .SECONDARY:
@@ -95,7 +97,7 @@ left-out:
 	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
 # Objects are made anew when the compiler or its flags change, for example after a package was installed.
-export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(if $(HAVE_BLAS),blas) $(CFLAGS) $(CPPFLAGS)
+export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(CFLAGS) $(CPPFLAGS)
 $B/flags: FORCE
 	@mkdir -p $B
 	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
@@ -131,8 +133,14 @@ link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(C
 $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
-$(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+$(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
+
+# OpenBLAS concerns the benchmarks only: no reason to compile everything anew when it comes or goes.
+$B/blas: FORCE
+	@mkdir -p $B
+	@echo "$(HAVE_BLAS)" | cmp -s - $@ || echo "$(HAVE_BLAS)" > $@
+$(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
@@ -170,6 +178,12 @@ endif
 
 test-asan: ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) SAN=address,undefined test
+
+# Part of `make test` where its packages are: tests/test_arm.sh, one of the scripts.
+test-arm: ## cross-compile for 64-bit Arm and test under qemu
+	$(call install_packages,$(NEED_ARM))
+	@$(MAKE) all
+	@B="$B" ARM=must bash tests/test_arm.sh
 
 checkkern: $B/tests/checkkern ## compare every kernel with the reference
 	@$<

@@ -1,4 +1,5 @@
 /* base.c: memory, errors, checked sizes, and what the machine offers. See base.h. */
+#define BASE_IMPLEMENTATION
 #include "base.h"
 
 #include <fcntl.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +49,16 @@ void *mem_alloc(const minim_allocator *a, size_t n, size_t size) {
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size) {
     void *p = mem_alloc(a, n, size);
     return p ? memset(p, 0, mem_bytes(n, size)) : NULL;
+}
+
+void *mem_alloc_huge(const minim_allocator *a, size_t bytes) {
+    const size_t huge = (size_t)2 << 20;
+    if (bytes < 4 * huge || mem_allocator(a).alloc != mem_default_alloc) return mem_alloc(a, bytes, 1);
+    void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, huge);
+#ifdef MADV_HUGEPAGE
+    if (p) madvise(p, bytes, MADV_HUGEPAGE); /* no harm done where it is refused */
+#endif
+    return p;
 }
 
 void mem_free(const minim_allocator *a, void *p, size_t n, size_t size) {
@@ -114,15 +126,15 @@ static void err_clean(char *text, int cut) {
 }
 
 minim_status err_set(minim_error *e, minim_status status, const char *format, ...) {
+    minim_error made = {.status = status}; /* not *e itself: its text may be among the arguments */
     va_list args;
     int n;
     if (!e) return status;
-    e->status = status;
     va_start(args, format);
-    n = vsnprintf(e->text, sizeof e->text, format, args);
+    n = vsnprintf(made.text, sizeof made.text, format, args);
     va_end(args);
-    if (n < 0) e->text[0] = 0;
-    err_clean(e->text, n >= (int)sizeof e->text);
+    err_clean(made.text, n >= (int)sizeof made.text);
+    *e = made;
     return status;
 }
 

@@ -15,6 +15,9 @@ minim_allocator mem_allocator(const minim_allocator *a);
 /* Not cleared. NULL when it fails or n*size does not fit. A size of 0 gives a valid block of one byte. */
 void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);
+/* For a block of many megabytes that is read again and again: on huge pages where the system has them. Freed with
+ * mem_free(a, p, bytes, 1). */
+void *mem_alloc_huge(const minim_allocator *a, size_t bytes);
 /* NULL is fine; n and size as given to mem_alloc. */
 void mem_free(const minim_allocator *a, void *p, size_t n, size_t size);
 /* Grows *p from *capacity to at least `need` elements, at least doubling; 0 or -1 (then nothing changed). */
@@ -29,10 +32,16 @@ int mem_grow(const minim_allocator *a, void *p_to_pointer, size_t *capacity, siz
 #endif
 
 /* Sets *e (may be NULL) and returns status, so that a function can `return err_set(...)`. Control characters that came
- * from a file are shown as '?', so a text is always one line. */
+ * from a file are shown as '?', so a text is always one line. e->text itself may be an argument. */
 minim_status err_set(minim_error *e, minim_status status, const char *format, ...) BASE_PRINTF(3, 4);
 minim_status err_memory(minim_error *e, const char *what, uint64_t bytes);
 minim_status err_ok(minim_error *e);
+
+/* The static analyzer does not look into another file, so it is told here what comes back. */
+#if defined(__clang_analyzer__) && !defined(BASE_IMPLEMENTATION)
+#define err_set(e, status, ...) (err_set(e, status, __VA_ARGS__), (status))
+#define err_memory(...)         (err_memory(__VA_ARGS__), MINIM_ERR_MEMORY)
+#endif
 
 /* ---- text ------------------------------------------------------------------------------------------------------- */
 

@@ -22,7 +22,7 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     if (!m) return err_set(e, MINIM_ERR_ARGUMENT, "model is NULL");
     if (!m->shape.n_layers) {
         if (e) *e = m->shape_error;
-        return m->shape_error.status;
+        return m->shape_error.status ? m->shape_error.status : MINIM_ERR_UNSUPPORTED;
     }
     minim_engine_options_default(&p->o);
     if (user) memcpy(&p->o, user, user->size < sizeof p->o ? user->size : sizeof p->o);
@@ -62,7 +62,7 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
 
 minim_status minim_engine_plan(const minim_model *m, const minim_engine_options *options, minim_memory_plan *plan,
                                minim_error *error) {
-    engine_plan p;
+    engine_plan p = {0};
     if (!plan || plan->size < sizeof plan->size) return err_set(error, MINIM_ERR_ARGUMENT, "plan->size is not set");
     minim_status status = engine_make_plan(m, options, &p, error);
     if (status) return status;
@@ -97,7 +97,7 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
                               minim_error *error) {
     if (!out) return err_set(error, MINIM_ERR_ARGUMENT, "engine is NULL");
     *out = NULL;
-    engine_plan p;
+    engine_plan p = {0};
     minim_status status = engine_make_plan(m, options, &p, error);
     if (status) return status;
     if (m->level < MINIM_LOAD_ALL) {

@@ -17,14 +17,15 @@
 #include "../kernels/kernels.h"
 #include "gguf_index.h"
 
-/* Limits of minim, far above real files: the largest vocabularies have 256 thousand tokens and 30 MB of metadata. */
+/* Limits of minim, far above real files (256 thousand tokens with 30 MB of metadata, 50 thousand tensors), and so low
+ * that even a file of nothing but metadata is read or refused in about a second. */
 #define GGUF_MAX_KEYS       (UINT64_C(1) << 20)
-#define GGUF_MAX_TENSORS    (UINT64_C(1) << 20)
+#define GGUF_MAX_TENSORS    (UINT64_C(1) << 18)
 #define GGUF_MAX_KEY        65535 /* bytes; the format's own limit */
 #define GGUF_MAX_NAME       63    /* bytes of a tensor's name; ggml keeps it with a NUL in 64 */
 #define GGUF_MAX_STRING     (UINT64_C(16) << 20)
 #define GGUF_MAX_ELEMENTS   (UINT64_C(64) << 20)
-#define GGUF_MAX_METADATA   (UINT64_C(256) << 20) /* bytes of all keys, values and names in memory */
+#define GGUF_MAX_METADATA   (UINT64_C(128) << 20) /* bytes of all keys, values and names in memory */
 #define GGUF_MIN_KEY_BYTES  14                    /* in the file: length, one letter, type, a one-byte value */
 #define GGUF_MIN_INFO_BYTES 33                    /* in the file: name as above, n_dims, one dim, type, offset */
 #define GGUF_BUFFER         ((size_t)64 << 10)
@@ -110,7 +111,7 @@ enum { GGUF_SHOWN_NAME = 80, GGUF_SHOWN_PATH = 160 };
 /* "FILE: key 3 'general.name': ..." */
 static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_status status, const char *format, ...) {
     int shown = r->name.n > GGUF_SHOWN_NAME ? GGUF_SHOWN_NAME : (int)r->name.n;
-    char item[GGUF_SHOWN_NAME + 64] = "", element[32] = "", text[sizeof r->e->text];
+    char item[GGUF_SHOWN_NAME + 64] = "", element[32] = "", text[sizeof(minim_error)];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -124,6 +125,10 @@ static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_stat
     if (r->element != GGUF_NONE) snprintf(element, sizeof element, "element %" PRIu64 ": ", r->element);
     return err_set(r->e, status, "%s: %s%s%s", r->f->path, item, element, text);
 }
+
+#ifdef __clang_analyzer__ /* as in base.h */
+#define gguf_fail(r, status, ...) (gguf_fail(r, status, __VA_ARGS__), (status))
+#endif
 
 /* n bytes at a power-of-two alignment up to 64, as long as the file lives. */
 static minim_status gguf_keep(gguf_reader *r, uint64_t n, size_t alignment, void **out) {
@@ -219,14 +224,14 @@ static minim_status gguf_take(gguf_reader *r, const char *what, void *dst, size_
 }
 
 static minim_status gguf_take_u32(gguf_reader *r, const char *what, uint32_t *out) {
-    uint8_t raw[4];
+    uint8_t raw[4] = {0};
     const minim_status s = gguf_take(r, what, raw, sizeof raw);
     if (!s) *out = (uint32_t)gguf_little(raw, sizeof raw);
     return s;
 }
 
 static minim_status gguf_take_u64(gguf_reader *r, const char *what, uint64_t *out) {
-    uint8_t raw[8];
+    uint8_t raw[8] = {0};
     const minim_status s = gguf_take(r, what, raw, sizeof raw);
     if (!s) *out = gguf_little(raw, sizeof raw);
     return s;
@@ -235,7 +240,7 @@ static minim_status gguf_take_u64(gguf_reader *r, const char *what, uint64_t *ou
 /* Length and bytes of a string, kept with a NUL behind it. */
 static minim_status gguf_take_string(gguf_reader *r, const char *what, uint64_t limit, gguf_str *out) {
     uint64_t n;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_take_u64(r, what, &n);
     if (s) return s;
     if (n > r->f->size - r->at)
@@ -325,7 +330,7 @@ static minim_status gguf_take_array_head(gguf_reader *r, gguf_value *v) {
 
 static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
     gguf_str *strings;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_keep(r, v->count * sizeof *strings, 8, &p);
     if (s) return s;
     strings = p;
@@ -342,7 +347,7 @@ static minim_status gguf_take_strings(gguf_reader *r, gguf_value *v) {
 static minim_status gguf_take_numbers(gguf_reader *r, gguf_value *v) {
     const uint64_t bytes = v->count * gguf_types[v->elem_type].bytes;
     const uint8_t *raw;
-    void *p;
+    void *p = NULL;
     minim_status s = gguf_keep(r, bytes, 8, &p);
     if (!s) s = gguf_take(r, "value", p, (size_t)bytes);
     if (s) return s;

@@ -23,7 +23,7 @@
  *   - An engine serialises its own calls; different engines run in parallel. Free sequences before their engine, the
  *     engine before its model. Free functions accept NULL.
  *   - The same model, tokens and sampling options give the same logits, bit for bit, on every supported CPU, for any
- *     number of threads, batch size, page size and instruction set (see kernels/README.md).
+ *     number of threads, batch size, page size and instruction set (see kernels/kernels.h).
  */
 #ifndef MINIM_H
 #define MINIM_H
@@ -351,7 +351,8 @@ typedef struct minim_result {
 } minim_result;
 
 /* Appends the prompt to the sequence and generates. Afterwards the sequence holds the prompt and every generated token
- * but the last, which has not been run. An empty prompt is an argument error. On failure the sequence is as before the
+ * but the last, which has not been run; when it was stopped before the first token, the part of the prompt that was run
+ * (see minim_seq_length). An empty prompt is an argument error. On failure the sequence is as before the
  * call. result may be NULL. */
 MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
                                       const minim_generate_options *options, minim_result *result, minim_error *error);

@@ -46,6 +46,8 @@ struct minim_model {
     model_shape shape;    /* all zero when the file has none; then shape_error says why */
     minim_error shape_error;
 
+    char *panels; /* the panels of all matrices */
+    size_t panels_bytes;
     model_layer *layers;    /* [n_layers] */
     model_matrix embedding; /* [n_vocab][n_embd] */
     model_matrix output;    /* [n_vocab][n_embd]; shares the panels of `embedding` when the file has no output.weight */

@@ -102,7 +102,7 @@ minim_status model_read_shape(minim_model *m, minim_error *e) {
         r.status = err_set(e, MINIM_ERR_FORMAT, "%s: %d attention heads can not share %d key-value heads",
                            gguf_path(m->file), s.n_heads, s.n_kv_heads);
     }
-    int default_dim = !r.status && s.n_embd % s.n_heads == 0 ? s.n_embd / s.n_heads : -1;
+    int default_dim = !r.status && s.n_heads > 0 && s.n_embd % s.n_heads == 0 ? s.n_embd / s.n_heads : -1;
     if (!r.status && default_dim < 0 && !gguf_find(m->file, shape_key(&r, "attention.key_length"))) {
         r.status = err_set(e, MINIM_ERR_FORMAT,
                            "%s: embedding_length %d is not a multiple of %d heads, and attention.key_length is missing",

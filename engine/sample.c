@@ -16,12 +16,13 @@ struct sampler {
     uint64_t random[4];
     int32_t *recent; /* [n_recent_max]: ring of the tokens that the penalty looks at */
     size_t n_recent, next_recent, n_recent_max;
-    float *logit;  /* [n_vocab]: cleaned, later penalised */
-    float *weight; /* [n_vocab]: exp(logit - max), the softmax without its division */
-    int32_t *rank; /* [n_vocab]: the n_ranked best tokens, best first */
-    int32_t *heap; /* [n_vocab]: n_heap more, the best on top */
+    float *logit;   /* [n_vocab]: cleaned, later penalised */
+    float *weight;  /* [n_vocab]: exp(logit - max), the softmax without its division */
+    float max, sum; /* of the logits, of the weights */
+    int32_t *rank;  /* [n_vocab]: the n_ranked best tokens, best first */
+    int32_t *heap;  /* [n_vocab]: n_heap more, the best on top */
     int n_ranked, n_heap;
-    float floor; /* tokens with a logit below it come later than all others, and onto the heap only if needed */
+    float floor, band; /* all tokens with a logit of at least floor have been on the heap; width of the next band */
     minim_logprob top[SAMPLER_MAX_TOP];
     int n_top, n_top_max;
 };
@@ -131,49 +132,55 @@ static void sampler_best(const sampler *s, minim_logprob *best, int n) {
     }
 }
 
+/* The weights of the logits as they are now. */
+static void sampler_weigh(sampler *s) {
+    memcpy(s->weight, s->logit, (size_t)s->n_vocab * sizeof *s->weight);
+    s->kernels->softmax_part(s->weight, s->n_vocab, &s->max, &s->sum);
+}
+
 /* -sum p log p = log(sum w) - sum w (logit - max) / sum w, in 16 partial sums, folded as in kernels.h. Products of two
  * float32 are exact in double. */
-static double sampler_entropy(const sampler *s, float max, double sum, double log_sum) {
+static double sampler_entropy(const sampler *s, double log_sum) {
     double part[KERN_LANES] = {0};
     for (int i = 0; i < s->n_vocab; i++)
-        if (s->weight[i] > 0) part[i % KERN_LANES] += (double)s->weight[i] * (double)(s->logit[i] - max);
+        if (s->weight[i] > 0) part[i % KERN_LANES] += (double)s->weight[i] * (double)(s->logit[i] - s->max);
     for (int half = KERN_LANES / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return log_sum - part[0] / sum;
+    return log_sum - part[0] / (double)s->sum;
 }
 
 /* Everything but the chosen token, from the raw logits. Returns the log of the sum of their exponentials. */
 static double sampler_describe(sampler *s, minim_token_event *event) {
-    minim_logprob best[SAMPLER_MAX_TOP];
+    minim_logprob best[SAMPLER_MAX_TOP] = {{0, 0}};
     const int want = s->n_top_max < 2 ? 2 : s->n_top_max, n = want < s->n_vocab ? want : s->n_vocab;
-    float max, sum;
     double log_sum, entropy;
     sampler_best(s, best, n);
-    memcpy(s->weight, s->logit, (size_t)s->n_vocab * sizeof *s->weight);
-    s->kernels->softmax_part(s->weight, s->n_vocab, &max, &sum);
-    log_sum = kern_log((double)sum);
-    entropy = sampler_entropy(s, max, (double)sum, log_sum);
+    sampler_weigh(s);
+    log_sum = kern_log((double)s->sum);
+    entropy = sampler_entropy(s, log_sum);
     event->entropy = entropy > 0 ? (float)entropy : 0; /* rounding can leave a little below 0 */
     event->margin = n > 1 ? (float)((double)best[0].logprob - (double)best[1].logprob) : INFINITY;
     s->n_top = 0;
     for (int i = 0; i < s->n_top_max && best[i].logprob > -INFINITY; i++, s->n_top++) {
         s->top[i].token = best[i].token;
-        s->top[i].logprob = (float)((double)best[i].logprob - ((double)max + log_sum));
+        s->top[i].logprob = (float)((double)best[i].logprob - ((double)s->max + log_sum));
     }
     event->n_top = s->n_top;
     event->top = s->top;
     event->token = best[0].token;
-    return (double)max + log_sum;
+    return (double)s->max + log_sum;
 }
 
 /* ---- tokens in falling order ------------------------------------------------------------------------------------ */
 
-/* Tokens whose logits are within this of the best are put on the heap first: a few of a large vocabulary, and hardly
- * ever is another one needed. */
-#define SAMPLER_NEAR 12.0f
+/* Tokens come onto the heap in bands of falling logits, the first one this wide, each further one four times as wide as
+ * all before: the first holds a few tokens of a large vocabulary, and hardly ever is another one needed. */
+#define SAMPLER_BAND      4.0f
+#define SAMPLER_LAST_BAND 100.0f
 
 static int sampler_is_better(const sampler *s, int32_t a, int32_t b) {
-    return s->logit[a] > s->logit[b] || (s->logit[a] == s->logit[b] && a < b);
+    if (s->logit[a] != s->logit[b]) return s->logit[a] > s->logit[b];
+    return a < b;
 }
 
 static void sampler_sift_down(sampler *s, int i) {
@@ -186,24 +193,26 @@ static void sampler_sift_down(sampler *s, int i) {
     s->heap[i] = token;
 }
 
-/* Makes a heap of the tokens above the floor, or of all others. */
-static void sampler_fill_heap(sampler *s, int above) {
-    s->n_heap = 0;
+/* Puts the next band on the empty heap. */
+static void sampler_fill_heap(sampler *s) {
+    const float ceiling = s->floor;
+    s->floor = s->band < SAMPLER_LAST_BAND ? s->max - s->band : -INFINITY;
+    s->band *= 4;
     for (int32_t i = 0; i < s->n_vocab; i++)
-        if ((s->logit[i] >= s->floor) == above) s->heap[s->n_heap++] = i;
+        if (s->logit[i] >= s->floor && s->logit[i] < ceiling) s->heap[s->n_heap++] = i;
     for (int i = s->n_heap / 2 - 1; i >= 0; i--) sampler_sift_down(s, i);
 }
 
-static void sampler_start_ranking(sampler *s, float max) {
-    s->n_ranked = 0;
-    s->floor = max - SAMPLER_NEAR;
-    sampler_fill_heap(s, 1);
+static void sampler_start_ranking(sampler *s) {
+    s->n_ranked = s->n_heap = 0;
+    s->floor = INFINITY;
+    s->band = SAMPLER_BAND;
 }
 
 /* The token with the i-th best logit, i < n_vocab; of equals the one with the lower id comes first. */
 static int32_t sampler_nth(sampler *s, int i) {
     while (s->n_ranked <= i) {
-        if (s->n_heap == 0) sampler_fill_heap(s, 0);
+        while (s->n_heap == 0) sampler_fill_heap(s);
         s->rank[s->n_ranked++] = s->heap[0];
         s->heap[0] = s->heap[--s->n_heap];
         if (s->n_heap) sampler_sift_down(s, 0);
@@ -213,7 +222,8 @@ static int32_t sampler_nth(sampler *s, int i) {
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
 
-/* Keskar et al. 2019: makes recent tokens less likely, each once. What was finite stays finite. */
+/* Keskar et al. 2019: makes recent tokens less likely, each once. What was finite stays finite. Weights follow later.
+ */
 static void sampler_penalise(sampler *s, const float *logits) {
     for (size_t i = 0; i < s->n_recent; i++) {
         const int32_t token = s->recent[i];
@@ -230,9 +240,10 @@ static double sampler_sum(sampler *s, int n) {
     return sum;
 }
 
-/* How many tokens, the best ones, top-k, top-p and min-p keep; all weights together are `total`. */
-static int sampler_filter(sampler *s, double total) {
+/* How many tokens, the best ones, top-k, top-p and min-p keep. */
+static int sampler_filter(sampler *s) {
     const minim_sampling *o = &s->options;
+    double total = (double)s->sum;
     int kept = s->n_vocab;
     if (o->top_k > 0 && o->top_k < kept) {
         kept = o->top_k;
@@ -255,19 +266,19 @@ static int sampler_filter(sampler *s, double total) {
 }
 
 /* Weights of the kept tokens at the temperature; returns their sum. Dividing what is not above 0 cannot overflow. */
-static double sampler_heat(sampler *s, int kept, float max, double total) {
+static double sampler_heat(sampler *s, int kept) {
     const float t = s->options.temperature;
-    float new_max, sum;
-    if (t == 1) return kept < s->n_vocab ? sampler_sum(s, kept) : total;
+    float max, sum;
+    if (t == 1) return kept < s->n_vocab ? sampler_sum(s, kept) : (double)s->sum;
     if (kept < s->n_vocab) {
         for (int i = 0; i < kept; i++) {
             const int32_t token = sampler_nth(s, i);
-            s->weight[token] = kern_expf((s->logit[token] - max) / t);
+            s->weight[token] = kern_expf((s->logit[token] - s->max) / t);
         }
         return sampler_sum(s, kept);
     }
-    for (int i = 0; i < s->n_vocab; i++) s->weight[i] = (s->logit[i] - max) / t;
-    s->kernels->softmax_part(s->weight, s->n_vocab, &new_max, &sum);
+    for (int i = 0; i < s->n_vocab; i++) s->weight[i] = (s->logit[i] - s->max) / t;
+    s->kernels->softmax_part(s->weight, s->n_vocab, &max, &sum);
     return (double)sum;
 }
 
@@ -285,16 +296,12 @@ static double sampler_random(sampler *s) {
 }
 
 static int32_t sampler_draw(sampler *s) {
-    float max, sum;
-    double total, sum_so_far = 0, target;
+    double sum_so_far = 0, target;
     int32_t token;
     int kept;
-    memcpy(s->weight, s->logit, (size_t)s->n_vocab * sizeof *s->weight);
-    s->kernels->softmax_part(s->weight, s->n_vocab, &max, &sum);
-    sampler_start_ranking(s, max);
-    kept = sampler_filter(s, (double)sum);
-    total = sampler_heat(s, kept, max, (double)sum);
-    target = sampler_random(s) * total;
+    sampler_start_ranking(s);
+    kept = sampler_filter(s);
+    target = sampler_random(s) * sampler_heat(s, kept);
     token = sampler_nth(s, 0);
     for (int i = 0; i < kept && s->weight[sampler_nth(s, i)] > 0; i++) {
         token = sampler_nth(s, i);
@@ -315,6 +322,7 @@ void sampler_choose(sampler *s, const float *logits, minim_token_event *event) {
     log_sum = sampler_describe(s, event);
     if (s->n_recent) sampler_penalise(s, logits);
     if (s->options.temperature > 0) {
+        if (s->n_recent) sampler_weigh(s);
         event->token = sampler_draw(s);
     } else if (s->n_recent) {
         minim_logprob best;

@@ -94,7 +94,7 @@ static inline uint32_t spm_character(const char *text, size_t n) {
 
 /* Replaces each "▁" by a space, in place; returns the new length. */
 static size_t spm_short_spaces(char *text, size_t n) {
-    const char *from = memchr(text, VOCAB_SPACE_MARK[0], n), *const end = text + n;
+    const char *from = memchr(text, 0xe2, n), *const end = text + n;
     char *to = text + (from ? from - text : 0);
     if (!from) return n;
     while (from < end) {

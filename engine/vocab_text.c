@@ -73,8 +73,7 @@ typedef struct vocab_reader {
     vocab_work work;   /* the stretch since the last special token */
     token_list sealed; /* user-defined tokens that SEALED spans must not contain */
     token_list *out;
-    int at_start; /* nothing or a special token is before the stretch: it begins with the invented space */
-    int strip;    /* the special token before swallows white space */
+    int strip; /* the special token before swallows white space */
 } vocab_reader;
 
 void vocab_work_free(vocab_work *w) {
@@ -97,19 +96,15 @@ static int vocab_add_text(vocab_reader *r, const char *text, size_t n) {
     return 0;
 }
 
-/* Turns the stretch into tokens. */
+/* Turns the stretch into tokens. Before it is nothing or a special token, so it begins with the invented space. */
 static int vocab_end_stretch(vocab_reader *r) {
-    const int add_space = r->at_start && r->v->add_space;
-    if (r->work.n == 0) return 0;
-    if (vocab_spm_encode(r->v, &r->work, add_space, r->out)) return -1;
+    if (r->work.n && vocab_spm_encode(r->v, &r->work, r->v->add_space, r->out)) return -1;
     r->work.n = 0;
-    r->at_start = 0;
     return 0;
 }
 
 static int vocab_add_token(vocab_reader *r, int32_t token) {
     if (vocab_end_stretch(r) || token_list_push(r->work.allocator, r->out, token)) return -1;
-    r->at_start = 1;
     r->strip = (r->v->flag[token] & VOCAB_FLAG_STRIP) != 0;
     return 0;
 }
@@ -132,7 +127,8 @@ static int vocab_seal_tokens(vocab_reader *r, const vocab_span *s) {
     while ((token = vocab_next_special(r->v, s->text, s->n, s->kind, &r->sealed, &at, &length)) >= 0) {
         at += length;
         if (r->v->type[token] != VOCAB_USER) continue;
-        for (i = 0; i < r->sealed.n && r->sealed.token[i] != token; i++) continue;
+        i = 0;
+        while (i < r->sealed.n && r->sealed.token[i] != token) i++;
         if (i == r->sealed.n && token_list_push(r->work.allocator, &r->sealed, token)) return -1;
     }
     return 0;
@@ -157,7 +153,7 @@ static minim_status vocab_check_spans(const vocab *v, const vocab_span *spans, s
 minim_status vocab_tokenize_spans(const vocab *v, const minim_allocator *a, const vocab_span *spans, size_t n_spans,
                                   token_list *out, minim_error *e) {
     const size_t n_before = out->n;
-    vocab_reader r = {.v = v, .work = {.allocator = a}, .out = out, .at_start = 1};
+    vocab_reader r = {.v = v, .work = {.allocator = a}, .out = out};
     int any_sealed, failed = 0;
     const minim_status status = vocab_check_spans(v, spans, n_spans, &any_sealed, e);
     if (status) return status;

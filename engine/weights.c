@@ -24,6 +24,7 @@ typedef struct weights_loader {
     const minim_model_options *o;
     minim_error *e;
     pool *pool;
+    size_t arena_used;
     char *staging; /* [threads][staging_bytes]: 16 rows as they stand in the file */
     size_t staging_bytes;
     unsigned char *used; /* [tensors]: 1 when the model uses it */
@@ -48,6 +49,28 @@ static minim_status weights_wrong_shape(weights_loader *l, const gguf_tensor *t,
     return err_set(l->e, MINIM_ERR_FORMAT, "%s: tensor %s has shape [%llu, %llu, %llu, %llu], expected [%lld, %lld]",
                    gguf_path(l->m->file), t->name.s, (unsigned long long)t->dim[0], (unsigned long long)t->dim[1],
                    (unsigned long long)t->dim[2], (unsigned long long)t->dim[3], (long long)cols, (long long)rows);
+}
+
+/* Bytes of a tensor's panels, cache lines full; 0 for a type that minim does not compute with. */
+static uint64_t weights_panels_bytes(const gguf_tensor *t) {
+    size_t panel = kern_panel_bytes(t->type, (int64_t)t->dim[0]);
+    uint64_t panels = (t->dim[1] + KERN_PANEL - 1) / KERN_PANEL, bytes;
+    return size_mul(panels, panel, &bytes) || bytes > PTRDIFF_MAX / 2 ? 0 : (bytes + 63) / 64 * 64;
+}
+
+/* One block for all panels: huge pages waste none of it at the ends of matrices. */
+static minim_status weights_arena(weights_loader *l) {
+    minim_model *m = l->m;
+    uint64_t bytes = 0;
+    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What is
+     * not touched takes no memory. */
+    for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
+        if (size_add(bytes, weights_panels_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
+    }
+    m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
+    if (!m->panels) return err_memory(l->e, "the weights", bytes);
+    m->panels_bytes = (size_t)bytes;
+    return MINIM_OK;
 }
 
 static minim_status weights_progress(weights_loader *l, uint64_t bytes) {
@@ -126,8 +149,8 @@ static minim_status weights_matrix(weights_loader *l, const char *name, int64_t 
     }
     uint64_t n_panels = ((uint64_t)rows + KERN_PANEL - 1) / KERN_PANEL;
     *w = (model_matrix){.type = t->type, .rows = rows, .cols = cols, .panel_bytes = panel_bytes, .source = t};
-    w->panels = mem_alloc(&m->allocator, (size_t)n_panels, panel_bytes);
-    if (!w->panels) return err_memory(l->e, full, n_panels * panel_bytes);
+    w->panels = m->panels + l->arena_used;
+    l->arena_used += (size_t)weights_panels_bytes(t);
     m->weight_bytes += n_panels * panel_bytes;
 
     l->matrix = w;
@@ -221,7 +244,8 @@ static minim_status weights_load_all(weights_loader *l) {
     m->layers = mem_zalloc(&m->allocator, (size_t)s->n_layers, sizeof *m->layers);
     if (!m->layers) return err_memory(l->e, "the layer table", (uint64_t)s->n_layers * sizeof *m->layers);
 
-    minim_status status = weights_matrix(l, "token_embd", m->n_vocab, s->n_embd, &m->embedding);
+    minim_status status = weights_arena(l);
+    if (!status) status = weights_matrix(l, "token_embd", m->n_vocab, s->n_embd, &m->embedding);
     for (int i = 0; i < s->n_layers && !status; i++) status = weights_layer(l, i);
     if (!status) status = weights_vector(l, "output_norm.weight", s->n_embd, 1, &m->output_norm);
     if (status) return status;
@@ -271,7 +295,6 @@ minim_status weights_load(minim_model *m, const minim_model_options *o, minim_er
 }
 
 static void weights_free_matrix(minim_model *m, model_matrix *w) {
-    mem_free(&m->allocator, w->panels, (size_t)(((uint64_t)w->rows + KERN_PANEL - 1) / KERN_PANEL), w->panel_bytes);
     mem_free(&m->allocator, w->bias, (size_t)w->rows, sizeof *w->bias);
 }
 
@@ -287,6 +310,7 @@ void weights_free(minim_model *m) {
     mem_free(&m->allocator, m->layers, (size_t)m->shape.n_layers, sizeof *m->layers);
     if (m->output.panels != m->embedding.panels) weights_free_matrix(m, &m->output);
     weights_free_matrix(m, &m->embedding);
+    mem_free(&m->allocator, m->panels, m->panels_bytes, 1);
     mem_free(&m->allocator, m->output_norm, embd, sizeof(float));
     mem_free(&m->allocator, m->rope_freq, (size_t)m->shape.n_rot / 2, sizeof *m->rope_freq);
 }

@@ -1,7 +1,7 @@
 /* kernels.h: the arithmetic of minim. Pure functions on the caller's memory: no malloc, no threads, no I/O, no state.
  *
- * kernels/ref/ defines every operation in plain C; each version in kernels/x86/ gives the same bits. A kern_table is the
- * set of versions for one instruction set; kern_table_init() fills it from what the CPU offers.
+ * kernels/ref/ defines every operation in plain C; each version in kernels/x86/ gives the same bits. A kern_table is
+ * the set of versions for one instruction set; kern_table_init() fills it from what the CPU offers.
  *
  * The numerics contract (why the bits are equal):
  *   1. Activations are quantised to int8 in blocks of 32 (see quantize).
@@ -22,7 +22,8 @@
 #include <stdint.h>
 
 /* gcc fuses a*b+c by default in its GNU modes, intrinsics included, and clang inside one expression. This is for those
- * who compile minim without its Makefile (-ffp-contract=off). clang -ffp-contract=fast ignores pragmas, hence rule 6. */
+ * who compile minim without its Makefile (-ffp-contract=off). clang -ffp-contract=fast ignores pragmas, hence rule 6.
+ */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
@@ -42,11 +43,11 @@ enum {
 enum kern_type { KERN_F32 = 0, KERN_F16 = 1, KERN_Q4_0 = 2, KERN_Q8_0 = 8, KERN_BF16 = 30, KERN_TYPE_END = 31 };
 
 typedef struct kern_type_info {
-    const char *name;   /* "Q4_0"; NULL for a type that is not known at all */
-    int block;          /* elements that share a scale, 1 for float types */
-    int block_bytes;    /* bytes of a block, in the file and in a panel alike */
-    int integer;        /* 1: multiplied with int8 activations, 0: with float32 */
-    int has_kernels;    /* 1: minim can compute with it */
+    const char *name; /* "Q4_0"; NULL for a type that is not known at all */
+    int block;        /* elements that share a scale, 1 for float types */
+    int block_bytes;  /* bytes of a block, in the file and in a panel alike */
+    int integer;      /* 1: multiplied with int8 activations, 0: with float32 */
+    int has_kernels;  /* 1: minim can compute with it */
 } kern_type_info;
 
 /* Facts about a GGUF tensor type; .name is NULL when the id is not known. Also knows types that minim cannot compute
@@ -85,10 +86,10 @@ void kern_dequantize(uint32_t type, const void *data, int64_t n, float *out);
 /* ---- activations --------------------------------------------------------------------------------------------------
  * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
 typedef struct kern_act {
-    const float *x;       /* [n][cols] */
-    const int8_t *codes;  /* [n][cols], -127..127 */
-    const float *scale;   /* [n][cols/32] */
-    const int32_t *sum;   /* [n][cols/32], sum of the codes of the block */
+    const float *x;      /* [n][cols] */
+    const int8_t *codes; /* [n][cols], -127..127 */
+    const float *scale;  /* [n][cols/32] */
+    const int32_t *sum;  /* [n][cols/32], sum of the codes of the block */
 } kern_act;
 
 enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_TYPES = 2 };
@@ -110,8 +111,8 @@ typedef struct kern_table {
     void (*matmul[KERN_TYPE_END])(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                   float *y, int64_t ldy);
 
-    /* Root-mean-square norm (Zhang & Sennrich 2019): ss = 16 partial fma sums of x*x; y = (x * (1/sqrtf(ss/n + eps))) * w.
-     * y may be x. */
+    /* Root-mean-square norm (Zhang & Sennrich 2019): ss = 16 partial fma sums of x*x; y = (x * (1/sqrtf(ss/n + eps))) *
+     * w. y may be x. */
     void (*rms_norm)(const float *x, const float *w, int64_t n, float eps, float *y);
 
     /* x[i] += y[i] */
@@ -134,8 +135,8 @@ typedef struct kern_table {
      * ldq, lds, ldp, ldo: floats between rows. */
     void (*qk[KERN_KV_TYPES])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
                               int64_t head_dim, float scale, float *s, int64_t lds);
-    void (*pv[KERN_KV_TYPES])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                              int64_t head_dim, float *o, int64_t ldo);
+    void (*pv[KERN_KV_TYPES])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
+                              float *o, int64_t ldo);
 
     /* s[n], n > 0: returns max m of s in *max; s[i] = exp(s[i] - m); *sum = 16 partial sums of s, folded. */
     void (*softmax_part)(float *s, int64_t n, float *max, float *sum);
@@ -164,12 +165,12 @@ int kern_isa_available(const char *isa);
 
 /* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
 
-float kern_expf(float x);                          /* the exp of silu and softmax; see ref/math.c */
+float kern_expf(float x); /* the exp of silu and softmax; see ref/math.c */
 float kern_f16_to_f32(uint16_t h);
 uint16_t kern_f32_to_f16(float x);
 double kern_exp(double x);
-double kern_log(double x);                         /* x > 0 */
-double kern_pow(double x, double y);               /* x > 0: exp(y * log(x)) */
+double kern_log(double x);                            /* x > 0 */
+double kern_pow(double x, double y);                  /* x > 0: exp(y * log(x)) */
 void kern_sincos(double x, double *sin, double *cos); /* |x| < 2^30 */
 
 #endif

@@ -198,7 +198,9 @@ minim_status minim_router_config_load(minim_router_config *config, const char *p
     json_error_t json_error;
     if (status == MINIM_OK) {
         root = json_loadb(text.data ? text.data : "", text.n, JSON_REJECT_DUPLICATES, &json_error);
-        if (!root) {
+        if (!root && !json_error.text[0]) { /* jansson has no words for it */
+            status = router_fail_memory(error, path);
+        } else if (!root) {
             /* What stands near the mistake may be a key. */
             char *quote = strstr(json_error.text, " near ");
             if (quote) *quote = 0;

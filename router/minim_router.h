@@ -177,18 +177,20 @@ typedef struct minim_route_decision {
  * figures are still those of the raw logits and come out lower: compare scores of greedy answers only. */
 MINIM_API double minim_route_score(minim_route_method method, const minim_route_features *features);
 
+// clang-format off: the table
 /* The next step. Pure: the same three values give the same decision, and nothing else is looked at. Asking (and noting
  * the outcome in the state) until the action is no longer MINIM_ROUTE_ASK takes at most three calls:
  *
- *   mode     remote   first    the local answer stands when                        else
- *   local    -        local    always                                              fail
- *   cascade  none     local    always (reason no_remote)                           fail
- *   cascade  there    local    score >= threshold, not empty, context not full     remote; if that fails local,
- * degraded remote   none     local    always (no_remote, degraded)                        fail remote   there    remote
- * the remote failed (remote_failed, degraded)         fail
+ *   mode     remote   first    the local answer stands when                      else
+ *   local    -        local    always                                            fail
+ *   cascade  none     local    always (no_remote)                                fail
+ *   cascade  there    local    score >= threshold, not empty, context not full   remote; if that fails local, degraded
+ *   remote   none     local    always (no_remote, degraded)                      fail
+ *   remote   there    remote   the remote failed (remote_failed, degraded)       fail
  *
- * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for
- * NULL, a size of 0 or an unknown mode. */
+ * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for NULL, a size of 0
+ * or an unknown mode. */
+// clang-format on
 MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
                                           const minim_route_state *state, minim_route_decision *decision);
 
@@ -306,7 +308,9 @@ MINIM_API minim_status minim_router_local(const minim_model *model, minim_engine
                                           minim_router_backend *backend, minim_error *error);
 
 /* A factory: any server with OpenAI's POST {base_url}/chat/completions, through libcurl. Initialises libcurl once per
- * process (thread-safe), on the first call. user is not used. Fails like minim_router_remote_check(). */
+ * process, on the first call, and never undoes it. That is thread-safe among routers; a host program that uses a
+ * libcurl older than 7.84 in other threads calls curl_global_init() itself before it starts them. user is not used.
+ * Fails like minim_router_remote_check(). */
 MINIM_API minim_status minim_router_remote_http(void *user, const minim_router_config *config,
                                                 minim_router_backend *backend, minim_error *error);
 
@@ -337,7 +341,7 @@ typedef struct minim_router_callbacks {
     void *user;
     /* Text to show. A local answer that may yet be replaced comes in one piece, after the decision. Non-zero stops. */
     int (*on_text)(void *user, minim_route route, const char *text, size_t n_bytes);
-    /* All text shown so far is withdrawn, another answer follows. reason is one line. */
+    /* All text shown so far is withdrawn: it broke off. Another answer follows, or an error. reason is one line. */
     void (*on_discard)(void *user, const char *reason);
     /* Every decision as it is made; the last one is the answer's. */
     void (*on_decision)(void *user, const minim_route_decision *decision);

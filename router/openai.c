@@ -141,6 +141,10 @@ static json_t *openai_parse(openai_reader *reader, const char *data, size_t n) {
         return NULL;
     }
     json_t *root = json_loadb(reader->json.data, reader->json.n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    if (!root && !error.text[0]) { /* jansson has no words for it */
+        openai_fail(reader, MINIM_ROUTE_FAILED_TOO_LARGE, "out of memory for %zu bytes of JSON", n);
+        return NULL;
+    }
     if (!root) {
         char *near = strstr(error.text, " near "); /* the content stays out of messages */
         if (near) *near = 0;
@@ -292,6 +296,7 @@ static int openai_choice(openai_reader *reader, const json_t *root, const char *
 
 int openai_event(void *user, const char *type, const char *data, size_t n) {
     openai_reader *reader = user;
+    while (n && data[n - 1] == ' ') n--;
     if (n == 6 && !memcmp(data, "[DONE]", 6)) {
         reader->has_done = 1;
         return 1;

@@ -389,12 +389,12 @@ static void remote_judge_stream(remote_attempt *attempt) {
 static void remote_judge(remote_attempt *attempt, CURLcode code, int status) {
     openai_reader *reader = &attempt->reader;
     if (attempt->cancelled || reader->cancelled || attempt->failure || reader->failure) return;
-    if (code != CURLE_OK && !reader->has_done) {
-        remote_judge_transfer(attempt, code);
+    if (status && (status < 200 || status >= 300)) { /* says more than a body that broke off */
+        openai_error(reader, status, attempt->body.data, attempt->body.n);
         return;
     }
-    if (status < 200 || status >= 300) {
-        openai_error(reader, status, attempt->body.data, attempt->body.n);
+    if (code != CURLE_OK && !reader->has_done) {
+        remote_judge_transfer(attempt, code);
         return;
     }
     if (attempt->kind == REMOTE_DOCUMENT)

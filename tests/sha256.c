@@ -5,10 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint32_t sha256_rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+static uint32_t sha256_rotate(uint32_t x, int n) {
+    return x >> n | x << (32 - n);
+}
 
 /* The first 32 bits of the fraction of a prime's root: how the standard defines its constants. */
-static uint32_t sha256_fraction(long double root) { return (uint32_t)((root - floorl(root)) * 4294967296.0L); }
+static uint32_t sha256_fraction(long double root) {
+    return (uint32_t)((root - floorl(root)) * 4294967296.0L);
+}
 
 static void sha256_block(uint32_t h[8], const uint32_t k[64], const uint8_t *p) {
     uint32_t w[64], s[8];

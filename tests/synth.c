@@ -23,8 +23,12 @@ static void synth_put(synth_buffer *b, const void *data, size_t n) {
     b->n += n;
 }
 
-static void synth_u32(synth_buffer *b, uint32_t v) { synth_put(b, &v, 4); }
-static void synth_u64(synth_buffer *b, uint64_t v) { synth_put(b, &v, 8); }
+static void synth_u32(synth_buffer *b, uint32_t v) {
+    synth_put(b, &v, 4);
+}
+static void synth_u64(synth_buffer *b, uint64_t v) {
+    synth_put(b, &v, 8);
+}
 
 static void synth_str(synth_buffer *b, const char *s, size_t n) {
     synth_u64(b, n);
@@ -60,7 +64,9 @@ static uint32_t synth_random(void) {
 }
 
 /* About -1..1, heavier in the middle; exact arithmetic. */
-static float synth_number(void) { return ((float)(synth_random() >> 9) - (float)(synth_random() >> 9)) * 0x1p-23f; }
+static float synth_number(void) {
+    return ((float)(synth_random() >> 9) - (float)(synth_random() >> 9)) * 0x1p-23f;
+}
 
 /* A row of one type: numbers of about `spread` in the type's own blocks. */
 static void synth_row(synth_buffer *b, uint32_t type, int cols, float spread) {
@@ -76,7 +82,8 @@ static void synth_row(synth_buffer *b, uint32_t type, int cols, float spread) {
             synth_put(b, &half, 2), i++;
         } else {
             int codes = type == KERN_Q4_0 ? 16 : 32;
-            uint16_t scale = kern_f32_to_f16(spread * (1 + 0.5f * synth_number()) / (type == KERN_Q4_0 ? 8.0f : 128.0f));
+            uint16_t scale =
+                kern_f32_to_f16(spread * (1 + 0.5f * synth_number()) / (type == KERN_Q4_0 ? 8.0f : 128.0f));
             synth_put(b, &scale, 2);
             for (int k = 0; k < codes; k++) {
                 uint8_t code = (uint8_t)(synth_random() >> 24);
@@ -110,8 +117,8 @@ static int synth_list(const synth_shape *s, synth_tensor *t) {
     const struct {
         const char *name;
         int cols, rows;
-    } part[] = {{"attn_q", s->n_embd, q},       {"attn_k", s->n_embd, kv},        {"attn_v", s->n_embd, kv},
-                {"attn_output", q, s->n_embd},  {"ffn_gate", s->n_embd, s->n_ff}, {"ffn_up", s->n_embd, s->n_ff},
+    } part[] = {{"attn_q", s->n_embd, q},        {"attn_k", s->n_embd, kv},        {"attn_v", s->n_embd, kv},
+                {"attn_output", q, s->n_embd},   {"ffn_gate", s->n_embd, s->n_ff}, {"ffn_up", s->n_embd, s->n_ff},
                 {"ffn_down", s->n_ff, s->n_embd}};
     for (int layer = 0; layer < s->n_layers; layer++) {
         char name[64];
@@ -138,14 +145,10 @@ static void synth_metadata(synth_buffer *b, const synth_shape *s) {
     const struct {
         const char *key;
         int value;
-    } number[] = {{"llama.block_count", s->n_layers},
-                  {"llama.embedding_length", s->n_embd},
-                  {"llama.feed_forward_length", s->n_ff},
-                  {"llama.context_length", s->n_ctx},
-                  {"llama.attention.head_count", s->n_heads},
-                  {"llama.attention.head_count_kv", s->n_kv_heads},
-                  {"llama.attention.key_length", s->head_dim},
-                  {"llama.attention.value_length", s->head_dim},
+    } number[] = {{"llama.block_count", s->n_layers},          {"llama.embedding_length", s->n_embd},
+                  {"llama.feed_forward_length", s->n_ff},      {"llama.context_length", s->n_ctx},
+                  {"llama.attention.head_count", s->n_heads},  {"llama.attention.head_count_kv", s->n_kv_heads},
+                  {"llama.attention.key_length", s->head_dim}, {"llama.attention.value_length", s->head_dim},
                   {"llama.rope.dimension_count", s->head_dim}};
     synth_key(b, "general.architecture", GGUF_STR);
     synth_str(b, "llama", 5);
@@ -186,10 +189,11 @@ void *synth_model(const synth_shape *s, size_t *size) {
     gguf_close(vocabulary);
     uint64_t offset = 0;
     for (int i = 0; i < n; i++) {
+        int is_vector = t[i].rows == 1 && !s->full;
         synth_str(&b, t[i].name, strlen(t[i].name));
-        synth_u32(&b, t[i].rows == 1 ? 1 : 2);
+        synth_u32(&b, is_vector ? 1 : 2);
         synth_u64(&b, (uint64_t)t[i].cols);
-        if (t[i].rows != 1) synth_u64(&b, (uint64_t)t[i].rows);
+        if (!is_vector) synth_u64(&b, (uint64_t)t[i].rows);
         synth_u32(&b, t[i].type);
         synth_u64(&b, offset);
         offset += (synth_bytes(&t[i]) + 31) / 32 * 32;

@@ -8,11 +8,13 @@
 typedef struct synth_shape {
     uint32_t type; /* of the matrices: KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0 or KERN_Q4_0; norms are F32 */
     int n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_ctx;
-    int tied;      /* 1: no output.weight */
-    int biases;    /* 1: every matrix has one */
+    int tied;   /* 1: no output.weight */
+    int biases; /* 1: every matrix has one */
+    int full;   /* 1: matrices of one row have two dimensions; 0: one, as ggml writes them */
 } synth_shape;
 
-/* The image (free() it); the vocabulary is that of models/stories260K.gguf (512 tokens). NULL if that can not be read. */
+/* The image (free() it); the vocabulary is that of models/stories260K.gguf (512 tokens). NULL if that can not be read.
+ */
 void *synth_model(const synth_shape *shape, size_t *size);
 
 /* n token ids of a 512-token vocabulary, beginning with BOS. */

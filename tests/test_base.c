@@ -134,6 +134,8 @@ static void an_error_is_one_line_of_valid_text(void **state) {
             "a\nb\x1b[2Jc\td\x7f\xc2\x9b"
             "e\xc2\xa0\xe2\x82\xac\xff\xe2\x82 z");
     assert_string_equal(e.text, "a?b?[2Jc?d??e\xc2\xa0\xe2\x82\xac??? z");
+    err_set(&e, MINIM_ERR_IO, "model: %s", e.text);
+    assert_string_equal(e.text, "model: a?b?[2Jc?d??e\xc2\xa0\xe2\x82\xac??? z");
     assert_int_equal(err_set(NULL, MINIM_ERR_FORMAT, "nobody listens"), MINIM_ERR_FORMAT);
     assert_int_equal(err_ok(&e), MINIM_OK);
     assert_int_equal(e.status, MINIM_OK);

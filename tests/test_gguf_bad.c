@@ -309,7 +309,7 @@ static const bad_case cases[] = {
     {"tensors whose overhead wraps", build_n_tensors, MAX64 / 80 + 2, BAD, "number of tensors is", 0, 0},
     {"one tensor too many", build_n_tensors, 3, BAD, "tensor 2: tensor name is empty", 0, 0},
     {"more tensors than fit", build_n_tensors, 20, BAD, "have room for at most", 0, 0},
-    {"more tensors than the limit", build_n_tensors, MIB + 1, BAD, "the limit is 1048576", 64 * MIB, 0},
+    {"more tensors than the limit", build_n_tensors, MIB / 4 + 1, BAD, "the limit is 262144", 64 * MIB, 0},
     {"2^63 keys", build_n_keys, TOP64, BAD, "number of keys is 9223372036854775808", 0, 0},
     {"-1 keys", build_n_keys, MAX64, BAD, "number of keys is 18446744073709551615", 0, 0},
     {"keys whose overhead wraps", build_n_keys, MAX64 / 40 + 2, BAD, "number of keys is", 0, 0},
@@ -363,7 +363,7 @@ static const bad_case cases[] = {
     {"an array of 2^60 strings", build_array_str, UINT64_C(1) << 60, BAD, "elements of type str", 0, 0},
     {"an array of strings that wraps", build_array_str, (UINT64_C(1) << 60) + 1, BAD, "room for at most 2", 0, 0},
     {"an array over the limit", build_array_u8, 64 * MIB + 1, BAD, "the limit is 67108864", 65 * MIB, 0},
-    {"strings over the limit", build_array_str, 17 * MIB, BAD, "more than the limit of 268435456", 140 * MIB, 0},
+    {"strings over the limit", build_array_str, 9 * MIB, BAD, "more than the limit of 134217728", 80 * MIB, 0},
     {"a string of 2^64-1 bytes in an array", build_array_str_claim, MAX64, BAD,
      "key 0 'the.key': element 2: string is said to be", 0, 0},
     {"a string past the end in an array", build_array_str_claim, 5, BAD,
@@ -564,7 +564,7 @@ static void a_million_keys_load_in_linear_time(void **state) {
     assert_int_equal(gguf_open(NULL, "keys.gguf", image, size, &f, &e), MINIM_OK);
     seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     print_message("a million keys: %.2f s of CPU time\n", seconds);
-    assert_true(seconds < 3); /* well above what it takes with a sanitizer, far below anything quadratic */
+    assert_true(seconds < 20); /* room for valgrind; comparing every pair would take hours */
     assert_int_equal(gguf_value_count(f), 1000000);
     for (int i = 0; i < 1000000; i += 99999) {
         char key[32];

@@ -16,8 +16,14 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static const synth_shape shape = {.type = KERN_F32, .n_layers = 2, .n_embd = 64, .n_heads = 4, .n_kv_heads = 2,
-                                  .head_dim = 16, .n_ff = 96, .n_ctx = 128};
+static const synth_shape shape = {.type = KERN_F32,
+                                  .n_layers = 2,
+                                  .n_embd = 64,
+                                  .n_heads = 4,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 16,
+                                  .n_ff = 96,
+                                  .n_ctx = 128};
 
 typedef struct image {
     char *data;
@@ -53,7 +59,9 @@ static void set_f32(const image *i, const char *key, float value) {
     memcpy(image_find(i, key) + strlen(key) + 4, &value, 4);
 }
 
-static void rename_item(const image *i, const char *name) { *image_find(i, name) = 'X'; }
+static void rename_item(const image *i, const char *name) {
+    *image_find(i, name) = 'X';
+}
 
 /* Loading fails with this status and a one-line text that has all the words; frees the image. */
 static void refused(image i, minim_status status, const char *word, const char *word2) {
@@ -79,10 +87,10 @@ static void an_unknown_architecture_lists_the_known_ones(void **state) {
 
 static void every_missing_tensor_is_named(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "token_embd.weight",        "output_norm.weight",  "blk.0.attn_norm.weight", "blk.1.attn_q.weight",
-        "blk.0.attn_k.weight",      "blk.1.attn_v.weight", "blk.0.ffn_norm.weight",  "blk.1.ffn_gate.weight",
-        "blk.0.attn_output.weight", "blk.0.ffn_up.weight", "blk.1.ffn_down.weight"};
+    static const char *const names[] = {"token_embd.weight",     "output_norm.weight",    "blk.0.attn_norm.weight",
+                                        "blk.1.attn_q.weight",   "blk.0.attn_k.weight",   "blk.1.attn_v.weight",
+                                        "blk.0.ffn_norm.weight", "blk.1.ffn_gate.weight", "blk.0.attn_output.weight",
+                                        "blk.0.ffn_up.weight",   "blk.1.ffn_down.weight"};
     for (size_t k = 0; k < COUNT(names); k++) {
         image i = image_new();
         rename_item(&i, names[k]);
@@ -215,6 +223,22 @@ static int stop_at_half(void *user, double fraction) {
     return fraction > 0.5;
 }
 
+static void an_impossible_load_level_is_named(void **state) {
+    (void)state;
+    minim_error e;
+    minim_model *m;
+    minim_model_options o;
+    image i = image_new();
+    minim_model_options_default(&o);
+    for (int level = -1; level <= 3; level += 4) {
+        o.level = (minim_load_level)level;
+        assert_int_equal(minim_model_load_memory(i.data, i.size, "file", &o, &m, &e), MINIM_ERR_ARGUMENT);
+        assert_non_null(strstr(e.text, "level"));
+        assert_null(m);
+    }
+    free(i.data);
+}
+
 static void loading_reports_progress_and_can_be_cancelled(void **state) {
     (void)state;
     image i = image_new();
@@ -264,6 +288,7 @@ int main(void) {
         cmocka_unit_test(a_matrix_of_another_shape_is_named),
         cmocka_unit_test(a_weight_type_without_kernels_lists_the_known_ones),
         cmocka_unit_test(a_file_that_is_no_model_can_be_described),
+        cmocka_unit_test(an_impossible_load_level_is_named),
         cmocka_unit_test(loading_reports_progress_and_can_be_cancelled),
         cmocka_unit_test(unused_tensors_are_reported),
     };

@@ -1,4 +1,5 @@
-/* test_router_config.c: minim.json, environment, flags, keys, addresses. */
+/* test_router_config.c: minim.json, environment, flags, keys, addresses. Left out without the packages of
+ * the router's remote (MINIM_WITH_ROUTER). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

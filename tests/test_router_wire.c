@@ -1,4 +1,5 @@
-/* test_router_wire.c: what comes over the wire, without a wire: event streams, OpenAI's JSON, retries. */
+/* test_router_wire.c: what comes over the wire, without a wire: event streams, OpenAI's JSON, retries. Left out without
+ * the packages of the router's remote (MINIM_WITH_ROUTER). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -291,6 +291,26 @@ static void recent_tokens_are_penalised_once(void **state) {
     sampler_free(s);
 }
 
+static void draws_follow_the_penalised_probabilities(void **state) {
+    const float logits[] = {2, 2};
+    minim_sampling o = draw(1);
+    sampler *s;
+    int count[2] = {0};
+    (void)state;
+    o.repeat_penalty = 2;
+    s = must_make(2, o, 0);
+    sampler_accept(s, 0); /* 2 becomes 1: 1/(1 + e) = 0.269 of the draws */
+    for (int i = 0; i < 10000; i++) count[choose(s, logits)]++;
+    assert_true(count[0] > 2450 && count[0] < 2930);
+    sampler_free(s);
+    o = greedy();
+    o.repeat_penalty = 1e30f; /* however hard the penalty, what was possible stays possible */
+    s = must_make(2, o, 0);
+    sampler_accept(s, 1);
+    assert_int_equal(choose(s, (const float[]){NAN, -3e38f}), 1);
+    sampler_free(s);
+}
+
 /* ---- the same everywhere ---------------------------------------------------------------------------------------- */
 
 /* The numbers are from the published algorithms (splitmix64 fills the state of xoshiro256**), computed by hand with
@@ -428,6 +448,7 @@ int main(void) {
         cmocka_unit_test(each_filter_keeps_what_it_should),
         cmocka_unit_test(draws_follow_the_probabilities),
         cmocka_unit_test(recent_tokens_are_penalised_once),
+        cmocka_unit_test(draws_follow_the_penalised_probabilities),
         cmocka_unit_test(the_seed_decides),
         cmocka_unit_test(every_instruction_set_gives_the_same_tokens),
         cmocka_unit_test(large_vocabularies_are_no_problem),

@@ -516,7 +516,9 @@ static void the_public_functions_report_what_they_need(void **state) {
     (void)state;
     assert_int_equal(minim_tokenize(&m, "Once upon a time", 16, MINIM_ADD_SPECIAL, NULL, 0, &n, &e), MINIM_ERR_SPACE);
     assert_int_equal(n, 5);
+    tokens[4] = -7;
     assert_int_equal(minim_tokenize(&m, "Once upon a time", 16, MINIM_ADD_SPECIAL, tokens, 4, &n, &e), MINIM_ERR_SPACE);
+    assert_int_equal(tokens[4], -7);
     assert_int_equal(minim_tokenize(&m, "Once upon a time", 16, MINIM_ADD_SPECIAL, tokens, 5, &n, &e), MINIM_OK);
     assert_int_equal(tokens[4], 378);
     assert_int_equal(minim_tokenize(&m, NULL, 0, 0, NULL, 0, &n, &e), MINIM_OK);

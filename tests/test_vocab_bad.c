@@ -222,6 +222,27 @@ static void of_equal_texts_the_first_is_meant(void **state) {
     assert_int_equal(vocab_find(v, "ab", 2), 6);
     vocab_free(v);
     assert_works(&w, "ab", 0, "8 5");
+    small(&w, 0);
+    vw_add(&w, "<x>", VOCAB_CONTROL, 0);
+    vw_add(&w, "<x>", VOCAB_CONTROL, 0);
+    assert_works(&w, "<x>", MINIM_PARSE_SPECIAL, "7");
+    small(&w, 0);
+    vw_add(&w, "<x>", VOCAB_CONTROL, 0);
+    vw_add(&w, "<x>", VOCAB_USER, 0); /* the first that may be used */
+    assert_works(&w, "<x>", 0, "8");
+    small(&w, 0);
+    vw_add(&w, "<0x41>", VOCAB_BYTE, 0);
+    vw_add(&w, "<0x41>", VOCAB_BYTE, 0);
+    assert_works(&w, "A", 0, "3 7");
+}
+
+static void a_token_with_a_real_space_is_never_meant(void **state) {
+    vw w;
+    (void)state;
+    small(&w, 0);
+    vw_add(&w, "a ", VOCAB_NORMAL, 0); /* in a text spaces are "▁" */
+    vw_add(&w, "a b", VOCAB_NORMAL, 0);
+    assert_works(&w, "a b", 0, "3 4 3 5");
 }
 
 static void empty_and_broken_texts_are_kept(void **state) {
@@ -264,6 +285,10 @@ static void scores_that_are_no_numbers_still_have_an_order(void **state) {
     vw_add(&w, "bb", VOCAB_NORMAL, NAN);
     vw_add(&w, "aa", VOCAB_NORMAL, INFINITY);
     assert_works(&w, "aaabb", 0, "3 8 6 5"); /* "aa" with inf before "ab" with -1 before "bb" with NaN */
+    small(&w, 0);
+    w.score[6] = NAN; /* "ab", left of "bb" in the text and in the file */
+    vw_add(&w, "bb", VOCAB_NORMAL, -5);
+    assert_works(&w, "abb", 0, "3 4 7");
     small(&w, 0);
     for (size_t i = 0; i < w.n; i++) w.score[i] = i % 2 ? NAN : -INFINITY; /* all equal: from the left */
     vw_add(&w, "ba", VOCAB_NORMAL, NAN);
@@ -326,6 +351,22 @@ static void texts_made_to_collide_are_refused(void **state) {
         if (key >> 56 != 7) continue; /* the length is part of the key */
         memcpy(texts[n], &key, 7);
         if (strlen(texts[n]) == 7 && !strchr(texts[n], ' ')) vw_add(&w, texts[n++], VOCAB_NORMAL, 0);
+    }
+    assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: the texts in key 'tokenizer.ggml.tokens' are made to collide");
+}
+
+/* The same for the table of all texts, whose hash is FNV-1a. */
+static void texts_made_to_collide_by_hash_are_refused(void **state) {
+    static char texts[VW_MAX][16];
+    size_t n = 0;
+    vw w;
+    (void)state;
+    vw_init(&w, 0);
+    for (unsigned i = 0; n < 1200; i++) { /* 1203 tokens have 4096 places */
+        uint64_t h = 0xcbf29ce484222325;
+        snprintf(texts[n], sizeof texts[n], "%u", i);
+        for (const char *c = texts[n]; *c; c++) h = (h ^ (unsigned char)*c) * 0x100000001b3;
+        if ((h ^ h >> 29) % 4096 == 0) vw_add(&w, texts[n++], VOCAB_UNUSED, 0);
     }
     assert_refused(&w, MINIM_ERR_FORMAT, "made.gguf: the texts in key 'tokenizer.ggml.tokens' are made to collide");
 }
@@ -408,11 +449,13 @@ int main(void) {
         cmocka_unit_test(special_ids_may_mean_none),
         cmocka_unit_test(what_no_token_covers_is_unknown),
         cmocka_unit_test(of_equal_texts_the_first_is_meant),
+        cmocka_unit_test(a_token_with_a_real_space_is_never_meant),
         cmocka_unit_test(empty_and_broken_texts_are_kept),
         cmocka_unit_test(scores_that_are_no_numbers_still_have_an_order),
         cmocka_unit_test(a_file_without_types_gets_them),
         cmocka_unit_test(very_long_tokens_do_no_harm),
         cmocka_unit_test(texts_made_to_collide_are_refused),
+        cmocka_unit_test(texts_made_to_collide_by_hash_are_refused),
         cmocka_unit_test(memory_may_fail_while_loading),
         cmocka_unit_test(memory_may_fail_while_tokenizing),
     };

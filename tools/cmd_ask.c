@@ -213,7 +213,7 @@ static void ask_on_discard(void *user, const char *reason) {
     fputs("\n\n", stdout);
     tool_flush();
     screen->has_text = 0;
-    fprintf(stderr, "minim: the answer above broke off and does not count (%s); another one follows\n", reason);
+    fprintf(stderr, "minim: the answer above broke off and does not count (%s)\n", reason);
 }
 
 static int ask_on_progress(void *user, minim_route route, uint64_t n_tokens) {

@@ -12,7 +12,7 @@
 #include <math.h>
 
 #define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define AVX512_INLINE AVX512_TARGET __attribute__((always_inline)) static inline
+#define AVX512_INLINE AVX512_TARGET KERN_INLINE
 
 /* The mask of the lanes below n. */
 AVX512_INLINE __mmask16 avx512_mask(int64_t n) {
@@ -144,13 +144,13 @@ AVX512_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, const 
     }
 }
 
-AVX512_TARGET static void avx512_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                             int64_t n, float *y, int64_t ldy) {
+AVX512_TARGET void kern_avx512vnni_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                                               int64_t n, float *y, int64_t ldy) {
     avx512_matmul_int(KERN_Q4_0, 8, panels, rows, cols, act, n, y, ldy);
 }
 
-AVX512_TARGET static void avx512_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                             int64_t n, float *y, int64_t ldy) {
+AVX512_TARGET void kern_avx512vnni_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                                               int64_t n, float *y, int64_t ldy) {
     avx512_matmul_int(KERN_Q8_0, 128, panels, rows, cols, act, n, y, ldy);
 }
 
@@ -213,7 +213,7 @@ AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, const av
     const float *a = g->a;
     float *c = g->c;
 #define STEP(NR)                                                                                                       \
-    for (; n_rows >= NR; n_rows -= NR, a += NR * g->lda, c += NR * g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
+    for (; n_rows >= (NR); n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
     if (NV <= 2) {
         STEP(12);
         STEP(4);
@@ -504,8 +504,8 @@ void kern_table_avx512vnni(kern_table *table) {
     table->matmul[KERN_F32] = avx512_matmul_f32;
     table->matmul[KERN_F16] = avx512_matmul_f16;
     table->matmul[KERN_BF16] = avx512_matmul_bf16;
-    table->matmul[KERN_Q4_0] = avx512_matmul_q4_0;
-    table->matmul[KERN_Q8_0] = avx512_matmul_q8_0;
+    table->matmul[KERN_Q4_0] = kern_avx512vnni_matmul_q4_0;
+    table->matmul[KERN_Q8_0] = kern_avx512vnni_matmul_q8_0;
     table->rms_norm = avx512_rms_norm;
     table->add = avx512_add;
     table->silu_mul = avx512_silu_mul;

@@ -1,0 +1,44 @@
+#!/bin/bash
+# `make install` puts everything where a program finds it, and the program that the README shows works with it.
+set -u
+CC=${CC:-gcc} B=${B:-build}
+number=0 code=0
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+
+check() { # NAME COMMAND...
+    number=$((number + 1))
+    local name=$1
+    shift
+    if output=$("$@" 2>&1); then
+        echo "ok $number - $name"
+    else
+        echo "not ok $number - $name"
+        echo "$output" | tail -n 20
+        code=1
+    fi
+}
+
+check "make install with DESTDIR" ${MAKE:-make} install B="$B" CC="$CC" SAN="${SAN:-}" DESTDIR="$work/root" PREFIX=/opt/minim
+root=$work/root/opt/minim
+for file in bin/minim lib/libminim.a lib/libminim_router.a include/minim.h include/minim_router.h lib/pkgconfig/minim.pc \
+    lib/pkgconfig/minim_router.pc; do
+    check "$file is there" test -s "$root/$file"
+done
+check "the router's installed header compiles" $CC -std=c11 -fsyntax-only -I"$root/include" -x c "$root/include/minim_router.h"
+
+awk '/^```c$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md >"$work/program.c"
+flags="-I$root/include -L$root/lib -lminim -lm -pthread"
+if command -v pkg-config >/dev/null; then
+    export PKG_CONFIG_PATH=$root/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$work/root
+    check "pkg-config knows the version" test "minim $(pkg-config --modversion minim)" = "$("$B/minim" --version)"
+    flags=$(pkg-config --cflags --libs minim)
+else
+    echo "# SKIP no pkg-config here: minim.pc was not used"
+fi
+# shellcheck disable=SC2086
+check "the program of the README compiles without warnings" \
+    $CC -std=c11 -Wall -Wextra -Wpedantic -Werror ${SAN:+-fsanitize=$SAN} "$work/program.c" $flags -o "$work/program"
+"$work/program" models/stories260K.gguf >"$work/story.txt"
+check "it tells the story" grep -q "Lily was sad and didn't know what to do\.$" "$work/story.txt"
+exit $code

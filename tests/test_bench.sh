@@ -195,8 +195,8 @@ if [ -x "$kernels" ]; then
     timeout 60 "$kernels" "${small[@]}" --limits >out 2>err </dev/null
     code=$?
     check "bench_kernels --limits measures nothing else" 'exits 0' 'prints "read, GB/s"' '! grep -q matmul out'
-    for bad in "--types q9" "--isa nonsense" "--tokens 0" "-t 0" "--shape nonsense" "-r x" "extra"; do
-        timeout 60 "$kernels" $bad >out 2>err </dev/null
+    for bad in "--types q9" "--isa nonsense" "--tokens 0" "-t 0" "--shape nonsense" "-r x" "--only nonsense" "extra"; do
+        timeout 60 "$kernels" --memory 8 $bad >out 2>err </dev/null
         code=$?
         check "a wrong option: bench_kernels $bad" 'exits 2' 'empty' '[ -s err ]'
     done

@@ -172,7 +172,7 @@ ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
 	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
-test-built: all $(TEST_BIN)
+test-built: all $(TEST_BIN) $(BENCH_BIN) $(if $(HAVE_JANSSON),$B/bench/plot)
 	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $(TEST_SCRIPT)
 endif
 

@@ -355,6 +355,12 @@ static int kernels_make_room(report_run *run, cases_list *list) {
     return 0;
 }
 
+static int kernels_no_memory(void) {
+    fputs("bench_kernels: out of memory or threads\n", stderr);
+    return EXIT_FAILED;
+}
+
+/* Returns the exit code. */
 static int kernels_measure(const kernels_settings *s, const cases_plan *plan, team *t, harness_memory *memory) {
     kernels_limits limits = {.read = cases_read(memory)};
     cases_list list = {0};
@@ -367,8 +373,12 @@ static int kernels_measure(const kernels_settings *s, const cases_plan *plan, te
         run.peak[run.n_peaks].peak = peak;
     }
     int status = s->limits ? 0 : cases_make(plan, memory, &list);
-    if (!status) status = kernels_make_room(&run, &list);
-    if (!status) {
+    int code =
+        status || s->limits || list.n ? -1 : kernels_complain("--only: no kernel has \"%s\" in its name", s->only);
+    if (!status && code < 0) status = kernels_make_room(&run, &list);
+    if (status) {
+        code = kernels_no_memory();
+    } else if (code < 0) {
         kernels_run_rounds(&run, t, &limits, &list);
         if (s->json)
             report_json(stdout, &run);
@@ -376,11 +386,12 @@ static int kernels_measure(const kernels_settings *s, const cases_plan *plan, te
             report_limits(stdout, &run);
         else
             report_markdown(stdout, &run);
+        code = EXIT_OK;
     }
     free(run.read.sample);
     for (int i = 0; i < run.n_peaks; i++) free(run.peak[i].sample);
     cases_free(&list);
-    return status;
+    return code;
 }
 
 /* Bytes of the last-level cache, 0 when the system does not tell. */
@@ -412,13 +423,12 @@ int main(int argc, char **argv) {
     team *t = team_new(settings.n_threads);
     int status =
         t ? harness_memory_new(&memory, t, kernels_memory_bytes(&settings), n_vector, act_values, outputs) : -1;
-    if (!status) status = kernels_measure(&settings, &plan, t, &memory);
-    if (status) fputs("bench_kernels: out of memory or threads\n", stderr);
+    code = status ? kernels_no_memory() : kernels_measure(&settings, &plan, t, &memory);
     harness_memory_free(&memory);
     team_free(t);
-    if (fflush(stdout) && !status) {
+    if (fflush(stdout) && code == EXIT_OK) {
         fprintf(stderr, "bench_kernels: standard output: %s\n", strerror(errno));
-        status = -1;
+        code = EXIT_FAILED;
     }
-    return status ? EXIT_FAILED : EXIT_OK;
+    return code;
 }

@@ -176,11 +176,13 @@ void cases_name(const harness_case *c, char *text, size_t size) {
     snprintf(text, size, "%s%s%s%s%s", c->kernel, *c->type ? " " : "", c->type, *c->matrix ? " " : "", c->matrix);
 }
 
-/* 0, also when it was not wanted; -1 when memory is short. */
-static int cases_add(const cases_plan *plan, cases_list *list, harness_case c) {
+static int cases_is_wanted(const cases_plan *plan, const harness_case *c) {
     char name[96];
-    cases_name(&c, name, sizeof name);
-    if (plan->only && !strstr(name, plan->only)) return 0;
+    cases_name(c, name, sizeof name);
+    return !plan->only || strstr(name, plan->only) != NULL;
+}
+
+static int cases_append(cases_list *list, harness_case c) {
     if (list->n == list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : 64;
         harness_case *items = realloc(list->items, capacity * sizeof *items);
@@ -191,6 +193,11 @@ static int cases_add(const cases_plan *plan, cases_list *list, harness_case c) {
     c.peak = cases_find_peak(c.isa, c.bound);
     list->items[list->n++] = c;
     return 0;
+}
+
+/* 0, also when it was not wanted; -1 when memory is short. */
+static int cases_add(const cases_plan *plan, cases_list *list, harness_case c) {
+    return cases_is_wanted(plan, &c) ? cases_append(list, c) : 0;
 }
 
 /* y[tokens][rows] with weights of one type on every instruction set. */
@@ -225,9 +232,9 @@ static int cases_add_matmul(const cases_plan *plan, const harness_memory *memory
     return status;
 }
 
-/* The same as float32 by OpenBLAS. */
+/* The same as float32 by OpenBLAS: wherever there is something to compare it with, or on demand. */
 static int cases_add_blas(const cases_plan *plan, const harness_memory *memory, cases_list *list, const cases_matrix *m,
-                          int tokens) {
+                          int tokens, int compare) {
 #if defined(MINIM_WITH_OPENBLAS)
     if (plan->no_blas) return 0;
     openblas_set_num_threads(plan->n_threads);
@@ -243,9 +250,9 @@ static int cases_add_blas(const cases_plan *plan, const harness_memory *memory, 
     c.memory = memory;
     c.alone = 1;
     c.group = list->n_groups;
-    return cases_add(plan, list, c);
+    return compare ? cases_append(list, c) : cases_add(plan, list, c);
 #else
-    (void)plan, (void)memory, (void)list, (void)m, (void)tokens;
+    (void)plan, (void)memory, (void)list, (void)m, (void)tokens, (void)compare;
     return 0;
 #endif
 }
@@ -259,7 +266,7 @@ static int cases_add_matrix(const cases_plan *plan, const harness_memory *memory
     if (m->type != CASES_ANY_TYPE) status = cases_add_matmul(plan, memory, list, m, m->type, tokens);
     for (int i = 0; i < plan->n_types && m->type == CASES_ANY_TYPE && !status; i++)
         status = cases_add_matmul(plan, memory, list, m, plan->type[i], tokens);
-    if (!status && list->n > before) status = cases_add_blas(plan, memory, list, m, tokens);
+    if (!status) status = cases_add_blas(plan, memory, list, m, tokens, list->n > before);
     if (list->n > before) list->n_groups++;
     return status;
 }

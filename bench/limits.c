@@ -48,7 +48,34 @@ LIMITS_LOOP(limits_vpmaddubsw_256, "avx2", __m256i, _mm256_set1_epi8, {
 LIMITS_LOOP(limits_vfmadd_512, "avx512f", __m512, _mm512_set1_ps, LIMITS_3("vfmadd231ps"))
 LIMITS_LOOP(limits_vfmadd_256, "avx2,fma", __m256, _mm256_set1_ps, LIMITS_3("vfmadd231ps"))
 
+enum { LIMITS_TILES = 6 /* accumulators; two of the eight tiles hold the factors */ };
+
+/* Whole tiles: 16 by 64 times 64 by 16 int8. */
+__attribute__((target("amx-tile,amx-int8"))) static void limits_tdpbssd(uint64_t loops) {
+    struct {
+        _Alignas(64) uint8_t palette;
+        uint8_t start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shapes = {.palette = 1};
+    for (int i = 0; i < LIMITS_TILES + 2; i++) shapes.rows[i] = 16, shapes.row_bytes[i] = 64;
+    __asm__ volatile("" : : "r"(&shapes) : "memory"); /* gcc's intrinsic does not say that it reads them */
+    _tile_loadconfig(&shapes);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (; loops > 0; loops--) {
+        _tile_dpbssd(0, 6, 7);
+        _tile_dpbssd(1, 6, 7);
+        _tile_dpbssd(2, 6, 7);
+        _tile_dpbssd(3, 6, 7);
+        _tile_dpbssd(4, 6, 7);
+        _tile_dpbssd(5, 6, 7);
+    }
+    _tile_release();
+}
+
 static const limits_peak limits_peaks[] = {
+    {"tdpbssd", "amx", HARNESS_INTEGER, 2.0 * 16 * 16 * 64 * LIMITS_TILES, limits_tdpbssd},
     {"vpdpbusd zmm", "avx512vnni", HARNESS_INTEGER, 128.0 * LIMITS_CHAINS, limits_vpdpbusd_512},
     {"vpdpbusd ymm", "avxvnni", HARNESS_INTEGER, 64.0 * LIMITS_CHAINS, limits_vpdpbusd_256},
     {"vpmaddubsw ymm", "avx2", HARNESS_INTEGER, 64.0 * LIMITS_CHAINS, limits_vpmaddubsw_256},

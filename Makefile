@@ -41,6 +41,8 @@ HAVE_REMOTE  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
 NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) $(if $(HAVE_EDIT),,libedit-dev)
 NEED_TEST := $(if $(HAVE_CMOCKA),,libcmocka-dev) $(if $(HAVE_HTTPD),,libmicrohttpd-dev) $(if $(HAVE_CXX),,g++)
 NEED_BLAS := $(if $(HAVE_BLAS),,libopenblas-dev)
+NEED_ARM  := $(if $(shell command -v aarch64-linux-gnu-gcc),,gcc-aarch64-linux-gnu libc6-dev-arm64-cross) \
+             $(if $(shell command -v qemu-aarch64),,qemu-user)
 
 # ---- flags -------------------------------------------------------------------------------------------------------------
 
@@ -62,9 +64,9 @@ needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/
 without      = $(filter-out $(call needs_remote,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
 TOOLS_SRC   := $(wildcard tools/*.c)
-# tests/test_*.c and tests/checkkern.c are programs; the other files in tests/ help them.
+# tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
 TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
-HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/checkkern.c tests/fuzz_%,$(wildcard tests/*.c)))
+HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 
 objects      = $(patsubst %.c,$B/%.o,$(1))
@@ -72,14 +74,16 @@ ENGINE_OBJ  := $(call objects,$(ENGINE_SRC))
 ROUTER_OBJ  := $(call objects,$(ROUTER_SRC))
 TOOLS_OBJ   := $(call objects,$(TOOLS_SRC))
 HELPER_OBJ  := $(call objects,$(HELPER_SRC))
-BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC),$(wildcard bench/*.c)))
+# bench/bench_*.c and bench/plot.c are programs; the other files in bench/ help them, and so do a few of tools/.
+BENCH_HELP  := $(call objects,$(filter-out $(BENCH_SRC) bench/plot.c,$(wildcard bench/*.c)) \
+                              tools/shapes.c tools/machine.c tools/json.c)
 TEST_BIN    := $(TEST_SRC:%.c=$B/%)
 BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
 ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
-.PHONY: all lib run run-built test test-built test-asan bench bench-built bench-kernels checkkern amalgam install format \
-        format-check lint clean help left-out FORCE
+.PHONY: all lib run run-built test test-built test-asan test-arm bench bench-built bench-kernels plot plot-built checkkern \
+        amalgam install format format-check lint clean help left-out FORCE
 .DEFAULT_GOAL := all
 .SUFFIXES:
 .SECONDARY:
@@ -93,7 +97,7 @@ left-out:
 	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
 # Objects are made anew when the compiler or its flags change, for example after a package was installed.
-export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(if $(HAVE_BLAS),blas) $(CFLAGS) $(CPPFLAGS)
+export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(CFLAGS) $(CPPFLAGS)
 $B/flags: FORCE
 	@mkdir -p $B
 	@echo "$$BUILT_WITH" | cmp -s - $@ || echo "$$BUILT_WITH" > $@
@@ -113,7 +117,7 @@ $B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 # The commit stands beside every measurement; only this file is compiled anew when it changes.
-$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"'
+$B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"' -DMINIM_CFLAGS='"$(CFLAGS)"'
 $B/tools/machine.o: $B/commit
 
 $B/libminim.a: $(ENGINE_OBJ)
@@ -129,11 +133,20 @@ link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(C
 $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
-$(TEST_BIN): $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+$(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
+
+# OpenBLAS concerns the benchmarks only: no reason to compile everything anew when it comes or goes.
+$B/blas: FORCE
+	@mkdir -p $B
+	@echo "$(HAVE_BLAS)" | cmp -s - $@ || echo "$(HAVE_BLAS)" > $@
+$(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
+
+$B/bench/plot: $B/bench/plot.o
+	$(link) $^ -ljansson $(LIBS)
 
 # ---- running -----------------------------------------------------------------------------------------------------------
 
@@ -159,12 +172,18 @@ ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
 	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
-test-built: all $(TEST_BIN)
+test-built: all $(TEST_BIN) $(BENCH_BIN) $(if $(HAVE_JANSSON),$B/bench/plot)
 	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $(TEST_SCRIPT)
 endif
 
 test-asan: ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) SAN=address,undefined test
+
+# Part of `make test` where its packages are: tests/test_arm.sh, one of the scripts.
+test-arm: ## cross-compile for 64-bit Arm and test under qemu
+	$(call install_packages,$(NEED_ARM))
+	@$(MAKE) all
+	@B="$B" ARM=must bash tests/test_arm.sh
 
 checkkern: $B/tests/checkkern ## compare every kernel with the reference
 	@$<
@@ -179,6 +198,16 @@ bench-built: all $(BENCH_BIN)
 
 bench-kernels: $B/bench/bench_kernels ## only the kernels
 	@$< $(ARGS)
+
+plot: ## measure the kernels and draw their roofline (SVG=build/roofline.svg, ARGS='--types all ...')
+	$(call install_packages,$(NEED_BLAS) $(if $(HAVE_JANSSON),,libjansson-dev))
+	@$(MAKE) plot-built
+
+SVG ?= $B/roofline.svg
+plot-built: $B/bench/bench_kernels $B/bench/plot
+	@$B/bench/bench_kernels --json $(ARGS) > $B/roofline.json
+	@$B/bench/plot $B/roofline.json $(SVG)
+	@echo "$(SVG)"
 
 # ---- for other programs ------------------------------------------------------------------------------------------------
 

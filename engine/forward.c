@@ -8,6 +8,7 @@
  *
  * Every arrow is a parallel section over rows, heads or panels of weights; none of them changes what a row computes.
  */
+#include <math.h>
 #include <string.h>
 
 #include "engine.h"
@@ -78,6 +79,7 @@ typedef struct forward_step {
     int n, layer;
     const float *norm; /* weights of the norm in forward_norm_task, NULL = none */
     int add;           /* forward_norm_task: x += h first */
+    float *logits;     /* [rows that want them][n_vocab] */
 } forward_step;
 
 /* Runs task(step, row, worker) for n rows. */
@@ -223,16 +225,24 @@ static void forward_activation_task(void *arg, uint32_t item, int worker) {
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
+/* A NaN tells of damage in the model, but its sign and payload only which of two an instruction has passed on. */
+static void forward_plain_nan_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    const int64_t n = s->e->model->n_vocab;
+    float *logits = s->logits + (int64_t)item * n;
+    for (int64_t i = 0; i < n; i++) logits[i] = logits[i] == logits[i] ? logits[i] : NAN;
+}
+
 /* Logits of the rows that want them; their x rows are moved together first. The caller's logits rows are adjacent. */
 static void forward_output(forward_step *s) {
     minim_engine *e = s->e;
     const minim_model *m = e->model;
     size_t embd = (size_t)m->shape.n_embd;
-    float *logits = NULL;
     int n = 0;
     for (int i = 0; i < s->n; i++) {
         if (!s->rows[i].logits) continue;
-        if (!logits) logits = s->rows[i].logits;
+        if (!n) s->logits = s->rows[i].logits;
         float *x = e->scratch.x;
         if (n < i) memcpy(x + (size_t)n * embd, x + (size_t)i * embd, embd * sizeof *x);
         n++;
@@ -240,7 +250,8 @@ static void forward_output(forward_step *s) {
     if (!n) return;
     s->norm = m->output_norm, s->add = 0;
     forward_rows(s, forward_norm_task, n);
-    forward_multiply(e, e->scratch.h, n, &(forward_product){&m->output, logits}, 1);
+    forward_multiply(e, e->scratch.h, n, &(forward_product){&m->output, s->logits}, 1);
+    forward_rows(s, forward_plain_nan_task, n);
 }
 
 void forward_run(minim_engine *e, const step_row *rows, int n) {

@@ -1,4 +1,5 @@
 /* generate.c: minim_generate(): prompt in, text out. */
+#include <fenv.h>
 #include <string.h>
 
 #include "engine.h"
@@ -84,16 +85,25 @@ static void generate_count(generate_run *g, const minim_token_event *event) {
     if (r->n_generated == 1 || (double)event->logprob < r->min_logprob) r->min_logprob = (double)event->logprob;
 }
 
+/* The next token, chosen with the same rounding whatever the host has set, and counted. */
+static void generate_choose(generate_run *g, minim_token_event *event) {
+    fenv_t host;
+    fegetenv(&host);
+    fesetenv(FE_DFL_ENV);
+    sampler_choose(g->sampler, g->logits, event);
+    sampler_accept(g->sampler, event->token);
+    event->index = (int)g->r.n_generated;
+    event->is_end = vocab_is_end(g->seq->engine->model->vocab, event->token) && !g->o.ignore_end;
+    generate_count(g, event);
+    fesetenv(&host);
+}
+
 static minim_status generate_tokens(generate_run *g, double start) {
     minim_engine *en = g->seq->engine;
     while (!g->stopped) {
         minim_token_event event = {0};
-        sampler_choose(g->sampler, g->logits, &event);
-        event.index = (int)g->r.n_generated;
-        event.is_end = vocab_is_end(en->model->vocab, event.token) && !g->o.ignore_end;
+        generate_choose(g, &event);
         if (event.index == 0) g->r.first_token_seconds = time_now() - start;
-        sampler_accept(g->sampler, event.token);
-        generate_count(g, &event);
         if (g->o.on_token && g->o.on_token(g->o.user, &event)) generate_stop(g, MINIM_STOP_CALLBACK);
         if (event.is_end) {
             generate_stop(g, MINIM_STOP_END);

@@ -23,7 +23,7 @@
  *   - An engine serialises its own calls; different engines run in parallel. Free sequences before their engine, the
  *     engine before its model. Free functions accept NULL.
  *   - The same model, tokens and sampling options give the same logits, bit for bit, on every supported CPU, for any
- *     number of threads, batch size, page size and instruction set (see kernels/README.md).
+ *     number of threads, batch size, page size and instruction set (see kernels/kernels.h).
  */
 #ifndef MINIM_H
 #define MINIM_H
@@ -222,7 +222,8 @@ typedef struct minim_engine_options {
     minim_kv_type kv_type;
     uint64_t kv_limit; /* bytes that all KV pages together may take; 0 = enough for one sequence of n_ctx tokens,
                           which are taken as they are needed, not at start */
-    const char *isa;   /* highest instruction set: "ref", "avx2", "avx512vnni"; NULL = MINIM_ISA or the CPU's best */
+    const char *isa;   /* highest instruction set: "ref", "avx2", "avx512vnni", "amx"; on Arm "ref", "neon",
+                          "neon_dotprod", "neon_i8mm"; NULL = MINIM_ISA or the CPU's best */
     const minim_allocator *allocator;
     minim_log_fn log;
     void *log_user;
@@ -351,7 +352,8 @@ typedef struct minim_result {
 } minim_result;
 
 /* Appends the prompt to the sequence and generates. Afterwards the sequence holds the prompt and every generated token
- * but the last, which has not been run. An empty prompt is an argument error. On failure the sequence is as before the
+ * but the last, which has not been run; when it was stopped before the first token, the part of the prompt that was run
+ * (see minim_seq_length). An empty prompt is an argument error. On failure the sequence is as before the
  * call. result may be NULL. */
 MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
                                       const minim_generate_options *options, minim_result *result, minim_error *error);

@@ -1,6 +1,7 @@
 /* model.c: loading and describing a model: the public minim_model_* calls that are not inspect.c's. */
 #include "model.h"
 
+#include <fenv.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,12 +29,20 @@ void minim_model_options_default(minim_model_options *options) {
     *options = (minim_model_options){.size = sizeof *options, .level = MINIM_LOAD_ALL};
 }
 
-/* Copies text that came from a file, always terminated. */
+/* Copies text that came from a file, always terminated: as many whole characters as fit, '?' for what is none. */
 static void model_copy_text(char *out, size_t capacity, const gguf_file *f, const char *key) {
     gguf_str s = {"", 0};
     int found;
     gguf_get_str(f, key, &s, &found, NULL);
-    snprintf(out, capacity, "%.*s", (int)(s.n < capacity ? s.n : capacity - 1), s.s);
+    size_t used = 0;
+    for (size_t i = 0, n; i < s.n && s.s[i]; i += n, used += n) {
+        n = utf8_length(s.s + i, s.n - i);
+        const char *character = n ? s.s + i : "?";
+        if (!n) n = 1;
+        if (n >= capacity - used) break;
+        memcpy(out + used, character, n);
+    }
+    out[used] = 0;
 }
 
 /* "Q4_0 x155, F32 x45": most frequent first. */
@@ -61,14 +70,16 @@ static void model_count_types(minim_model *m) {
     }
 }
 
-static minim_status model_load(const char *path, const void *data, size_t size, const minim_model_options *user,
-                               minim_model **out, minim_error *e) {
+static minim_status model_load_file(const char *path, const void *data, size_t size, const minim_model_options *user,
+                                    minim_model **out, minim_error *e) {
     if (!out) return err_set(e, MINIM_ERR_ARGUMENT, "model is NULL");
     *out = NULL;
     minim_model_options o;
     minim_model_options_default(&o);
     if (user) memcpy(&o, user, user->size < sizeof o ? user->size : sizeof o);
     if (o.n_threads < 0) return err_set(e, MINIM_ERR_ARGUMENT, "n_threads is %d, expected 0 or more", o.n_threads);
+    if ((unsigned)o.level > MINIM_LOAD_ALL)
+        return err_set(e, MINIM_ERR_ARGUMENT, "level is %d, expected MINIM_LOAD_HEADER, _VOCAB or _ALL", (int)o.level);
 
     minim_allocator a = mem_allocator(o.allocator);
     minim_model *m = mem_zalloc(&a, 1, sizeof *m);
@@ -97,6 +108,17 @@ static minim_status model_load(const char *path, const void *data, size_t size, 
     gguf_close_data(m->file);
     *out = m;
     return err_ok(e);
+}
+
+/* Rotary frequencies and the like are computed while loading: with the same rounding whatever the host has set. */
+static minim_status model_load(const char *path, const void *data, size_t size, const minim_model_options *options,
+                               minim_model **model, minim_error *e) {
+    fenv_t host;
+    fegetenv(&host);
+    fesetenv(FE_DFL_ENV);
+    minim_status status = model_load_file(path, data, size, options, model, e);
+    fesetenv(&host);
+    return status;
 }
 
 minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,

@@ -51,9 +51,9 @@ static minim_status weights_wrong_shape(weights_loader *l, const gguf_tensor *t,
                    (unsigned long long)t->dim[2], (unsigned long long)t->dim[3], (long long)cols, (long long)rows);
 }
 
-/* Bytes of a tensor's panels, cache lines full; 0 for what is no matrix that minim computes with. */
+/* Bytes of a tensor's panels, cache lines full; 0 for a type that minim does not compute with. */
 static uint64_t weights_panels_bytes(const gguf_tensor *t) {
-    size_t panel = t->n_dims >= 2 ? kern_panel_bytes(t->type, (int64_t)t->dim[0]) : 0;
+    size_t panel = kern_panel_bytes(t->type, (int64_t)t->dim[0]);
     uint64_t panels = (t->dim[1] + KERN_PANEL - 1) / KERN_PANEL, bytes;
     return size_mul(panels, panel, &bytes) || bytes > PTRDIFF_MAX / 2 ? 0 : (bytes + 63) / 64 * 64;
 }
@@ -62,6 +62,8 @@ static uint64_t weights_panels_bytes(const gguf_tensor *t) {
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
     uint64_t bytes = 0;
+    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
+     * is not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         if (size_add(bytes, weights_panels_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
     }

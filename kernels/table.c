@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(KERN_ARM) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 /* ---- what the CPU offers ----------------------------------------------------------------------------------------- */
@@ -59,9 +61,36 @@ static int cpu_may_use_tiles(void) {
     return 0;
 }
 
+#if defined(KERN_ARM) && defined(__linux__)
+
+/* Bits of AT_HWCAP and AT_HWCAP2, in which Linux says what the CPU and the kernel offer (elf_hwcaps in the kernel's
+ * documentation). */
+#define CPU_HWCAP_ASIMD   (1ul << 1)
+#define CPU_HWCAP_ASIMDDP (1ul << 20)
+#define CPU_HWCAP2_I8MM   (1ul << 13)
+
+/* 0 ref, 1 neon, 2 neon_dotprod, 3 neon_i8mm */
+static int cpu_level(void) {
+    const unsigned long caps = getauxval(AT_HWCAP), caps2 = getauxval(AT_HWCAP2);
+    if (!(caps & CPU_HWCAP_ASIMD)) return 0;
+    if (!(caps & CPU_HWCAP_ASIMDDP)) return 1;
+    return caps2 & CPU_HWCAP2_I8MM ? 3 : 2;
+}
+
+#elif defined(KERN_ARM)
+
+/* NEON is there on every 64-bit Arm system; how to ask for more differs from one to the next. */
+static int cpu_level(void) {
+    return 1;
+}
+
+#else
+
 static int cpu_level(void) {
     return 0;
 }
+
+#endif
 
 #endif
 
@@ -77,6 +106,10 @@ static const struct kern_level {
     {"avx2", kern_table_avx2},
     {"avx512vnni", kern_table_avx512vnni},
     {"amx", kern_table_amx},
+#elif defined(KERN_ARM)
+    {"neon", kern_table_neon},
+    {"neon_dotprod", kern_table_neon_dotprod},
+    {"neon_i8mm", kern_table_neon_i8mm},
 #endif
 };
 

@@ -177,18 +177,20 @@ typedef struct minim_route_decision {
  * figures are still those of the raw logits and come out lower: compare scores of greedy answers only. */
 MINIM_API double minim_route_score(minim_route_method method, const minim_route_features *features);
 
+// clang-format off: the table
 /* The next step. Pure: the same three values give the same decision, and nothing else is looked at. Asking (and noting
  * the outcome in the state) until the action is no longer MINIM_ROUTE_ASK takes at most three calls:
  *
- *   mode     remote   first    the local answer stands when                        else
- *   local    -        local    always                                              fail
- *   cascade  none     local    always (reason no_remote)                           fail
- *   cascade  there    local    score >= threshold, not empty, context not full     remote; if that fails local,
- * degraded remote   none     local    always (no_remote, degraded)                        fail remote   there    remote
- * the remote failed (remote_failed, degraded)         fail
+ *   mode     remote   first    the local answer stands when                      else
+ *   local    -        local    always                                            fail
+ *   cascade  none     local    always (no_remote)                                fail
+ *   cascade  there    local    score >= threshold, not empty, context not full   remote; if that fails local, degraded
+ *   remote   none     local    always (no_remote, degraded)                      fail
+ *   remote   there    remote   the remote failed (remote_failed, degraded)       fail
  *
- * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for
- * NULL, a size of 0 or an unknown mode. */
+ * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for NULL, a size of 0
+ * or an unknown mode. */
+// clang-format on
 MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
                                           const minim_route_state *state, minim_route_decision *decision);
 

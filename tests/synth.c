@@ -189,10 +189,11 @@ void *synth_model(const synth_shape *s, size_t *size) {
     gguf_close(vocabulary);
     uint64_t offset = 0;
     for (int i = 0; i < n; i++) {
+        int is_vector = t[i].rows == 1 && !s->full;
         synth_str(&b, t[i].name, strlen(t[i].name));
-        synth_u32(&b, t[i].rows == 1 ? 1 : 2);
+        synth_u32(&b, is_vector ? 1 : 2);
         synth_u64(&b, (uint64_t)t[i].cols);
-        if (t[i].rows != 1) synth_u64(&b, (uint64_t)t[i].rows);
+        if (!is_vector) synth_u64(&b, (uint64_t)t[i].rows);
         synth_u32(&b, t[i].type);
         synth_u64(&b, offset);
         offset += (synth_bytes(&t[i]) + 31) / 32 * 32;

@@ -10,6 +10,7 @@ typedef struct synth_shape {
     int n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_ctx;
     int tied;   /* 1: no output.weight */
     int biases; /* 1: every matrix has one */
+    int full;   /* 1: matrices of one row have two dimensions; 0: one, as ggml writes them */
 } synth_shape;
 
 /* The image (free() it); the vocabulary is that of models/stories260K.gguf (512 tokens). NULL if that can not be read.

@@ -58,6 +58,13 @@ END
 
 check "amalgamation is made" sh -c "sh tools/amalgamate.sh '$work' >/dev/null"
 check "minim.c compiles with -std=c11 and no other flag" $CC -std=c11 -c "$work/minim.c" -o "$work/minim.o"
+if command -v readelf >/dev/null; then
+    check "only the public functions are visible outside of a shared library" sh -c \
+        "readelf -sW '$work/minim.o' | awk '\$5 == \"GLOBAL\" && \$6 == \"DEFAULT\" && \$7 != \"UND\" && \$8 !~ /^minim_/'"
+    check "the public functions are" sh -c "readelf -sW '$work/minim.o' | grep -q 'GLOBAL *DEFAULT *[0-9]* minim_generate$'"
+else
+    echo "# SKIP visibility of functions: no readelf"
+fi
 check "a program of one call after the other links with it" \
     $CC -std=c11 -I"$work" "$work/program.c" "$work/minim.o" $LIBS -o "$work/program"
 "$work/program" models/stories260K.gguf >"$work/amalgam.txt"

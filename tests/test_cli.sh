@@ -196,6 +196,14 @@ run inspect "$story"
 check "inspect shows the model, the memory plan, metadata and tensors" 'exits 0' 'quiet' 'grep -q "architecture *llama" out' \
     'grep -q "5 layers" out' 'grep -q "KV cache" out' 'grep -q "general.architecture" out' 'grep -q "token_embd.weight" out'
 check "long arrays are shortened" '[ "$(wc -c <out)" -lt 20000 ]'
+# U+009B begins a control sequence as ESC [ does.
+LC_ALL=C sed 's/\(general\.name.\{12\}\)llama/\1a\xc2\x9b2J/' "$story" >steering.gguf
+run inspect steering.gguf
+check "inspect does not pass on what steers a terminal" 'exits 0' 'grep -q "name  *a??2J" out' \
+    '! LC_ALL=C grep -q "$(printf "\302\233")" out'
+run inspect --json steering.gguf
+check "inspect --json does not either" 'exits 0' 'grep -q "\"name\": \"a.u009b2J\"" out' \
+    '! LC_ALL=C grep -q "$(printf "\302\233")" out'
 run inspect
 check "inspect without a file shows the built-in model" 'exits 0' 'grep -q "built-in model" out'
 run inspect --json "$story"
@@ -275,6 +283,17 @@ set +m
 timeout --foreground 100 "$M" "${endless[@]}" 2>err </dev/null | head -c 20 >out
 code=${PIPESTATUS[0]}
 check "a reader that closes the pipe ends the answer quietly" 'exits 0' '[ "$(wc -c <out)" = 20 ]' 'quiet'
+
+yes '"hello there"' 2>/dev/null | head -n 20000 >many.jsonl
+for command in "tokenize --jsonl -f many.jsonl" "inspect --full" "logits --tokens $fixture/tokens.txt -o -" "--help"; do
+    timeout 60 "$M" $command 2>err </dev/null | head -c 10 >out
+    code=${PIPESTATUS[0]}
+    check "a closed pipe is no error of minim ${command%% *}" 'exits 0' '[ "$(wc -c <out)" = 10 ]' 'quiet'
+    [ -e /dev/full ] || continue
+    timeout 60 "$M" $command 2>err </dev/null >/dev/full
+    code=$? && : >out
+    check "a full disk is one of minim ${command%% *}" 'exits 1' 'one_line' 'says "No space left"'
+done
 
 mkfifo pipe
 set -m

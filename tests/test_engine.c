@@ -6,12 +6,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../engine/minim.h"
+#include "../engine/model.h"
 #include "../kernels/kernels.h"
 #include "sha256.h"
 #include "synth.h"
@@ -223,6 +225,34 @@ static void half_precision_models_give_the_same_bits_everywhere(void **state) {
     minim_model_free(m);
 }
 
+/* Which of two NaN an instruction passes on differs from one instruction set to the next. */
+static void a_damaged_model_gives_the_same_bits_everywhere(void **state) {
+    (void)state;
+    static const uint32_t damage[] = {0x7fc00001, 0xffc12345, 0x7f800000, 0xff800000, 0x7f800001};
+    enum { N = 12 };
+    int32_t tokens[N];
+    size_t size;
+    synth_shape shape = shape_q4;
+    shape.type = KERN_F32, shape.n_layers = 1;
+    char *image = synth_model(&shape, &size);
+    assert_non_null(image);
+    for (size_t i = 0; i < 400; i++) memcpy(image + size - 4 * (i * 211 + 1), &damage[i % COUNT(damage)], 4);
+    minim_model *m = model_from(image, size);
+    free(image);
+    synth_tokens(tokens, N);
+    float *expected = logits_of(m, &(setup){.isa = "ref", .threads = 1}, tokens, N);
+    const char *isa;
+    for (int i = 1; (isa = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(isa)) continue;
+        float *found = logits_of(m, &(setup){.isa = isa, .threads = 1}, tokens, N);
+        assert_memory_equal(found, expected, N * N_VOCAB * sizeof *found);
+        free(found);
+    }
+    assert_true(isnan(expected[0]));
+    free(expected);
+    minim_model_free(m);
+}
+
 /* Past 256 tokens attention works in several ranges, which threads share when few rows run. */
 static void long_sequences_give_the_same_bits_everywhere(void **state) {
     (void)state;
@@ -231,6 +261,77 @@ static void long_sequences_give_the_same_bits_everywhere(void **state) {
     minim_model *m = model_synth(&shape);
     same_bits(m, "long", 280, MINIM_KV_F16, "d7e4a6593bbad58ee2eff9701f934a07bdd740b0f9d35b80f1ad18e680a08163");
     minim_model_free(m);
+}
+
+/* Logits of a model of this shape for n tokens. */
+static float *logits_of_shape(const synth_shape *shape, const int32_t *tokens, size_t n) {
+    minim_model *m = model_synth(shape);
+    float *logits = logits_of(m, &(setup){.threads = 1}, tokens, n);
+    minim_model_free(m);
+    return logits;
+}
+
+/* ggml leaves trailing dimensions of 1 away. */
+static void a_matrix_of_one_row_may_be_written_as_a_vector(void **state) {
+    (void)state;
+    static const synth_shape narrow[] = {
+        {.n_layers = 2, .n_embd = 64, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .n_ff = 1, .n_ctx = 64},
+        {.n_layers = 1, .n_embd = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 2, .n_ff = 64, .n_ctx = 64, .tied = 1},
+    };
+    int32_t tokens[10];
+    synth_tokens(tokens, COUNT(tokens));
+    for (size_t i = 0; i < COUNT(narrow); i++) {
+        synth_shape full = narrow[i];
+        full.full = 1;
+        float *vector = logits_of_shape(&narrow[i], tokens, COUNT(tokens));
+        float *matrix = logits_of_shape(&full, tokens, COUNT(tokens));
+        assert_memory_equal(vector, matrix, COUNT(tokens) * N_VOCAB * sizeof *vector);
+        free(vector);
+        free(matrix);
+    }
+}
+
+/* The host may round in another direction: neither what is computed while loading nor the figures of a token change. */
+static minim_result figures_when_rounding(int direction, const void *image, size_t size, double *rope_freq, size_t n) {
+    minim_error e;
+    minim_seq *seq;
+    int32_t tokens[16];
+    minim_generate_options o;
+    minim_result result = {.size = sizeof result};
+    minim_generate_options_default(&o);
+    o.max_tokens = 30, o.ignore_end = 1, o.sampling.temperature = 1.2f;
+    synth_tokens(tokens, COUNT(tokens));
+    assert_int_equal(fesetround(direction), 0);
+    minim_model *m = model_from(image, size);
+    minim_engine *engine = engine_for(m, &(setup){.threads = 1});
+    ok(minim_seq_new(engine, &seq, &e), &e);
+    minim_status status = minim_generate(seq, tokens, COUNT(tokens), &o, &result, &e);
+    assert_int_equal(fegetround(), direction); /* the host's own setting stands */
+    fesetround(FE_TONEAREST);
+    ok(status, &e);
+    assert_true((int)n <= m->shape.n_rot / 2);
+    memcpy(rope_freq, m->rope_freq, n * sizeof *rope_freq);
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    minim_model_free(m);
+    return result;
+}
+
+static void the_rounding_of_the_host_changes_nothing(void **state) {
+    (void)state;
+    enum { PAIRS = 12 }; /* of rotated dimensions, half a head */
+    static const int directions[] = {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    double expected[PAIRS], found[PAIRS];
+    size_t size;
+    void *image = synth_model(&shape_q4, &size);
+    assert_non_null(image);
+    minim_result usual = figures_when_rounding(FE_TONEAREST, image, size, expected, PAIRS);
+    for (size_t i = 0; i < COUNT(directions); i++) {
+        minim_result other = figures_when_rounding(directions[i], image, size, found, PAIRS);
+        assert_memory_equal(found, expected, sizeof expected);
+        assert_memory_equal(&other.sum_logprob, &usual.sum_logprob, 4 * sizeof usual.sum_logprob);
+    }
+    free(image);
 }
 
 /* Rows of several sequences in one step, in any order: each gets what it gets alone. */
@@ -457,7 +558,10 @@ int main(void) {
         cmocka_unit_test(a_q4_0_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(a_q8_0_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(half_precision_models_give_the_same_bits_everywhere),
+        cmocka_unit_test(a_damaged_model_gives_the_same_bits_everywhere),
         cmocka_unit_test(long_sequences_give_the_same_bits_everywhere),
+        cmocka_unit_test(a_matrix_of_one_row_may_be_written_as_a_vector),
+        cmocka_unit_test(the_rounding_of_the_host_changes_nothing),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(a_truncated_sequence_goes_on_as_if_the_rest_never_was),
         cmocka_unit_test(a_step_that_does_not_fit_changes_nothing),

@@ -310,6 +310,33 @@ static void tensors_have_shape_type_place_and_layout(void **state) {
     fixture_close(&x);
 }
 
+static void a_name_is_cut_between_characters(void **state) {
+    char name[200] = "\xff";
+    size_t n;
+    gw w;
+    minim_model *m;
+    minim_error e;
+    minim_model_info info = {.size = sizeof info};
+    minim_model_options o;
+    (void)state;
+    minim_model_options_default(&o);
+    o.level = MINIM_LOAD_HEADER;
+    memset(name + 1, 'a', 125);
+    memcpy(name + 126, "\xc3\xa9z", 4); /* bytes 126 and 127: the last one has no room beside the NUL */
+    gw_init(&w);
+    gw_str(&w, "general.architecture", "a\xe2\x82z");
+    gw_str(&w, "general.name", name);
+    uint8_t *image = gw_finish(&w, &n);
+    if (minim_model_load_memory(image, n, "file", &o, &m, &e)) fail_msg("%s", e.text);
+    minim_model_get_info(m, &info);
+    assert_int_equal(strlen(info.name), 126);
+    assert_int_equal(info.name[0], '?');
+    assert_string_equal(info.architecture, "a??z");
+    minim_model_free(m);
+    free(image);
+    gw_free(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_integer_is_shown_with_its_sign),
@@ -318,6 +345,7 @@ int main(void) {
         cmocka_unit_test(strings_are_escaped_and_repaired),
         cmocka_unit_test(arrays_are_shown_up_to_the_wanted_number),
         cmocka_unit_test(a_small_buffer_gets_the_start_and_the_needed_length),
+        cmocka_unit_test(a_name_is_cut_between_characters),
         cmocka_unit_test(keys_have_their_type_and_count),
         cmocka_unit_test(tensors_have_shape_type_place_and_layout),
     };

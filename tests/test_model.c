@@ -223,6 +223,22 @@ static int stop_at_half(void *user, double fraction) {
     return fraction > 0.5;
 }
 
+static void an_impossible_load_level_is_named(void **state) {
+    (void)state;
+    minim_error e;
+    minim_model *m;
+    minim_model_options o;
+    image i = image_new();
+    minim_model_options_default(&o);
+    for (int level = -1; level <= 3; level += 4) {
+        o.level = (minim_load_level)level;
+        assert_int_equal(minim_model_load_memory(i.data, i.size, "file", &o, &m, &e), MINIM_ERR_ARGUMENT);
+        assert_non_null(strstr(e.text, "level"));
+        assert_null(m);
+    }
+    free(i.data);
+}
+
 static void loading_reports_progress_and_can_be_cancelled(void **state) {
     (void)state;
     image i = image_new();
@@ -272,6 +288,7 @@ int main(void) {
         cmocka_unit_test(a_matrix_of_another_shape_is_named),
         cmocka_unit_test(a_weight_type_without_kernels_lists_the_known_ones),
         cmocka_unit_test(a_file_that_is_no_model_can_be_described),
+        cmocka_unit_test(an_impossible_load_level_is_named),
         cmocka_unit_test(loading_reports_progress_and_can_be_cancelled),
         cmocka_unit_test(unused_tensors_are_reported),
     };

@@ -28,6 +28,8 @@ END
 END
     [ -n "$model" ] || echo '#define MINIM_NO_DEFAULT_MODEL'
     echo '#include "minim.h"'
+    echo '/* Only minim.h is exported by a shared library that holds this file. What system headers declare is elsewhere. */'
+    echo '#pragma GCC visibility push(hidden)'
     # shellcheck disable=SC2086
     awk -v with_model="$model" '
         # "engine/../kernels/a.h" to "kernels/a.h"
@@ -48,6 +50,8 @@ END
                     sub(/^[^"]*"/, "", name)
                     sub(/".*/, "", name)
                     emit(clean(folder name))
+                } else if (line ~ /^[ \t]*#[ \t]*include[ \t]*</) {
+                    print "#pragma GCC visibility push(default)\n" line "\n#pragma GCC visibility pop"
                 } else {
                     print line
                 }
@@ -71,6 +75,7 @@ const void *models_default_gguf(size_t *size) {
 }
 END
     fi
+    printf '\n#pragma GCC visibility pop\n'
 } > "$directory/minim.c.part"
 mv "$directory/minim.c.part" "$directory/minim.c"
 echo "$directory/minim.c ($(wc -l < "$directory/minim.c") lines) and $directory/minim.h"

@@ -24,6 +24,7 @@ typedef struct bench_test {
     char model_type[96]; /* "llama 1.10B Q4_0" */
     uint64_t model_size, model_n_params;
     uint64_t step_bytes; /* of weights that one decoded token reads */
+    uint64_t token_ops;  /* operations of the layers' matrices for one token; a multiply-add is two */
     const char *isa, *kv;
     int n_batch, n_ubatch, n_threads, n_prompt, n_gen, n_depth;
     char test_time[32]; /* RFC 3339 */

@@ -38,8 +38,7 @@ static int bench_parse_int(const char **text, int min, int max, int *value) {
 
 int bench_parse_ints(const char *text, int min, int max, bench_ints *list) {
     for (;; text++) {
-        int first, last, step = 1, times = 1, status = bench_parse_int(&text, min, max, &first);
-        last = first;
+        int first = 0, step = 1, times = 1, status = bench_parse_int(&text, min, max, &first), last = first;
         if (!status && *text == '-') {
             text++;
             status = bench_parse_int(&text, min, max, &last);
@@ -111,12 +110,17 @@ typedef struct bench_field {
     double real;
 } bench_field;
 
-enum { BENCH_FIELDS = 27 };
+enum { BENCH_FIELDS = 28 };
 
 /* GB/s of weights that decoding reads; not a number for tests that also process a prompt, which reads them once for
  * many tokens. */
 static double bench_weight_rate(const bench_test *test, const bench_statistics *ns) {
     return test->n_prompt || !(ns->median > 0) ? (double)NAN : (double)test->step_bytes * test->n_gen / ns->median;
+}
+
+/* Billions of operations a second in the layers' matrices; not a number for tests that generate. */
+static double bench_matrix_rate(const bench_test *test, const bench_statistics *ns) {
+    return test->n_gen || !(ns->median > 0) ? (double)NAN : (double)test->token_ops * test->n_prompt / ns->median;
 }
 
 /* 0, or -1 when memory is short. cpu is written to and must live as long as the fields. */
@@ -148,6 +152,7 @@ static int bench_make_fields(const bench_test *t, char *cpu, size_t size, bench_
         {"median_ts", BENCH_REAL, NULL, 0, ts.median},
         {"isa", BENCH_TEXT, t->isa, 0, 0},
         {"weight_gb_per_second", BENCH_REAL, NULL, 0, bench_weight_rate(t, &ns)},
+        {"matrix_gops", BENCH_REAL, NULL, 0, bench_matrix_rate(t, &ns)},
         {"load_ns", BENCH_INTEGER, NULL, t->load_ns, 0},
         {"peak_memory", BENCH_INTEGER, NULL, t->peak_memory, 0},
         {"version", BENCH_TEXT, minim_version(), 0, 0},

@@ -58,7 +58,7 @@ static const option_usage bench_usage = {
     .epilogue =
         "Every test option takes a list: \"-p 128,512\", the option several times, or for numbers a range: \"1-8\",\n"
         "\"1-8+2\", \"1-8*2\". All combinations are run. Markdown shows average and standard deviation; JSON has all\n"
-        "samples, the median, and the GB/s of weights that generation reads.",
+        "samples, the median, the GB/s of weights that generation reads, and the GOPS of the matrices in a prompt.",
     .max_arguments = 0,
 };
 
@@ -158,21 +158,23 @@ static int bench_plan_kv(const bench_settings *settings, bench_ints *kv) {
 
 /* The words of "--isa a,b --isa c". */
 static int bench_plan_isa(const option_list *texts, bench_plan *plan) {
-    size_t bytes = 1, n = 1;
+    size_t bytes = 1, at = 0;
     for (size_t i = 0; i < texts->n; i++) bytes += strlen(texts->items[i]) + 1;
     plan->isa_text = calloc(bytes, 1);
     plan->isa.items = calloc(bytes, sizeof *plan->isa.items); /* there are fewer words than bytes */
     if (!plan->isa_text || !plan->isa.items) return tool_fail("out of memory");
-    plan->isa.n = 1; /* NULL: the default */
     for (size_t i = 0; i < texts->n; i++) {
-        strcat(plan->isa_text, texts->items[i]);
-        strcat(plan->isa_text, ",");
+        const char *text = texts->items[i];
+        for (size_t n; *text; text += n + (text[n] == ',')) {
+            n = strcspn(text, ",");
+            if (!n) continue;
+            plan->isa.items[plan->isa.n++] = memcpy(plan->isa_text + at, text, n);
+            at += n + 1;
+        }
+        if (!plan->isa.n) return options_complain("bench", "--isa: expected a name");
     }
-    if (!texts->n) return -1;
-    n = 0;
-    for (char *word = strtok(plan->isa_text, ","); word; word = strtok(NULL, ",")) plan->isa.items[n++] = word;
-    plan->isa.n = n;
-    return n ? -1 : options_complain("bench", "--isa: expected a name");
+    if (!texts->n) plan->isa.n = 1; /* NULL: the default */
+    return -1;
 }
 
 static size_t bench_count_nonzero(const bench_ints *list) {
@@ -440,6 +442,11 @@ static void bench_describe_model(const minim_model *model, bench_test *test) {
     test->model_size = info.file_bytes;
     test->model_n_params = info.n_params;
     test->step_bytes = info.step_bytes;
+    minim_tensor tensor;
+    for (size_t i = 0; minim_model_tensor(model, i, &tensor) == MINIM_OK; i++) {
+        if (tensor.n_dims == 2 && !strncmp(tensor.name, "blk.", 4))
+            test->token_ops += 2 * tensor.dims[0] * tensor.dims[1];
+    }
 }
 
 static int bench_model(bench_plan *plan, bench_printer printers[2], const char *file) {

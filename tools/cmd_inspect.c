@@ -67,12 +67,15 @@ static int inspect_value(const inspect_file *file, size_t index, size_t max_item
     }
 }
 
-/* A name of the file, fit for a terminal: control characters, which could steer it, become '?'. */
+/* A name of the file, fit for a terminal: control characters (also U+0080 to U+009F), which could steer it, become
+ * '?'. */
 static const char *inspect_name(const char *text, char *buffer, size_t size) {
     size_t n = 0;
     for (; text && text[n] && n + 1 < size; n++) {
-        unsigned char c = (unsigned char)text[n];
-        buffer[n] = c < 0x20 || c == 0x7F ? '?' : text[n];
+        unsigned char c = (unsigned char)text[n], before = n ? (unsigned char)text[n - 1] : 0;
+        int control = c < 0x20 || c == 0x7F || (before == 0xC2 && c < 0xA0);
+        if (before == 0xC2 && control) buffer[n - 1] = '?';
+        buffer[n] = control ? '?' : text[n];
     }
     buffer[n] = 0;
     return buffer;

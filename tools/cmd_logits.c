@@ -50,7 +50,7 @@ typedef struct logits_output {
 } logits_output;
 
 static int logits_fail_output(const logits_output *output) {
-    if (errno == EPIPE && output->file == stdout) return EXIT_CODE_OK; /* the reader has seen enough */
+    if (output->file == stdout) return tool_output_failed();
     return tool_fail("%s: %s", output->name, strerror(errno));
 }
 

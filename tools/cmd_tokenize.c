@@ -116,9 +116,10 @@ static int tokenize_lines(const tokenize_settings *settings, const minim_model *
         if (wrong) code = tool_fail("%s: line %zu: expected a JSON string: %s", name, number, wrong);
         if (code < 0) code = tool_tokenize(model, line, n, tokenize_flags(settings), &tokens);
         if (code < 0) {
+            errno = 0;
             tokenize_print_array(&tokens);
             putchar('\n');
-            if (ferror(stdout)) break; /* tool_finish() says why */
+            if (ferror(stdout)) code = tool_output_failed();
         }
     }
     if (code < 0 && tool_interrupted()) code = EXIT_CODE_INTERRUPTED;

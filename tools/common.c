@@ -42,16 +42,16 @@ const option tool_model_options[] = {
 };
 
 const option tool_engine_options[] = {
-    {"-t, --threads", "N", OPTION_INT, SETTING(n_threads), 0, 1024,
+    {"-t, --threads", "N", OPTION_INT, SETTING(n_threads), 0, 256,
      "threads (default 0: as many as the CPUs\nthis process may use)"},
     {"-c, --ctx-size", "N", OPTION_INT, SETTING(n_ctx), 0, INT_MAX,
      "longest conversation in tokens (default 0:\nwhat the model was trained for)"},
-    {"-b, --batch-size", "N", OPTION_INT, SETTING(n_batch), 1, 1 << 20,
+    {"-b, --batch-size", "N", OPTION_INT, SETTING(n_batch), 1, 1 << 16,
      "prompt tokens computed together; changes\nspeed and memory, never the result"},
     {"--kv", "f16|f32", OPTION_CHOICE, SETTING(kv), 0, 0, "type of the KV cache (default f16)"},
     {"--page-size", "16|32|64|128|256", OPTION_CHOICE, SETTING(page_size), 0, 0, "tokens a KV page (default 64)"},
     {"--isa", "NAME", OPTION_STRING, SETTING(isa), 0, 0,
-     "highest instruction set: ref, avx2,\navx512vnni, amx (default: MINIM_ISA, else the\nbest of this CPU)"},
+     "highest instruction set, such as ref or avx2\n(default: MINIM_ISA, else the best of this CPU)"},
     {0},
 };
 
@@ -94,12 +94,19 @@ int tool_fail_error(const minim_error *error) {
 /* errno of the first write to stdout that failed, 0 while all went well. */
 static int tool_output_errno;
 
+int tool_output_failed(void) {
+    if (!tool_output_errno) {
+        tool_output_errno = errno ? errno : EIO;
+        if (tool_output_errno != EPIPE) tool_fail("standard output: %s", strerror(tool_output_errno));
+    }
+    return tool_output_errno == EPIPE ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+}
+
 int tool_flush(void) {
     if (tool_output_errno) return -1;
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return 0;
-    tool_output_errno = errno ? errno : EIO;
-    if (tool_output_errno != EPIPE) tool_fail("standard output: %s", strerror(tool_output_errno));
+    tool_output_failed();
     return -1;
 }
 

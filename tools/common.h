@@ -52,6 +52,10 @@ int tool_fail_error(const minim_error *error);
 /* Flushes stdout. 0; -1 with a message when writing failed; -1 without one when the reader has closed the pipe. */
 int tool_flush(void);
 
+/* To be called right after a write to stdout has failed, while errno says why: a message, unless the reader has closed
+ * the pipe. Returns the exit code of that. */
+int tool_output_failed(void);
+
 /* To be returned from main: `code`, or EXIT_CODE_FAILED when standard output could not be written. That the reader
  * closed the pipe early (`| head -1`) is not a failure. */
 int tool_finish(int code);

@@ -43,6 +43,8 @@ void json_write_string(FILE *file, const char *text, size_t n) {
             length = 1;
         } else if (s[i] < 0x20 || s[i] == '"' || s[i] == '\\' || s[i] == 0x7F) {
             json_write_escape(file, s[i]);
+        } else if (s[i] == 0xC2 && s[i + 1] < 0xA0) { /* U+0080..U+009F, to which some terminals listen */
+            json_write_escape(file, s[i + 1]);
         } else {
             fwrite(s + i, 1, length, file);
         }

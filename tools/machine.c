@@ -9,28 +9,40 @@
 #ifndef MINIM_COMMIT /* set by the Makefile */
 #define MINIM_COMMIT ""
 #endif
+#ifndef MINIM_CFLAGS
+#define MINIM_CFLAGS ""
+#endif
 
-/* The value of a line "name : value" of /proc/cpuinfo; NULL when the line has another name. */
-static char *machine_value(char *line, const char *name) {
-    size_t n = strlen(name);
-    char *value = strchr(line, ':');
-    if (strncmp(line, name, n) != 0 || !value || line[n + strspn(line + n, " \t")] != ':') return NULL;
-    value += 1 + strspn(value + 1, " \t");
-    value[strcspn(value, "\n")] = 0;
-    return value;
+/* The value of the first line "name : value" of /proc/cpuinfo with one of two names. Writes to buffer; 0 if it is
+ * there. */
+static int machine_find(const char *name, const char *other, char *buffer, size_t size) {
+    static char line[16384]; /* the list of a CPU's features is long */
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    int found = 0;
+    while (file && !found && fgets(line, sizeof line, file)) {
+        size_t n = strcspn(line, "\t:");
+        const char *value = strchr(line, ':');
+        if (!value ||
+            !((n == strlen(name) && !strncmp(line, name, n)) || (n == strlen(other) && !strncmp(line, other, n))))
+            continue;
+        value += 1 + strspn(value + 1, " ");
+        snprintf(buffer, size, "%.*s", (int)strcspn(value, "\n"), value);
+        found = 1;
+    }
+    if (file) fclose(file);
+    return found ? 0 : -1;
 }
 
 const char *machine_cpu(char *buffer, size_t size) {
-    char line[1024], *value = NULL;
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    while (file && !value && fgets(line, sizeof line, file)) {
-        value = machine_value(line, "model name");        /* x86 */
-        if (!value) value = machine_value(line, "Model"); /* Raspberry Pi and others */
-        if (value) snprintf(buffer, size, "%s", value);
-    }
-    if (file) fclose(file);
     struct utsname name;
-    if (!value) snprintf(buffer, size, "%s", uname(&name) ? "unknown" : name.machine);
+    if (!machine_find("model name", "Model", buffer, size)) return buffer; /* x86; Raspberry Pi and others */
+    snprintf(buffer, size, "%s", uname(&name) ? "unknown" : name.machine);
+    return buffer;
+}
+
+const char *machine_cpu_flags(char *buffer, size_t size) {
+    *buffer = 0;
+    machine_find("flags", "Features", buffer, size); /* x86; Arm */
     return buffer;
 }
 
@@ -46,6 +58,10 @@ const char *machine_compiler(void) {
 #else
     return "unknown";
 #endif
+}
+
+const char *machine_compiler_flags(void) {
+    return MINIM_CFLAGS;
 }
 
 unsigned long long machine_peak_memory(void) {

@@ -11,7 +11,7 @@
 #include <math.h>
 
 #define AVX2_TARGET __attribute__((target("avx2,fma,f16c")))
-#define AVX2_INLINE AVX2_TARGET __attribute__((always_inline)) static inline
+#define AVX2_INLINE AVX2_TARGET KERN_INLINE
 
 /* All bits set in the lanes first <= lane < end. */
 AVX2_INLINE __m256i avx2_mask(int64_t first, int64_t end) {

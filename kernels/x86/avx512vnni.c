@@ -12,7 +12,7 @@
 #include <math.h>
 
 #define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define AVX512_INLINE AVX512_TARGET __attribute__((always_inline)) static inline
+#define AVX512_INLINE AVX512_TARGET KERN_INLINE
 
 /* The mask of the lanes below n. */
 AVX512_INLINE __mmask16 avx512_mask(int64_t n) {

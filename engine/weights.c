@@ -62,8 +62,8 @@ static uint64_t weights_panels_bytes(const gguf_tensor *t) {
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
     uint64_t bytes = 0;
-    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What is
-     * not touched takes no memory. */
+    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
+     * is not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         if (size_add(bytes, weights_panels_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
     }

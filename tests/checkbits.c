@@ -1,6 +1,7 @@
-/* checkbits.c: prints the SHA-256 of the logits of small models with pseudo-random weights, for every weight type, every
- * instruction set of this CPU, and two ways to split the work. test_arm.sh runs it under qemu and looks the digests
- * up in test_engine.c, which has the same models; where there is no cmocka, nothing else of the engine can be tested.
+/* checkbits.c: prints the SHA-256 of the logits of small models with pseudo-random weights, for every weight type,
+ * every instruction set of this CPU, and two ways to split the work. test_arm.sh runs it under qemu and looks the
+ * digests up in test_engine.c, which has the same models; where there is no cmocka, nothing else of the engine can be
+ * tested.
  *
  *     checkbits          one line each: model, instruction set, threads, tokens a step, tokens a page, digest */
 #include <stdio.h>
@@ -32,9 +33,7 @@ static const struct bits_model {
     {"long", BITS_SHAPE(KERN_Q4_0, 1, 0, 0), 280, MINIM_KV_F16},
 };
 
-static const struct bits_setup {
-    int threads, chunk, page;
-} bits_setups[] = {{1, BITS_TOKENS, 64}, {3, 5, 16}};
+static const struct bits_setup { int threads, chunk, page; } bits_setups[] = {{1, BITS_TOKENS, 64}, {3, 5, 16}};
 
 /* The logits of all tokens, `chunk` of them a step; returns MINIM_OK or an error. */
 static minim_status bits_run(minim_engine *engine, const int32_t *tokens, size_t n, size_t chunk, float *logits,

@@ -148,6 +148,7 @@ typedef struct ask_local {
     minim_model *model;
     minim_engine *engine;
     minim_router_backend backend; /* of the engine */
+    double load_seconds;
 } ask_local;
 
 /* Returns -1, or the exit code after a message. */
@@ -155,7 +156,8 @@ static int ask_load(ask_local *local) {
     minim_error error = {.status = MINIM_OK};
     if (local->backend.chat) return -1;
     int code = -1;
-    if (!local->model) code = tool_load_model(&local->settings->tool, MINIM_LOAD_ALL, &local->model, NULL);
+    if (!local->model)
+        code = tool_load_model(&local->settings->tool, MINIM_LOAD_ALL, &local->model, &local->load_seconds);
     if (code < 0 && !local->engine) code = tool_new_engine(&local->settings->tool, local->model, &local->engine);
     if (code < 0 && minim_router_local(local->model, local->engine, local->settings->format, &local->backend, &error)) {
         code = tool_fail_error(&error);
@@ -236,7 +238,21 @@ static void ask_print_line(const ask_settings *settings, const minim_route_decis
     fprintf(stderr, "%s\n", line);
 }
 
-static int ask_print_answer(const ask_settings *settings, const minim_router_answer *answer) {
+/* How fast the local model was; its reply counts the time to the first token as the prompt's. */
+static void ask_print_statistics(const ask_local *local, const minim_route_usage *usage) {
+    minim_model_info info = {.size = sizeof info};
+    minim_result result = {.size = sizeof result,
+                           .n_prompt = usage->prompt_tokens,
+                           .n_generated = usage->completion_tokens,
+                           .prefill_seconds = usage->first_token_seconds,
+                           .first_token_seconds = usage->first_token_seconds,
+                           .decode_seconds = usage->seconds - usage->first_token_seconds};
+    if (minim_model_get_info(local->model, &info) || !result.n_generated) return;
+    result.decode_bytes = (result.n_generated - 1) * info.step_bytes;
+    tool_print_statistics(local->load_seconds, &result);
+}
+
+static int ask_print_answer(const ask_settings *settings, const ask_local *local, const minim_router_answer *answer) {
     int code = -1;
     if (settings->json)
         code = ask_print_json(answer);
@@ -244,6 +260,7 @@ static int ask_print_answer(const ask_settings *settings, const minim_router_ans
         putchar('\n');
     if (code >= 0 || tool_flush()) return code < 0 ? EXIT_CODE_OK : code; /* main() knows about standard output */
     ask_print_line(settings, answer->decision);
+    if (answer->local && !settings->tool.quiet) ask_print_statistics(local, &answer->decision->local);
     return answer->decision->degraded ? EXIT_CODE_FAILED : EXIT_CODE_OK;
 }
 
@@ -264,7 +281,8 @@ static void ask_sampling(const ask_settings *settings, minim_router_request *req
     request->sampling = sampling;
 }
 
-static int ask_with_router(const ask_settings *settings, minim_router *router, const char *prompt) {
+static int ask_with_router(const ask_settings *settings, const ask_local *local, minim_router *router,
+                           const char *prompt) {
     minim_message messages[2] = {{"system", settings->system}, {"user", prompt}};
     minim_router_request request;
     minim_router_request_default(&request);
@@ -286,7 +304,7 @@ static int ask_with_router(const ask_settings *settings, minim_router *router, c
     minim_status status = minim_router_ask(router, &request, &callbacks, &answer, &error);
     ask_clear_progress(&screen);
     if (status == MINIM_OK) {
-        int code = ask_print_answer(settings, answer);
+        int code = ask_print_answer(settings, local, answer);
         minim_router_answer_free(answer);
         return code;
     }
@@ -308,7 +326,7 @@ static int ask_with_config(const ask_settings *settings, const minim_router_conf
     int remote_first = config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0];
     int code = remote_first ? -1 : ask_load(&local);
     if (code < 0 && minim_router_new(&options, &router, &error) != MINIM_OK) code = tool_fail_error(&error);
-    if (code < 0) code = ask_with_router(settings, router, prompt);
+    if (code < 0) code = ask_with_router(settings, &local, router, prompt);
     minim_router_free(router);
     ask_local_free(&local);
     return code;

@@ -137,14 +137,14 @@ static int chat_render_to_fit(chat_session *chat) {
 
 static int chat_on_text(void *user, const char *text, size_t n) {
     chat_session *chat = user;
-    chat->failed = tool_bytes_append(&chat->answer, text, n) != 0;
+    chat->failed |= tool_bytes_append(&chat->answer, text, n) != 0;
     fwrite(text, 1, n, stdout);
     return tool_flush() || chat->failed || tool_interrupted();
 }
 
 static int chat_on_token(void *user, const minim_token_event *event) {
     chat_session *chat = user;
-    chat->failed = tool_tokens_append(&chat->answered, event->token) != 0;
+    chat->failed |= tool_tokens_append(&chat->answered, event->token) != 0;
     return chat->failed || tool_interrupted();
 }
 

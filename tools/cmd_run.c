@@ -89,7 +89,7 @@ typedef struct run_answer {
 static int run_on_text(void *user, const char *text, size_t n) {
     run_answer *answer = user;
     if (answer->settings->json) {
-        answer->failed = tool_bytes_append(&answer->text, text, n) != 0;
+        answer->failed |= tool_bytes_append(&answer->text, text, n) != 0;
         return answer->failed || tool_interrupted();
     }
     fwrite(text, 1, n, stdout);
@@ -127,7 +127,7 @@ static void run_write_event(run_answer *answer, const minim_token_event *event) 
 static int run_on_token(void *user, const minim_token_event *event) {
     run_answer *answer = user;
     if (answer->settings->json) {
-        answer->failed = tool_tokens_append(&answer->tokens, event->token) != 0;
+        answer->failed |= tool_tokens_append(&answer->tokens, event->token) != 0;
         if (answer->logprobs_file) run_write_event(answer, event);
     }
     return answer->failed || tool_interrupted();

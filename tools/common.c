@@ -51,7 +51,7 @@ const option tool_engine_options[] = {
     {"--kv", "f16|f32", OPTION_CHOICE, SETTING(kv), 0, 0, "type of the KV cache (default f16)"},
     {"--page-size", "16|32|64|128|256", OPTION_CHOICE, SETTING(page_size), 0, 0, "tokens a KV page (default 64)"},
     {"--isa", "NAME", OPTION_STRING, SETTING(isa), 0, 0,
-     "highest instruction set: ref, avx2,\navx512vnni, amx (default: MINIM_ISA, else the\nbest of this CPU)"},
+     "highest instruction set, such as ref or avx2\n(default: MINIM_ISA, else the best of this CPU)"},
     {0},
 };
 

@@ -360,8 +360,9 @@ static void plot_roof(plot *p) {
     fprintf(p->file,
             "<text class=\"roof\" text-anchor=\"end\" transform=\"translate(%.1f %.1f) rotate(%.1f)\">%s</text>\n",
             plot_x(p, x) - 5, plot_y(p, x * p->read_gbs) - 7, -slope, text);
-    for (double along = 0; along < 6.6 * (double)strlen(text); along += 8) { /* other labels keep off it */
-        double across = along * cos(slope * acos(-1) / 180), down = along * sin(slope * acos(-1) / 180);
+    const double angle = slope * acos(-1) / 180;
+    for (int i = 0; i < (int)(0.8 * (double)strlen(text)); i++) { /* other labels keep off it */
+        double across = 8 * i * cos(angle), down = 8 * i * sin(angle);
         plot_take(p, (plot_box){plot_x(p, x) - 15 - across, plot_y(p, x * p->read_gbs) - 18 + down, 10, 14});
     }
 }

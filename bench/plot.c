@@ -335,7 +335,7 @@ static int plot_peak_rank(const plot *p, int rank) {
     }
 }
 
-static void plot_roof(const plot *p) {
+static void plot_roof(plot *p) {
     double top = 0, left = pow(10, p->x0), right = pow(10, p->x1), bottom = pow(10, p->y0);
     for (int i = 0; i < p->n_peaks; i++) top = fmax(top, p->peak[i].gops);
     if (!(top > 0)) top = pow(10, p->y1);
@@ -356,9 +356,15 @@ static void plot_roof(const plot *p) {
     char text[64];
     snprintf(text, sizeof text, "reading memory, %.1f GB/s", p->read_gbs);
     double slope = atan2(plot_y(p, 1) - plot_y(p, 10), plot_x(p, 10) - plot_x(p, 1)) * 180 / acos(-1);
-    double x = start * pow(10, 0.12);
-    fprintf(p->file, "<text class=\"roof\" transform=\"translate(%.1f %.1f) rotate(%.1f)\">%s</text>\n",
-            plot_x(p, x) - 6, plot_y(p, x * p->read_gbs) - 8, -slope, text);
+    double x = knee * pow(10, -0.08); /* the upper end is where the fewest points lie */
+    fprintf(p->file,
+            "<text class=\"roof\" text-anchor=\"end\" transform=\"translate(%.1f %.1f) rotate(%.1f)\">%s</text>\n",
+            plot_x(p, x) - 5, plot_y(p, x * p->read_gbs) - 7, -slope, text);
+    const double angle = slope * acos(-1) / 180;
+    for (int i = 0; i < (int)(0.8 * (double)strlen(text)); i++) { /* other labels keep off it */
+        double across = 8 * i * cos(angle), down = 8 * i * sin(angle);
+        plot_take(p, (plot_box){plot_x(p, x) - 15 - across, plot_y(p, x * p->read_gbs) - 18 + down, 10, 14});
+    }
 }
 
 /* The mark of a weight type; size is half its width. */

@@ -129,7 +129,8 @@ static void local_prints_the_answer_and_connects_to_nobody(void **state) {
     assert_int_equal(r.code, 0);
     assert_int_equal(strncmp(r.out, STORY_START, strlen(STORY_START)), 0);
     assert_int_equal(count_lines(r.out), 1);
-    assert_int_equal(count_lines(r.err), 1);
+    assert_has(r.err, " GB/s of weights");
+    assert_int_equal(count_lines(r.err), 2); /* the route, and how fast the local model was */
     assert_has(r.err, "answered by the local model: only the local model may answer; score 0.");
     assert_has(r.err, "uncalibrated");
     assert_has(r.err, "cost $0");
@@ -161,7 +162,7 @@ static void below_the_bar_the_remote_answer_streams_out(void **state) {
     assert_int_equal(r.code, 0);
     assert_string_equal(r.out, "Hello big world\n");
     assert_in_range(r.pieces_at_first, 1, 4); /* of 5 */
-    assert_int_equal(count_lines(r.err), 1);
+    assert_int_equal(count_lines(r.err), 2);  /* the route, and how fast the local model was */
     assert_has(r.err, "answered by the remote model: the local score is below the threshold");
     assert_has(r.err, "remote tokens 11 in, 3 out; cost unknown");
     assert_lacks(r.err, "sk-very-secret");
@@ -205,7 +206,7 @@ static void a_stream_that_breaks_off_is_told_apart_from_the_local_answer(void **
     run r = ASK(server, "--remote-url", openai_server_url(server), "--threshold", "1", "-n", "8", "Once upon a time");
     assert_int_equal(r.code, 1);
     assert_int_equal(strncmp(r.out, "Hello bi\n\n" STORY_START, strlen("Hello bi\n\n" STORY_START)), 0);
-    assert_int_equal(count_lines(r.err), 2);
+    assert_int_equal(count_lines(r.err), 3);
     assert_has(r.err, "minim: the answer above broke off and does not count (http://127.0.0.1");
     assert_has(r.err, "ended without [DONE]");
     /* As JSON there is only the answer that counts. */

@@ -1,13 +1,14 @@
-/* int_product.h: matrix products with integer weights on Arm, for every level: NEON, dot product, 8-bit matrix
- * multiply.
+/* int_product.h: matrix products with integer weights, for every level of Arm.
  *
- * A 128-bit register holds 4 rows of 4 inputs of a panel; that is what sdot multiplies with 4 activations. There are
- * two ways through a matrix: few tokens:   straight from the panels, codes are unpacked where they are used (neon_few)
- *   many tokens:  a part of a panel is unpacked into the first-level cache once, in the order in which a micro-kernel
- * of 4 tokens x 16 rows wants it, and multiplied with up to 64 tokens, which were put in order likewise The second way
- * is neon_int_product(), the same for all levels; a level brings its three functions.
+ * A 128-bit register holds 4 rows of 4 inputs of a panel, which is what sdot multiplies with 4 activations. There are
+ * two ways through a matrix.
  *
- * The second way is neon_int_product(), the same for all levels; a level brings its functions. */
+ * Few tokens go straight from the panels: codes are unpacked where they are used (neon_few).
+ *
+ * For many tokens a part of a panel is unpacked into the first-level cache, once, in the order in which the level's
+ * micro-kernel of 4 tokens x 16 rows reads it, and multiplied with up to 64 tokens, which are put in order likewise.
+ *
+ * neon_int_product() walks either way, with the functions that a level brings. */
 #ifndef KERN_ARM_INT_PRODUCT_H
 #define KERN_ARM_INT_PRODUCT_H
 
@@ -16,8 +17,6 @@
 #if defined(KERN_ARM)
 
 #include <arm_neon.h>
-
-#define NEON_INLINE __attribute__((always_inline)) static inline
 
 /* For functions that hold a tile in registers: gcc would move loads ahead of their use, out of registers, and spill. */
 #if defined(__clang__)
@@ -79,12 +78,12 @@ void neon_table_int(kern_table *table); /* the integer part of kern_table_neon()
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
 
-NEON_INLINE int64_t neon_code_bytes(const uint32_t type) {
+KERN_INLINE int64_t neon_code_bytes(const uint32_t type) {
     return type == KERN_Q4_0 ? 256 : 512;
 }
 
 /* Rows 4q..4q+3 of a block: signed codes, 8 registers of [4 rows][4 inputs]. */
-NEON_INLINE void neon_signed_codes(const uint32_t type, const uint8_t *block, int q, int8x16_t *code) {
+KERN_INLINE void neon_signed_codes(const uint32_t type, const uint8_t *block, int q, int8x16_t *code) {
     KERN_UNROLL
     for (int j = 0; j < neon_code_bytes(type) / 64; j++) {
         const uint8x16_t v = vld1q_u8(block + 64 * j + 16 * q);
@@ -98,12 +97,11 @@ NEON_INLINE void neon_signed_codes(const uint32_t type, const uint8_t *block, in
 }
 
 /* 4 of the scales of a block */
-NEON_INLINE float32x4_t neon_scales(const uint8_t *scales, int q) {
+KERN_INLINE float32x4_t neon_scales(const uint8_t *scales, int q) {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(scales + 8 * q)));
 }
 
-/* ---- few tokens: straight from a panel -----------------------------------------------------------------------------
- */
+/* ---- few tokens: straight from a panel --------------------------------------------------------------------------- */
 
 /* dot[T][Q] += products of 4*Q rows of a block, as it lies in a panel, and T tokens, whose codes are `stride` apart.
  * T and Q are constants, and so is the function: it is inlined. */
@@ -112,7 +110,7 @@ typedef void neon_dot(const int T, const int Q, const uint8_t *block, const int8
 
 /* T tokens, from t0 on, times rows 4*q0 .. 4*(q0+Q)-1 of a panel, at y. Where codes are left unsigned, the sum of the
  * activations pays for the offset, before the first product. */
-NEON_INLINE void neon_few_tile(neon_dot *add_products, const uint32_t type, const int32_t offset, const int T,
+KERN_INLINE void neon_few_tile(neon_dot *add_products, const uint32_t type, const int32_t offset, const int T,
                                const int q0, const int Q, const uint8_t *panel, int64_t cols, const kern_act *act,
                                int64_t t0, float *y, int64_t ldy) {
     const int64_t n_blocks = cols / KERN_BLOCK;
@@ -144,7 +142,7 @@ NEON_INLINE void neon_few_tile(neon_dot *add_products, const uint32_t type, cons
 }
 
 /* neon_int_kernel.few. Four tokens at a time have registers for 8 rows only, if at all: otherwise max_tokens is 2. */
-NEON_INLINE void neon_few(neon_dot *add_products, const uint32_t type, const int32_t offset, const int max_tokens,
+KERN_INLINE void neon_few(neon_dot *add_products, const uint32_t type, const int32_t offset, const int max_tokens,
                           const uint8_t *panel, int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
     int64_t t = 0;
     for (; t + 4 <= n && max_tokens >= 4; t += 4) {
@@ -160,8 +158,7 @@ NEON_INLINE void neon_few(neon_dot *add_products, const uint32_t type, const int
     for (; t < n; t++) neon_few_tile(add_products, type, offset, 1, 0, 4, panel, cols, act, t, y + t * ldy, ldy);
 }
 
-/* ---- dot products with 4 activations -------------------------------------------------------------------------------
- */
+/* ---- dot products with 4 activations ----------------------------------------------------------------------------- */
 
 /* acc[row] += sum over 4 inputs of code * activation, activations of a lane of 4 of them. Written as assembly, because
  * clang before 16 declares the intrinsics only when -march flags are given. */
@@ -169,7 +166,7 @@ NEON_INLINE void neon_few(neon_dot *add_products, const uint32_t type, const int
     __asm__(instruction " %0.4s, %1.16b, %2.4b[" #lane "]" : "+w"(acc) : "w"(code), "w"(act))
 
 /* signed codes */
-NEON_INLINE int32x4_t neon_sdot(int32x4_t acc, int8x16_t code, int8x16_t act, const int lane) {
+NEON_DOTPROD_TARGET KERN_INLINE int32x4_t neon_sdot(int32x4_t acc, int8x16_t code, int8x16_t act, const int lane) {
     switch (lane) {
     case 0: NEON_DOT_LANE("sdot", 0); break;
     case 1: NEON_DOT_LANE("sdot", 1); break;
@@ -180,7 +177,7 @@ NEON_INLINE int32x4_t neon_sdot(int32x4_t acc, int8x16_t code, int8x16_t act, co
 }
 
 /* unsigned codes */
-NEON_INLINE int32x4_t neon_usdot(int32x4_t acc, uint8x16_t code, int8x16_t act, const int lane) {
+NEON_I8MM_TARGET KERN_INLINE int32x4_t neon_usdot(int32x4_t acc, uint8x16_t code, int8x16_t act, const int lane) {
     switch (lane) {
     case 0: NEON_DOT_LANE("usdot", 0); break;
     case 1: NEON_DOT_LANE("usdot", 1); break;

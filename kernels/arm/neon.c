@@ -10,7 +10,7 @@
 #include <math.h>
 
 /* The first n of 4 values; the others read as 0 and are not written. */
-NEON_INLINE float32x4_t neon_load_n(const float *p, int64_t n) {
+KERN_INLINE float32x4_t neon_load_n(const float *p, int64_t n) {
     if (n >= 4) return vld1q_f32(p);
     float32x4_t v = vdupq_n_f32(0);
     if (n > 0) v = vld1q_lane_f32(p, v, 0);
@@ -19,7 +19,7 @@ NEON_INLINE float32x4_t neon_load_n(const float *p, int64_t n) {
     return v;
 }
 
-NEON_INLINE void neon_store_n(float *p, int64_t n, float32x4_t v) {
+KERN_INLINE void neon_store_n(float *p, int64_t n, float32x4_t v) {
     if (n >= 4) {
         vst1q_f32(p, v);
         return;
@@ -31,12 +31,12 @@ NEON_INLINE void neon_store_n(float *p, int64_t n, float32x4_t v) {
 
 /* ---- float products ---------------------------------------------------------------------------------------------- */
 
-NEON_INLINE int64_t neon_bytes(const uint32_t type) {
+KERN_INLINE int64_t neon_bytes(const uint32_t type) {
     return type == KERN_F32 ? 4 : 2;
 }
 
 /* 4 elements of a float type as float32 */
-NEON_INLINE float32x4_t neon_load_4(const uint32_t type, const uint8_t *p) {
+KERN_INLINE float32x4_t neon_load_4(const uint32_t type, const uint8_t *p) {
     if (type == KERN_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
     const uint8x8_t half = vld1_u8(p);
     if (type == KERN_F16) return vcvt_f32_f16(vreinterpret_f16_u8(half));
@@ -44,7 +44,7 @@ NEON_INLINE float32x4_t neon_load_4(const uint32_t type, const uint8_t *p) {
 }
 
 /* acc + v * (a lane of x) */
-NEON_INLINE float32x4_t neon_fma_lane(float32x4_t acc, float32x4_t v, float32x4_t x, const int lane) {
+KERN_INLINE float32x4_t neon_fma_lane(float32x4_t acc, float32x4_t v, float32x4_t x, const int lane) {
     switch (lane) {
     case 0: return vfmaq_laneq_f32(acc, v, x, 0);
     case 1: return vfmaq_laneq_f32(acc, v, x, 1);
@@ -68,7 +68,7 @@ typedef struct neon_product {
 } neon_product;
 
 /* 8 elements of a float type of 2 bytes */
-NEON_INLINE void neon_load_8(const uint32_t type, const uint8_t *p, float32x4_t *vec) {
+KERN_INLINE void neon_load_8(const uint32_t type, const uint8_t *p, float32x4_t *vec) {
     const uint16x8_t half = vreinterpretq_u16_u8(vld1q_u8(p));
     if (type == KERN_F16) {
         vec[0] = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(half)));
@@ -80,7 +80,7 @@ NEON_INLINE void neon_load_8(const uint32_t type, const uint8_t *p, float32x4_t 
 }
 
 /* acc += a lane of x [NR] times the NV vectors at b */
-NEON_INLINE void neon_float_step(const uint32_t type, const int NR, const int NV, const uint8_t *b,
+KERN_INLINE void neon_float_step(const uint32_t type, const int NR, const int NV, const uint8_t *b,
                                  int64_t group_stride, const float32x4_t *x, const int lane, float32x4_t *acc) {
     float32x4_t vec[8];
     if (type == KERN_F32 || NV == 1) {
@@ -104,7 +104,7 @@ static void neon_copy_lanes(const float *tile, int64_t n_rows, int64_t n_lanes, 
 }
 
 /* NR rows by NV vectors, held in registers while i runs. */
-NEON_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV, const neon_product *g, const float *a,
+KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV, const neon_product *g, const float *a,
                                  float *c) {
     const uint8_t *b = g->b;
     const int64_t lda = g->lda, ldc = g->ldc, group_stride = g->group_stride, i_stride = g->i_stride;
@@ -139,7 +139,7 @@ NEON_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
     }
 }
 
-NEON_INLINE void neon_float_rows(const uint32_t type, const int NV, const neon_product *g, int64_t n_rows) {
+KERN_INLINE void neon_float_rows(const uint32_t type, const int NV, const neon_product *g, int64_t n_rows) {
     const float *a = g->a;
     float *c = g->c;
     if (NV <= 4)
@@ -151,7 +151,7 @@ NEON_INLINE void neon_float_rows(const uint32_t type, const int NV, const neon_p
 /* All vectors. Few rows take more vectors at once, to hide the latency of the fma. With `whole`, B has whole groups of
  * vectors and only C is cut (a panel); otherwise lanes >= 4 and the last vector reaches back over lanes that are done:
  * it computes them again but does not write them. */
-NEON_INLINE void neon_float_product(const uint32_t type, neon_product *g, int64_t n_rows, int64_t lanes,
+KERN_INLINE void neon_float_product(const uint32_t type, neon_product *g, int64_t n_rows, int64_t lanes,
                                     const int whole) {
     for (int64_t done = 0; done < lanes;) {
         const int64_t left = lanes - done, groups = whole ? (left + 15) / 16 : left / 16;
@@ -173,7 +173,7 @@ NEON_INLINE void neon_float_product(const uint32_t type, neon_product *g, int64_
     }
 }
 
-NEON_INLINE void neon_matmul_float(const uint32_t type, const void *panels, int64_t rows, int64_t cols,
+KERN_INLINE void neon_matmul_float(const uint32_t type, const void *panels, int64_t rows, int64_t cols,
                                    const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t bytes = neon_bytes(type);
     neon_product g = {.a = act->x,
@@ -205,12 +205,12 @@ NEON_TILE static void neon_matmul_bf16(const void *panels, int64_t rows, int64_t
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-NEON_INLINE float neon_load_one(const uint32_t type, const uint8_t *p) {
+KERN_INLINE float neon_load_one(const uint32_t type, const uint8_t *p) {
     return type == KERN_F32 ? kern_load_f32(p) : kern_f16_to_f32(kern_load_u16(p));
 }
 
 /* qk and pv: fewer than 4 lanes go one by one. */
-NEON_INLINE void neon_attend(const uint32_t type, neon_product *g, int64_t n_rows, int64_t lanes) {
+KERN_INLINE void neon_attend(const uint32_t type, neon_product *g, int64_t n_rows, int64_t lanes) {
     g->group_stride = 16 * neon_bytes(type);
     if (lanes >= 4) {
         neon_float_product(type, g, n_rows, lanes, 0);
@@ -226,7 +226,7 @@ NEON_INLINE void neon_attend(const uint32_t type, neon_product *g, int64_t n_row
         }
 }
 
-NEON_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
+KERN_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
                          int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
     neon_product g = {.a = q,
                       .lda = ldq,
@@ -239,7 +239,7 @@ NEON_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64
     neon_attend(type, &g, n_q, n_keys);
 }
 
-NEON_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
+KERN_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
                          int64_t head_dim, float *o, int64_t ldo) {
     neon_product g = {.a = p,
                       .lda = ldp,
@@ -274,7 +274,7 @@ NEON_TILE static void neon_pv_f32(const float *p, int64_t ldp, int64_t n_q, cons
 }
 
 /* kern_expf() of 4 values */
-NEON_INLINE float32x4_t neon_exp(float32x4_t x) {
+KERN_INLINE float32x4_t neon_exp(float32x4_t x) {
     const float32x4_t round = vdupq_n_f32(KERN_EXP_ROUND);
     const float32x4_t rounded = vfmaq_f32(round, x, vdupq_n_f32(KERN_EXP_LOG2E));
     const float32x4_t n = vsubq_f32(rounded, round);
@@ -297,19 +297,19 @@ NEON_INLINE float32x4_t neon_exp(float32x4_t x) {
 }
 
 /* The tree that ends a reduction of 16 partial results: a[i] += a[i + 8], then 4, 2, 1. */
-NEON_INLINE float neon_fold(const float32x4_t *a) {
+KERN_INLINE float neon_fold(const float32x4_t *a) {
     const float32x4_t b = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
     const float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
     return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
 }
 
 /* The larger, lane by lane; b where a is NaN. (fmax and fmaxnm would let a NaN, or a signalling one, through.) */
-NEON_INLINE float32x4_t neon_larger(float32x4_t a, float32x4_t b) {
+KERN_INLINE float32x4_t neon_larger(float32x4_t a, float32x4_t b) {
     return vbslq_f32(vcgtq_f32(a, b), a, b);
 }
 
 /* max(s[0..n)), NaN left out, a zero as +0 */
-NEON_INLINE float neon_max(const float *s, int64_t n) {
+KERN_INLINE float neon_max(const float *s, int64_t n) {
     float32x4_t largest[2] = {vdupq_n_f32(-INFINITY), vdupq_n_f32(-INFINITY)};
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
@@ -360,11 +360,11 @@ static void neon_softmax_join(float *max, float *sum, float *o, float m2, float 
 
 /* ---- between the products ---------------------------------------------------------------------------------------- */
 
-NEON_INLINE uint32x4_t neon_abs_bits(float32x4_t x) {
+KERN_INLINE uint32x4_t neon_abs_bits(float32x4_t x) {
     return vbicq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x80000000u));
 }
 
-NEON_INLINE void neon_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
+KERN_INLINE void neon_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
     float32x4_t v[8];
     uint32x4_t m = vdupq_n_u32(0);
     KERN_UNROLL
@@ -429,14 +429,14 @@ static void neon_silu_mul(float *gate, const float *up, int64_t n) {
 }
 
 /* Turns 4 pairs (a, b) by angles whose cosines and sines are c and s: a*c - b*s, a*s + b*c. */
-NEON_INLINE void neon_rotate(float32x4_t *a, float32x4_t *b, float32x4_t c, float32x4_t s) {
+KERN_INLINE void neon_rotate(float32x4_t *a, float32x4_t *b, float32x4_t c, float32x4_t s) {
     const float32x4_t x = *a, y = *b;
     *a = vfmaq_f32(vnegq_f32(vmulq_f32(y, s)), x, c);
     *b = vfmaq_f32(vmulq_f32(y, c), x, s);
 }
 
 /* The pairs that are left over, one by one. */
-NEON_INLINE void neon_rotate_one(float *a, float *b, const float *cs) {
+KERN_INLINE void neon_rotate_one(float *a, float *b, const float *cs) {
     const float x = *a, y = *b;
     *a = fmaf(x, cs[0], -(y * cs[1]));
     *b = fmaf(x, cs[1], y * cs[0]);

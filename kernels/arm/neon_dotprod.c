@@ -7,7 +7,7 @@
 /* ---- few tokens -------------------------------------------------------------------------------------------------- */
 
 /* Codes stay unsigned: they are small enough to be signed, too. */
-NEON_DOTPROD_TARGET NEON_INLINE void dotprod_dot_q4_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
+NEON_DOTPROD_TARGET KERN_INLINE void dotprod_dot_q4_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
                                                       int64_t stride, int32x4_t *dot) {
     const uint8x16_t low_bits = vdupq_n_u8(15);
     KERN_UNROLL
@@ -30,7 +30,7 @@ NEON_DOTPROD_TARGET NEON_INLINE void dotprod_dot_q4_0(const int T, const int Q, 
     }
 }
 
-NEON_DOTPROD_TARGET NEON_INLINE void dotprod_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
+NEON_DOTPROD_TARGET KERN_INLINE void dotprod_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
                                                       int64_t stride, int32x4_t *dot) {
     const uint8x16_t flip = vdupq_n_u8(0x80);
     KERN_UNROLL
@@ -50,7 +50,7 @@ NEON_DOTPROD_TARGET NEON_INLINE void dotprod_dot_q8_0(const int T, const int Q, 
 /* ---- 4 tokens x 16 rows ------------------------------------------------------------------------------------------ */
 
 /* Eight of the rows times 4 tokens; rows and tokens are in the order of neon_int.c. */
-NEON_DOTPROD_TARGET NEON_INLINE void dotprod_half_tile(const int half, const neon_rows *w, const neon_tokens *x,
+NEON_DOTPROD_TARGET KERN_INLINE void dotprod_half_tile(const int half, const neon_rows *w, const neon_tokens *x,
                                                        int64_t n_blocks, int first, float *y, int64_t ldy) {
     float32x4_t acc[8]; /* [4 tokens][2] of 4 rows */
     KERN_UNROLL

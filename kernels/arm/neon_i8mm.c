@@ -8,7 +8,7 @@
 /* ---- few tokens -------------------------------------------------------------------------------------------------- */
 
 /* Codes stay unsigned; 4-bit codes gain nothing from usdot. */
-NEON_I8MM_TARGET NEON_INLINE void i8mm_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
+NEON_I8MM_TARGET KERN_INLINE void i8mm_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act,
                                                 int64_t stride, int32x4_t *dot) {
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
@@ -28,7 +28,7 @@ NEON_I8MM_TARGET NEON_INLINE void i8mm_dot_q8_0(const int T, const int Q, const 
  * rows:   [2 halves][4 groups of 8 inputs][4 pairs of rows][2 rows][8 inputs], scale [8 pairs][r, r+1, r, r+1]
  * tokens: [4 groups of 8 inputs][2 pairs of tokens][2 tokens][8 inputs], scale [2 pairs][t, t, t+1, t+1] */
 
-NEON_INLINE void i8mm_unpack(const uint32_t type, const uint8_t *codes, const uint8_t *scales, neon_rows *rows) {
+KERN_INLINE void i8mm_unpack(const uint32_t type, const uint8_t *codes, const uint8_t *scales, neon_rows *rows) {
     KERN_UNROLL
     for (int q = 0; q < 4; q++) {
         int8x16_t code[8];
@@ -63,21 +63,21 @@ static void i8mm_arrange(const int8_t *const *codes, const float *scale, neon_to
 /* ---- 4 tokens x 16 rows ------------------------------------------------------------------------------------------ */
 
 /* sum[2 tokens][2 rows] += tokens [2][8] * rows [2][8] */
-NEON_I8MM_TARGET NEON_INLINE int32x4_t i8mm_smmla(int32x4_t sum, int8x16_t tokens, int8x16_t rows) {
+NEON_I8MM_TARGET KERN_INLINE int32x4_t i8mm_smmla(int32x4_t sum, int8x16_t tokens, int8x16_t rows) {
     __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(tokens), "w"(rows));
     return sum;
 }
 
-NEON_INLINE float32x4_t i8mm_low_halves(float32x4_t a, float32x4_t b) {
+KERN_INLINE float32x4_t i8mm_low_halves(float32x4_t a, float32x4_t b) {
     return vcombine_f32(vget_low_f32(a), vget_low_f32(b));
 }
 
-NEON_INLINE float32x4_t i8mm_high_halves(float32x4_t a, float32x4_t b) {
+KERN_INLINE float32x4_t i8mm_high_halves(float32x4_t a, float32x4_t b) {
     return vcombine_f32(vget_high_f32(a), vget_high_f32(b));
 }
 
 /* Eight of the rows. A register of acc is [2 tokens][2 rows], also as float32: only y has to be put in order. */
-NEON_I8MM_TARGET NEON_INLINE void i8mm_half_tile(const int half, const neon_rows *w, const neon_tokens *x,
+NEON_I8MM_TARGET KERN_INLINE void i8mm_half_tile(const int half, const neon_rows *w, const neon_tokens *x,
                                                  int64_t n_blocks, int first, float *y, int64_t ldy) {
     float32x4_t acc[8]; /* [2 pairs of tokens][4 pairs of rows] */
     y += 8 * half;

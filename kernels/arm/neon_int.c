@@ -5,7 +5,7 @@
 #if defined(KERN_ARM)
 
 /* 4 activations, in every row */
-NEON_INLINE int8x16_t neon_broadcast(const int8_t *four) {
+KERN_INLINE int8x16_t neon_broadcast(const int8_t *four) {
     int32_t v;
     memcpy(&v, four, sizeof v);
     return vreinterpretq_s8_s32(vdupq_n_s32(v));
@@ -13,7 +13,7 @@ NEON_INLINE int8x16_t neon_broadcast(const int8_t *four) {
 
 /* 8-bit codes: two signed ones of the same row times activations are at most 2 * 128 * 127 = 32512, which int16 holds;
  * then they are widened. sum[0]: rows 0 and 1, sum[1]: rows 2 and 3, 2 inputs each. */
-NEON_INLINE void neon_add_pairs(int32x4_t *sum, int8x16_t w0, int8x16_t a0, int8x16_t w1, int8x16_t a1) {
+KERN_INLINE void neon_add_pairs(int32x4_t *sum, int8x16_t w0, int8x16_t a0, int8x16_t w1, int8x16_t a1) {
     const int16x8_t low = vmull_s8(vget_low_s8(w0), vget_low_s8(a0)), high = vmull_high_s8(w0, a0);
     sum[0] = vpadalq_s16(sum[0], vmlal_s8(low, vget_low_s8(w1), vget_low_s8(a1)));
     sum[1] = vpadalq_s16(sum[1], vmlal_high_s8(high, w1, a1));
@@ -23,7 +23,7 @@ NEON_INLINE void neon_add_pairs(int32x4_t *sum, int8x16_t w0, int8x16_t a0, int8
 
 /* 4-bit codes, unsigned: products add up in int16, where a whole block fits: 8 * 15 * 127 = 15240, twice that when
  * neighbours are joined. */
-NEON_INLINE void neon_dot_q4_0(const int T, const int Q, const uint8_t *block, const int8_t *act, int64_t stride,
+KERN_INLINE void neon_dot_q4_0(const int T, const int Q, const uint8_t *block, const int8_t *act, int64_t stride,
                                int32x4_t *dot) {
     const uint8x16_t low_bits = vdupq_n_u8(15);
     int16x8_t sum[2 * 8]; /* [T][Q][2]: rows 0 and 1, rows 2 and 3, 4 inputs each */
@@ -56,7 +56,7 @@ NEON_INLINE void neon_dot_q4_0(const int T, const int Q, const uint8_t *block, c
     for (int i = 0; i < T * Q; i++) dot[i] = vpadalq_s16(dot[i], vpaddq_s16(sum[2 * i], sum[2 * i + 1]));
 }
 
-NEON_INLINE void neon_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act, int64_t stride,
+KERN_INLINE void neon_dot_q8_0(const int T, const int Q, const uint8_t *block, const int8_t *act, int64_t stride,
                                int32x4_t *dot) {
     const uint8x16_t flip = vdupq_n_u8(0x80);
     int32x4_t sum[2 * 8]; /* [T][Q][2] */
@@ -84,7 +84,7 @@ NEON_INLINE void neon_dot_q8_0(const int T, const int Q, const uint8_t *block, c
 /* ---- putting codes in order, also for sdot -------------------------------------------------------------------------
  * rows: [2 halves][8 groups of 4 inputs][8 rows][4 inputs], scale [16]; tokens: [4][32], scale [4] */
 
-NEON_INLINE void neon_unpack(const uint32_t type, const uint8_t *codes, const uint8_t *scales, neon_rows *rows) {
+KERN_INLINE void neon_unpack(const uint32_t type, const uint8_t *codes, const uint8_t *scales, neon_rows *rows) {
     KERN_UNROLL
     for (int q = 0; q < 4; q++) {
         int8x16_t code[8];
@@ -113,7 +113,7 @@ void neon_arrange(const int8_t *const *codes, const float *scale, neon_tokens *t
 /* ---- 4 tokens x 16 rows ------------------------------------------------------------------------------------------ */
 
 /* Signed 4-bit codes: a block fits into int16. dot [T][2] of 4 rows. */
-NEON_INLINE void neon_tile_q4_0(const int T, const int8_t *rows, const int8_t *tokens, int32x4_t *dot) {
+KERN_INLINE void neon_tile_q4_0(const int T, const int8_t *rows, const int8_t *tokens, int32x4_t *dot) {
     int16x8_t sum[2 * 8];
     KERN_UNROLL
     for (int i = 0; i < 4 * T; i++) sum[i] = vdupq_n_s16(0);
@@ -133,7 +133,7 @@ NEON_INLINE void neon_tile_q4_0(const int T, const int8_t *rows, const int8_t *t
     for (int i = 0; i < 2 * T; i++) dot[i] = vpaddlq_s16(vpaddq_s16(sum[2 * i], sum[2 * i + 1]));
 }
 
-NEON_INLINE void neon_tile_q8_0(const int T, const int8_t *rows, const int8_t *tokens, int32x4_t *dot) {
+KERN_INLINE void neon_tile_q8_0(const int T, const int8_t *rows, const int8_t *tokens, int32x4_t *dot) {
     int32x4_t sum[2 * 8];
     KERN_UNROLL
     for (int i = 0; i < 4 * T; i++) sum[i] = vdupq_n_s32(0);
@@ -154,7 +154,7 @@ NEON_INLINE void neon_tile_q8_0(const int T, const int8_t *rows, const int8_t *t
 }
 
 /* T of the tokens, from t0 on, times eight of the rows. */
-NEON_INLINE void neon_part_tile(const uint32_t type, const int T, const int t0, const int half, const neon_rows *w,
+KERN_INLINE void neon_part_tile(const uint32_t type, const int T, const int t0, const int half, const neon_rows *w,
                                 const neon_tokens *x, int64_t n_blocks, int first, float *y, int64_t ldy) {
     float32x4_t acc[8]; /* [T][2] of 4 rows */
     y += t0 * ldy + 8 * half;

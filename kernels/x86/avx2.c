@@ -37,7 +37,7 @@ AVX2_INLINE void avx2_store_n(float *p, int64_t n, __m256 v) {
 
 enum {
     AVX2_TILE = 4,    /* tokens that share the unpacked codes of a block */
-    AVX2_AHEAD = 2048 /* bytes the prefetch of a decode step runs ahead */
+    AVX2_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
 };
 
 AVX2_INLINE int avx2_code_bytes(const uint32_t type) {

@@ -24,7 +24,7 @@ AVX512_INLINE __mmask16 avx512_mask(int64_t n) {
 enum {
     AVX512_TILE = 16,   /* tokens that share the unpacked codes of a block */
     AVX512_GROUP = 8,   /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
-    AVX512_AHEAD = 2048 /* bytes the prefetch of a decode step runs ahead */
+    AVX512_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
 };
 
 AVX512_INLINE int avx512_code_bytes(const uint32_t type) {

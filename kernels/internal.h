@@ -25,7 +25,7 @@
 #define KERN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define KERN_INLINE __attribute__((always_inline, unused)) static inline
-#define KERN_UNROLL _Pragma("GCC unroll 16")
+#define KERN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 /* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */

@@ -95,7 +95,7 @@ typedef struct kern_act {
 enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_TYPES = 2 };
 
 typedef struct kern_table {
-    const char *isa; /* "ref", "avx2" or "avx512vnni" */
+    const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
 
     /* x[n] (n a multiple of 32) to codes[n], scale[n/32], sum[n/32].
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,

@@ -36,9 +36,9 @@ static int cpu_may_use_tiles(void) {
 #endif
 }
 
-enum { CPU_TILES = 3 }; /* the level that needs tiles */
+enum { CPU_TILES = 4 }; /* the level that needs tiles */
 
-/* The level of the table this CPU reaches: 0 ref, 1 avx2, 2 avx512vnni, 3 amx. */
+/* The level of the table this CPU reaches: 0 ref, 1 avx2, 2 avx512, 3 avx512vnni, 4 amx. */
 static int cpu_level(void) {
     const uint32_t leaf1 = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;               /* ecx */
     const uint32_t leaf7 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL; /* ebx */
@@ -48,9 +48,10 @@ static int cpu_level(void) {
     if ((xcr0 & CPU_XCR0_AVX) != CPU_XCR0_AVX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
     if ((xcr0 & CPU_XCR0_AVX512) != CPU_XCR0_AVX512) return 1;
-    if ((b & leaf7) != leaf7 || !(c & bit_AVX512VNNI)) return 1;
+    if ((b & leaf7) != leaf7) return 1;
+    if (!(c & bit_AVX512VNNI)) return 2;
     const uint32_t amx = 1u << 24 | 1u << 25; /* edx: AMX-TILE, AMX-INT8 */
-    return (d & amx) == amx && (xcr0 & CPU_XCR0_AMX) == CPU_XCR0_AMX ? 3 : 2;
+    return (d & amx) == amx && (xcr0 & CPU_XCR0_AMX) == CPU_XCR0_AMX ? 4 : 3;
 }
 
 #else
@@ -104,6 +105,7 @@ static const struct kern_level {
     {"ref", NULL},
 #if defined(KERN_X86)
     {"avx2", kern_table_avx2},
+    {"avx512", kern_table_avx512},
     {"avx512vnni", kern_table_avx512vnni},
     {"amx", kern_table_amx},
 #elif defined(KERN_ARM)

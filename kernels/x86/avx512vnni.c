@@ -1,25 +1,15 @@
-/* avx512vnni.c: the kernels for AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later).
+/* avx512vnni.c: the integer products for AVX-512 VNNI (Ice Lake, Zen 4 and later).
  *
- * A zmm register holds 16 float32 or int32: one panel row each, one key each, one dimension each. Lanes never mix, so
- * every lane does exactly what ref does. Tails are masked: nothing outside an array is read or written. */
+ * A zmm register holds 16 int32: one panel row each. Lanes never mix, so every lane does exactly what ref does. */
 #include "../internal.h"
 
 #if defined(KERN_X86)
 
+#include "avx512.h"
 #include "chunk.h"
 
-#include <immintrin.h>
-#include <math.h>
-
-#define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define AVX512_INLINE AVX512_TARGET KERN_INLINE
-
-/* The mask of the lanes below n. */
-AVX512_INLINE __mmask16 avx512_mask(int64_t n) {
-    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1u << n) - 1);
-}
-
-/* ---- integer products -------------------------------------------------------------------------------------------- */
+#define AVX512VNNI_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
+#define AVX512VNNI_INLINE AVX512VNNI_TARGET KERN_INLINE
 
 enum {
     AVX512_TILE = 16,   /* tokens that share the unpacked codes of a block */
@@ -27,12 +17,12 @@ enum {
     AVX512_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
 };
 
-AVX512_INLINE int avx512_code_bytes(const uint32_t type) {
+AVX512VNNI_INLINE int avx512_code_bytes(const uint32_t type) {
     return type == KERN_Q4_0 ? 256 : 512;
 }
 
 /* The unpacker of a type: the codes of a block of a panel as 8 registers [16 rows][4 inputs] of unsigned bytes. */
-AVX512_INLINE void avx512_codes(const uint32_t type, const uint8_t *p, __m512i code[8]) {
+AVX512VNNI_INLINE void avx512_codes(const uint32_t type, const uint8_t *p, __m512i code[8]) {
     if (type == KERN_Q4_0) {
         const __m512i low = _mm512_set1_epi8(15);
         KERN_UNROLL
@@ -49,7 +39,7 @@ AVX512_INLINE void avx512_codes(const uint32_t type, const uint8_t *p, __m512i c
 
 /* acc + the products of 16 rows of 4 codes with the same 4 activations. In assembly, because gcc 12 does not put the
  * broadcast into the instruction, which is worth a fifth of the speed. */
-AVX512_INLINE __m512i avx512_dot4(__m512i acc, __m512i code, const int32_t *act) {
+AVX512VNNI_INLINE __m512i avx512_dot4(__m512i acc, __m512i code, const int32_t *act) {
     __asm__("vpdpbusd {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}" : "+v"(acc) : "v"(code), "m"(*act));
     return acc;
 }
@@ -61,7 +51,8 @@ typedef struct avx512_part {
     __mmask16 rows; /* the rows that exist */
 } avx512_part;
 
-AVX512_INLINE void avx512_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t ahead) {
+AVX512VNNI_INLINE void avx512_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales,
+                                       int64_t ahead) {
     KERN_UNROLL
     for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T0);
     _mm_prefetch((const char *)scales + ahead, _MM_HINT_T0);
@@ -69,8 +60,8 @@ AVX512_INLINE void avx512_prefetch(const uint32_t type, const uint8_t *codes, co
 
 /* T tokens, from the t0-th of the chunk on, times a part of a panel. y [T][16] starts at zero or, behind the first
  * chunk of a row, at what is there. */
-AVX512_INLINE void avx512_int_tile(const uint32_t type, const int T, const avx512_part *part, const chunk *c,
-                                   int64_t t0, float *y, int64_t ldy) {
+AVX512VNNI_INLINE void avx512_int_tile(const uint32_t type, const int T, const avx512_part *part, const chunk *c,
+                                       int64_t t0, float *y, int64_t ldy) {
     const int G = T < AVX512_GROUP ? T : AVX512_GROUP;
     const int32_t(*act)[8] = c->codes + t0, *start = c->start + t0;
     const float *scale = c->scale + t0;
@@ -110,8 +101,8 @@ AVX512_INLINE void avx512_int_tile(const uint32_t type, const int T, const avx51
 }
 
 /* All tokens of a chunk times a part of a panel. */
-AVX512_INLINE void avx512_int_part(const uint32_t type, const avx512_part *part, const chunk *c, float *y,
-                                   int64_t ldy) {
+AVX512VNNI_INLINE void avx512_int_part(const uint32_t type, const avx512_part *part, const chunk *c, float *y,
+                                       int64_t ldy) {
     int64_t t = 0;
     for (; t + 16 <= c->n_tokens; t += 16) avx512_int_tile(type, 16, part, c, t, y + t * ldy, ldy);
     for (; t + 8 <= c->n_tokens; t += 8) avx512_int_tile(type, 8, part, c, t, y + t * ldy, ldy);
@@ -122,8 +113,8 @@ AVX512_INLINE void avx512_int_part(const uint32_t type, const avx512_part *part,
 
 /* Chunk by chunk, all panels. A chunk that is a whole row walks the panels from end to end, so the prefetch simply runs
  * ahead; otherwise it fetches the part of the next panel. */
-AVX512_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, const void *panels, int64_t rows,
-                                     int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
+AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, const void *panels, int64_t rows,
+                                         int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t row_blocks = cols / KERN_BLOCK, code_bytes = avx512_code_bytes(type);
     const int64_t panel_bytes = row_blocks * (code_bytes + 2 * KERN_PANEL);
     chunk c;
@@ -144,382 +135,19 @@ AVX512_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, const 
     }
 }
 
-AVX512_TARGET void kern_avx512vnni_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                               int64_t n, float *y, int64_t ldy) {
+AVX512VNNI_TARGET void kern_avx512vnni_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                                                   int64_t n, float *y, int64_t ldy) {
     avx512_matmul_int(KERN_Q4_0, 8, panels, rows, cols, act, n, y, ldy);
 }
 
-AVX512_TARGET void kern_avx512vnni_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                               int64_t n, float *y, int64_t ldy) {
+AVX512VNNI_TARGET void kern_avx512vnni_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                                                   int64_t n, float *y, int64_t ldy) {
     avx512_matmul_int(KERN_Q8_0, 128, panels, rows, cols, act, n, y, ldy);
 }
 
-/* ---- float products ---------------------------------------------------------------------------------------------- */
-
-/* 16 elements of a float type as float32 */
-AVX512_INLINE __m512 avx512_load(const uint32_t type, const uint8_t *p, __mmask16 mask) {
-    if (type == KERN_F32) return _mm512_maskz_loadu_ps(mask, p);
-    __m256i half = _mm256_maskz_loadu_epi16(mask, p);
-    if (type == KERN_F16) return _mm512_cvtph_ps(half);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); /* BF16 */
-}
-
-/* C[r][lane] = scale * (C or 0 + sum_i A[r][i] * B[i][lane]), i ascending, one fma each: matmul, qk and pv are all
- * this. B and C are seen as vectors of 16 lanes, of which the last of a tile may be cut. */
-typedef struct avx512_product {
-    const float *a; /* [n_rows][n_i] */
-    int64_t lda, n_i;
-    const uint8_t *b; /* [n_vectors][n_i][16], strides in bytes */
-    int64_t vector_stride, i_stride;
-    float *c; /* [n_rows][n_vectors][16] */
-    int64_t ldc;
-    float scale;
-    int add;                  /* 1: start from C, 0: from zero */
-    __mmask16 b_mask, c_mask; /* of the last vector */
-} avx512_product;
-
-/* NR rows by NV vectors, held in registers while i runs. */
-AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const int NV, const avx512_product *g,
-                                     const float *a, float *c) {
-    const uint8_t *b = g->b;
-    const int64_t lda = g->lda, ldc = g->ldc, vector_stride = g->vector_stride, i_stride = g->i_stride;
-    __m512 acc[12 * 2];
-    KERN_UNROLL
-    for (int r = 0; r < NR; r++) KERN_UNROLL
-    for (int v = 0; v < NV; v++)
-        acc[r * NV + v] = _mm512_maskz_loadu_ps(!g->add ? 0 : v < NV - 1 ? 0xffff : g->c_mask, c + r * ldc + v * 16);
-
-    for (int64_t i = 0; i < g->n_i; i++, b += i_stride) {
-        __m512 vec[4];
-        KERN_UNROLL
-        for (int v = 0; v < NV; v++) vec[v] = avx512_load(type, b + v * vector_stride, v < NV - 1 ? 0xffff : g->b_mask);
-        KERN_UNROLL
-        for (int r = 0; r < NR; r++) {
-            const __m512 x = _mm512_set1_ps(a[r * lda + i]);
-            KERN_UNROLL
-            for (int v = 0; v < NV; v++) acc[r * NV + v] = _mm512_fmadd_ps(x, vec[v], acc[r * NV + v]);
-        }
-    }
-
-    const __m512 scale = _mm512_set1_ps(g->scale);
-    KERN_UNROLL
-    for (int r = 0; r < NR; r++) KERN_UNROLL
-    for (int v = 0; v < NV; v++)
-        _mm512_mask_storeu_ps(c + r * ldc + v * 16, v < NV - 1 ? 0xffff : g->c_mask,
-                              _mm512_mul_ps(scale, acc[r * NV + v]));
-}
-
-AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, const avx512_product *g, int64_t n_rows) {
-    const float *a = g->a;
-    float *c = g->c;
-#define STEP(NR)                                                                                                       \
-    for (; n_rows >= (NR); n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
-    if (NV <= 2) {
-        STEP(12);
-        STEP(4);
-    }
-    STEP(2);
-    STEP(1);
-#undef STEP
-}
-
-/* `lanes` lanes in all; with `padded` the last vector of B is whole (a panel). Few rows need more vectors at once, to
- * hide the latency of the fma. */
-AVX512_INLINE void avx512_float_product(const uint32_t type, avx512_product *g, int64_t n_rows, int64_t lanes,
-                                        int padded) {
-    while (lanes > 0) {
-        const int64_t n_vectors = (lanes + 15) / 16;
-        const int nv = n_vectors >= 4 && n_rows <= 2 ? 4 : n_vectors >= 2 ? 2 : 1;
-        g->c_mask = avx512_mask(lanes - 16 * (nv - 1));
-        g->b_mask = padded ? (__mmask16)0xffff : g->c_mask;
-        if (nv == 4)
-            avx512_float_rows(type, 4, g, n_rows);
-        else if (nv == 2)
-            avx512_float_rows(type, 2, g, n_rows);
-        else
-            avx512_float_rows(type, 1, g, n_rows);
-        g->b += nv * g->vector_stride;
-        g->c += nv * 16;
-        lanes -= nv * 16;
-    }
-}
-
-AVX512_INLINE void avx512_matmul_float(const uint32_t type, int64_t bytes, const void *panels, int64_t rows,
-                                       int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    avx512_product g = {.a = act->x,
-                        .lda = cols,
-                        .n_i = cols,
-                        .b = panels,
-                        .vector_stride = 16 * bytes * cols,
-                        .i_stride = 16 * bytes,
-                        .c = y,
-                        .ldc = ldy,
-                        .scale = 1};
-    avx512_float_product(type, &g, n, rows, 1);
-}
-AVX512_TARGET static void avx512_matmul_f32(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                            int64_t n, float *y, int64_t ldy) {
-    avx512_matmul_float(KERN_F32, 4, panels, rows, cols, act, n, y, ldy);
-}
-AVX512_TARGET static void avx512_matmul_f16(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                            int64_t n, float *y, int64_t ldy) {
-    avx512_matmul_float(KERN_F16, 2, panels, rows, cols, act, n, y, ldy);
-}
-AVX512_TARGET static void avx512_matmul_bf16(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                                             int64_t n, float *y, int64_t ldy) {
-    avx512_matmul_float(KERN_BF16, 2, panels, rows, cols, act, n, y, ldy);
-}
-
-/* ---- attention --------------------------------------------------------------------------------------------------- */
-
-AVX512_INLINE void avx512_qk(const uint32_t type, int64_t bytes, const float *q, int64_t ldq, int64_t n_q,
-                             const void *k, int64_t ldk, int64_t n_keys, int64_t head_dim, float scale, float *s,
-                             int64_t lds) {
-    avx512_product g = {.a = q,
-                        .lda = ldq,
-                        .n_i = head_dim,
-                        .b = k,
-                        .vector_stride = 16 * bytes,
-                        .i_stride = ldk * bytes,
-                        .c = s,
-                        .ldc = lds,
-                        .scale = scale};
-    avx512_float_product(type, &g, n_q, n_keys, 0);
-}
-
-AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p, int64_t ldp, int64_t n_q,
-                             const void *v, int64_t n_keys, int64_t head_dim, float *o, int64_t ldo) {
-    avx512_product g = {.a = p,
-                        .lda = ldp,
-                        .n_i = n_keys,
-                        .b = v,
-                        .vector_stride = 16 * bytes,
-                        .i_stride = head_dim * bytes,
-                        .c = o,
-                        .ldc = ldo,
-                        .scale = 1.0f,
-                        .add = 1};
-    avx512_float_product(type, &g, n_q, head_dim, 0);
-}
-
-AVX512_TARGET static void avx512_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
-    avx512_qk(KERN_F16, 2, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
-}
-
-AVX512_TARGET static void avx512_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
-    avx512_qk(KERN_F32, 4, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
-}
-
-AVX512_TARGET static void avx512_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo) {
-    avx512_pv(KERN_F16, 2, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
-}
-
-AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo) {
-    avx512_pv(KERN_F32, 4, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
-}
-
-/* kern_expf() of 16 values */
-AVX512_INLINE __m512 avx512_exp(__m512 x) {
-    const __m512 round = _mm512_set1_ps(KERN_EXP_ROUND);
-    const __m512 rounded = _mm512_fmadd_ps(x, _mm512_set1_ps(KERN_EXP_LOG2E), round);
-    const __m512 n = _mm512_sub_ps(rounded, round);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2HI), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2LO), r);
-
-    __m512 p = _mm512_set1_ps(KERN_EXP_C6);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C5));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-
-    const __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(rounded), 23));
-    const __mmask16 not_below = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MIN), _CMP_NLT_UQ); /* or NaN */
-    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MAX), _CMP_GT_OQ);
-    return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(not_below, p, power), above, _mm512_set1_ps(INFINITY));
-}
-
-/* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
-AVX512_INLINE float avx512_fold(__m512 a) {
-    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
-
-AVX512_TARGET static void avx512_softmax_part(float *s, int64_t n, float *max, float *sum) {
-    __m512 largest = _mm512_set1_ps(-INFINITY); /* vmaxps gives its second operand when one is NaN */
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        largest = _mm512_mask_max_ps(largest, m, _mm512_maskz_loadu_ps(m, s + i), largest);
-    }
-    const float top = _mm512_reduce_max_ps(largest) + 0.0f; /* -0 becomes +0 */
-
-    __m512 partial = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 e = avx512_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), _mm512_set1_ps(top)));
-        _mm512_mask_storeu_ps(s + i, m, e);
-        partial = _mm512_mask_add_ps(partial, m, partial, e);
-    }
-    *max = top;
-    *sum = avx512_fold(partial);
-}
-
-AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
-                                              int64_t n) {
-    const float m = *max > m2 ? *max : m2;
-    const float a = kern_expf(*max - m), b = kern_expf(m2 - m);
-    *sum = fmaf(*sum, a, sum2 * b);
-    *max = m;
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 k = avx512_mask(n - i);
-        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), _mm512_set1_ps(b));
-        _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, o + i), _mm512_set1_ps(a), later));
-    }
-}
-
-/* ---- between the products ---------------------------------------------------------------------------------------- */
-
-AVX512_TARGET static void avx512_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
-    const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-    const __m512i clear = _mm512_set1_epi32(0x7fffffff);
-    /* As integers, the bits of |x| have the order of |x|, with infinity and then NaN at the top. */
-    const uint32_t top = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), clear),
-                                                                  _mm512_and_si512(_mm512_castps_si512(b), clear)));
-    const float amax = kern_bits_to_f32(top);
-    const int finite = top < 0x7f800000u;
-    if (!finite || amax < KERN_AMAX_MIN) {
-        _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
-        *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
-        *sum = 0;
-        return;
-    }
-    const __m512 inv = _mm512_set1_ps(127.0f / amax);
-    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inv)), high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inv));
-    _mm_storeu_si128((void *)codes, _mm512_cvtepi32_epi8(low));
-    _mm_storeu_si128((void *)(codes + 16), _mm512_cvtepi32_epi8(high));
-    *scale = amax / 127.0f;
-    *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
-}
-
-AVX512_TARGET static void avx512_quantize(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum) {
-    for (int64_t b = 0; b < n / KERN_BLOCK; b++)
-        avx512_quantize_block(x + b * KERN_BLOCK, codes + b * KERN_BLOCK, scale + b, sum + b);
-}
-
-AVX512_TARGET static void avx512_rms_norm(const float *x, const float *w, int64_t n, float eps, float *y) {
-    __m512 partial = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-        partial = _mm512_mask3_fmadd_ps(v, v, partial, m);
-    }
-    const __m512 inv = _mm512_set1_ps(1.0f / sqrtf(avx512_fold(partial) / (float)n + eps));
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), inv);
-        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, w + i)));
-    }
-}
-
-AVX512_TARGET static void avx512_add(float *x, const float *y, int64_t n) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        _mm512_mask_storeu_ps(x + i, m,
-                              _mm512_add_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_maskz_loadu_ps(m, y + i)));
-    }
-}
-
-AVX512_TARGET static void avx512_silu_mul(float *gate, const float *up, int64_t n) {
-    const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-0.0f);
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
-        const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, avx512_exp(_mm512_xor_ps(g, minus))));
-        _mm512_mask_storeu_ps(gate + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
-    }
-}
-
-/* Eight pairs (a, b) side by side, (c, s) likewise: even lanes a*c - b*s, odd lanes a*s + b*c. */
-AVX512_TARGET static void avx512_rope_adjacent(float *x, int64_t n_heads, int64_t head_dim, int64_t n_rot,
-                                               const float *cs) {
-    const int64_t n = n_rot / 2 * 2;
-    for (int64_t h = 0; h < n_heads; h++, x += head_dim)
-        for (int64_t i = 0; i < n; i += 16) {
-            const __mmask16 m = avx512_mask(n - i);
-            const __m512 v = _mm512_maskz_loadu_ps(m, x + i), turn = _mm512_maskz_loadu_ps(m, cs + i);
-            const __m512 a = _mm512_moveldup_ps(v), b = _mm512_movehdup_ps(v);
-            const __m512 other = _mm512_mul_ps(b, _mm512_permute_ps(turn, 0xb1)); /* b*s, b*c */
-            _mm512_mask_storeu_ps(x + i, m, _mm512_fmaddsub_ps(a, turn, other));
-        }
-}
-
-AVX512_TARGET static void avx512_rope_split(float *x, int64_t n_heads, int64_t head_dim, int64_t n_rot,
-                                            const float *cs) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    const int64_t half = n_rot / 2;
-    for (int64_t h = 0; h < n_heads; h++, x += head_dim)
-        for (int64_t i = 0; i < half; i += 16) {
-            const __mmask16 m = avx512_mask(half - i);
-            const __m512 low = _mm512_maskz_loadu_ps(avx512_mask(2 * (half - i)), cs + 2 * i);
-            const __m512 high = _mm512_maskz_loadu_ps(avx512_mask(2 * (half - i) - 16), cs + 2 * i + 16);
-            const __m512 c = _mm512_permutex2var_ps(low, even, high), s = _mm512_permutex2var_ps(low, odd, high);
-            const __m512 a = _mm512_maskz_loadu_ps(m, x + i), b = _mm512_maskz_loadu_ps(m, x + half + i);
-            _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
-            _mm512_mask_storeu_ps(x + half + i, m, _mm512_fmadd_ps(a, s, _mm512_mul_ps(b, c)));
-        }
-}
-
-AVX512_TARGET static void avx512_scale(const float *x, float a, int64_t n, float *y) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(a)));
-    }
-}
-
-AVX512_TARGET static void avx512_to_f16(const float *x, int64_t n, uint16_t *y) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-        _mm256_mask_storeu_epi16(y + i, m, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
-}
-
-AVX512_TARGET static void avx512_from_f16(const uint16_t *x, int64_t n, float *y) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        _mm512_mask_storeu_ps(y + i, m, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, x + i)));
-    }
-}
-
 void kern_table_avx512vnni(kern_table *table) {
-    table->quantize = avx512_quantize;
-    table->matmul[KERN_F32] = avx512_matmul_f32;
-    table->matmul[KERN_F16] = avx512_matmul_f16;
-    table->matmul[KERN_BF16] = avx512_matmul_bf16;
     table->matmul[KERN_Q4_0] = kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = kern_avx512vnni_matmul_q8_0;
-    table->rms_norm = avx512_rms_norm;
-    table->add = avx512_add;
-    table->silu_mul = avx512_silu_mul;
-    table->rope_adjacent = avx512_rope_adjacent;
-    table->rope_split = avx512_rope_split;
-    table->qk[KERN_KV_F16] = avx512_qk_f16;
-    table->qk[KERN_KV_F32] = avx512_qk_f32;
-    table->pv[KERN_KV_F16] = avx512_pv_f16;
-    table->pv[KERN_KV_F32] = avx512_pv_f32;
-    table->softmax_part = avx512_softmax_part;
-    table->softmax_join = avx512_softmax_join;
-    table->scale = avx512_scale;
-    table->to_f16 = avx512_to_f16;
-    table->from_f16 = avx512_from_f16;
 }
 
 #endif

@@ -41,9 +41,15 @@ enum { LIMITS_CHAINS = 12, LIMITS_AHEAD = 4096 /* bytes that are fetched before 
 LIMITS_LOOP(limits_vpdpbusd_512, "avx512f,avx512vnni", __m512i, _mm512_set1_epi8, LIMITS_3("vpdpbusd"))
 LIMITS_LOOP(limits_vpdpbusd_256, "avx2", __m256i, _mm256_set1_epi8, LIMITS_3("%{vex%} vpdpbusd"))
 /* Pairs of products, added to 16-bit sums: there is no shorter way to many products without VNNI. */
+#define LIMITS_PAIRS(pairs)                                                                                            \
+    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(acc[i]), "=&v"(pairs) : "v"(a), "v"(b))
+LIMITS_LOOP(limits_vpmaddubsw_512, "avx512bw", __m512i, _mm512_set1_epi8, {
+    __m512i pairs;
+    LIMITS_PAIRS(pairs);
+})
 LIMITS_LOOP(limits_vpmaddubsw_256, "avx2", __m256i, _mm256_set1_epi8, {
     __m256i pairs;
-    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(acc[i]), "=&v"(pairs) : "v"(a), "v"(b));
+    LIMITS_PAIRS(pairs);
 })
 LIMITS_LOOP(limits_vfmadd_512, "avx512f", __m512, _mm512_set1_ps, LIMITS_3("vfmadd231ps"))
 LIMITS_LOOP(limits_vfmadd_256, "avx2,fma", __m256, _mm256_set1_ps, LIMITS_3("vfmadd231ps"))
@@ -77,9 +83,10 @@ __attribute__((target("amx-tile,amx-int8"))) static void limits_tdpbssd(uint64_t
 static const limits_peak limits_peaks[] = {
     {"tdpbssd", "amx", HARNESS_INTEGER, 2.0 * 16 * 16 * 64 * LIMITS_TILES, limits_tdpbssd},
     {"vpdpbusd zmm", "avx512vnni", HARNESS_INTEGER, 128.0 * LIMITS_CHAINS, limits_vpdpbusd_512},
+    {"vpmaddubsw zmm", "avx512", HARNESS_INTEGER, 128.0 * LIMITS_CHAINS, limits_vpmaddubsw_512},
     {"vpdpbusd ymm", "avxvnni", HARNESS_INTEGER, 64.0 * LIMITS_CHAINS, limits_vpdpbusd_256},
     {"vpmaddubsw ymm", "avx2", HARNESS_INTEGER, 64.0 * LIMITS_CHAINS, limits_vpmaddubsw_256},
-    {"vfmadd zmm", "avx512vnni", HARNESS_FLOAT, 32.0 * LIMITS_CHAINS, limits_vfmadd_512},
+    {"vfmadd zmm", "avx512", HARNESS_FLOAT, 32.0 * LIMITS_CHAINS, limits_vfmadd_512},
     {"vfmadd ymm", "avx2", HARNESS_FLOAT, 16.0 * LIMITS_CHAINS, limits_vfmadd_256},
 };
 
@@ -164,7 +171,7 @@ static void limits_read_plain(const char *p, size_t n) {
 
 void limits_read(const void *p, size_t n) {
 #if defined(__x86_64__)
-    if (kern_isa_available("avx512vnni")) {
+    if (kern_isa_available("avx512")) {
         limits_read_512(p, n);
         return;
     }

@@ -222,8 +222,8 @@ typedef struct minim_engine_options {
     minim_kv_type kv_type;
     uint64_t kv_limit; /* bytes that all KV pages together may take; 0 = enough for one sequence of n_ctx tokens,
                           which are taken as they are needed, not at start */
-    const char *isa;   /* highest instruction set: "ref", "avx2", "avx512vnni", "amx"; on Arm "ref", "neon",
-                          "neon_dotprod", "neon_i8mm"; NULL = MINIM_ISA or the CPU's best */
+    const char *isa;   /* highest instruction set: "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"; on Arm
+                          "ref", "neon", "neon_dotprod", "neon_i8mm"; NULL = MINIM_ISA or the CPU's best */
     const minim_allocator *allocator;
     minim_log_fn log;
     void *log_user;

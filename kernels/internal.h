@@ -94,6 +94,7 @@ void kern_table_ref_elementwise(kern_table *table);
 #if defined(__x86_64__)
 #define KERN_X86 1
 void kern_table_avx2(kern_table *table);
+void kern_table_avxvnni(kern_table *table);
 void kern_table_avx512(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);
 void kern_table_amx(kern_table *table);
@@ -101,6 +102,7 @@ void kern_table_amx(kern_table *table);
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy);
 kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
+kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the level avx512 */
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #define KERN_ARM 1
 void kern_table_neon(kern_table *table);

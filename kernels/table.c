@@ -36,22 +36,29 @@ static int cpu_may_use_tiles(void) {
 #endif
 }
 
-enum { CPU_TILES = 4 }; /* the level that needs tiles */
+/* Places in the table of levels below. */
+enum { CPU_AVX2 = 1, CPU_AVXVNNI, CPU_AVX512, CPU_AVX512VNNI, CPU_TILES };
 
-/* The level of the table this CPU reaches: 0 ref, 1 avx2, 2 avx512, 3 avx512vnni, 4 amx. */
-static int cpu_level(void) {
+/* The levels this CPU has, as bits. AVX-VNNI is no step on the way to AVX-512: many have only one of them. */
+static uint32_t cpu_levels(void) {
     const uint32_t leaf1 = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;               /* ecx */
     const uint32_t leaf7 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL; /* ebx */
-    uint32_t a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1) != leaf1) return 0;
+    const uint32_t amx = 1u << 24 | 1u << 25;                                        /* edx: AMX-TILE, AMX-INT8 */
+    const uint32_t avxvnni = 1u << 4;                                                /* leaf 7, subleaf 1, eax */
+    uint32_t a, b, c, d, more, unused, levels = 1;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1) != leaf1) return levels;
     uint32_t xcr0 = cpu_xcr0();
-    if ((xcr0 & CPU_XCR0_AVX) != CPU_XCR0_AVX) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
-    if ((xcr0 & CPU_XCR0_AVX512) != CPU_XCR0_AVX512) return 1;
-    if ((b & leaf7) != leaf7) return 1;
-    if (!(c & bit_AVX512VNNI)) return 2;
-    const uint32_t amx = 1u << 24 | 1u << 25; /* edx: AMX-TILE, AMX-INT8 */
-    return (d & amx) == amx && (xcr0 & CPU_XCR0_AMX) == CPU_XCR0_AMX ? 4 : 3;
+    if ((xcr0 & CPU_XCR0_AVX) != CPU_XCR0_AVX) return levels;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return levels;
+    levels |= 1u << CPU_AVX2;
+    if (a >= 1 && __get_cpuid_count(7, 1, &more, &unused, &unused, &unused) && (more & avxvnni))
+        levels |= 1u << CPU_AVXVNNI;
+    if ((xcr0 & CPU_XCR0_AVX512) != CPU_XCR0_AVX512 || (b & leaf7) != leaf7) return levels;
+    levels |= 1u << CPU_AVX512;
+    if (!(c & bit_AVX512VNNI)) return levels;
+    levels |= 1u << CPU_AVX512VNNI;
+    if ((d & amx) == amx && (xcr0 & CPU_XCR0_AMX) == CPU_XCR0_AMX) levels |= 1u << CPU_TILES;
+    return levels;
 }
 
 #else
@@ -70,25 +77,25 @@ static int cpu_may_use_tiles(void) {
 #define CPU_HWCAP_ASIMDDP (1ul << 20)
 #define CPU_HWCAP2_I8MM   (1ul << 13)
 
-/* 0 ref, 1 neon, 2 neon_dotprod, 3 neon_i8mm */
-static int cpu_level(void) {
+/* ref 1, neon 2, neon_dotprod 4, neon_i8mm 8: each builds on the one before it. */
+static uint32_t cpu_levels(void) {
     const unsigned long caps = getauxval(AT_HWCAP), caps2 = getauxval(AT_HWCAP2);
-    if (!(caps & CPU_HWCAP_ASIMD)) return 0;
-    if (!(caps & CPU_HWCAP_ASIMDDP)) return 1;
-    return caps2 & CPU_HWCAP2_I8MM ? 3 : 2;
+    if (!(caps & CPU_HWCAP_ASIMD)) return 1;
+    if (!(caps & CPU_HWCAP_ASIMDDP)) return 1 | 2;
+    return caps2 & CPU_HWCAP2_I8MM ? 1 | 2 | 4 | 8 : 1 | 2 | 4;
 }
 
 #elif defined(KERN_ARM)
 
 /* NEON is there on every 64-bit Arm system; how to ask for more differs from one to the next. */
-static int cpu_level(void) {
-    return 1;
+static uint32_t cpu_levels(void) {
+    return 1 | 2;
 }
 
 #else
 
-static int cpu_level(void) {
-    return 0;
+static uint32_t cpu_levels(void) {
+    return 1;
 }
 
 #endif
@@ -97,21 +104,29 @@ static int cpu_level(void) {
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-/* In rising order; each level is filled over the one before it. */
+static void kern_table_ref(kern_table *table) {
+    kern_table_ref_matmul(table);
+    kern_table_ref_attention(table);
+    kern_table_ref_elementwise(table);
+}
+
+/* In rising order. A level is filled over another one, which every CPU that has it has, too. */
 static const struct kern_level {
     const char *name;
+    int over;
     void (*fill)(kern_table *table);
 } kern_levels[] = {
-    {"ref", NULL},
+    {"ref", -1, kern_table_ref},
 #if defined(KERN_X86)
-    {"avx2", kern_table_avx2},
-    {"avx512", kern_table_avx512},
-    {"avx512vnni", kern_table_avx512vnni},
-    {"amx", kern_table_amx},
+    {"avx2", 0, kern_table_avx2},
+    {"avxvnni", CPU_AVX2, kern_table_avxvnni},
+    {"avx512", CPU_AVX2, kern_table_avx512},
+    {"avx512vnni", CPU_AVX512, kern_table_avx512vnni},
+    {"amx", CPU_AVX512VNNI, kern_table_amx},
 #elif defined(KERN_ARM)
-    {"neon", kern_table_neon},
-    {"neon_dotprod", kern_table_neon_dotprod},
-    {"neon_i8mm", kern_table_neon_i8mm},
+    {"neon", 0, kern_table_neon},
+    {"neon_dotprod", 1, kern_table_neon_dotprod},
+    {"neon_i8mm", 2, kern_table_neon_i8mm},
 #endif
 };
 
@@ -127,26 +142,26 @@ const char *kern_isa_name(int index) {
     return index >= 0 && index < KERN_N_LEVELS ? kern_levels[index].name : NULL;
 }
 
+/* Tiles are asked for only by who would use them. */
+static int kern_level_works(uint32_t levels, int level) {
+    return level >= 0 && (levels >> level & 1) && (level != CPU_TILES || cpu_may_use_tiles());
+}
+
 int kern_isa_available(const char *isa) {
-    int level = kern_level_of(isa);
-    return level >= 0 && level <= cpu_level() && (level != CPU_TILES || cpu_may_use_tiles());
+    return kern_level_works(cpu_levels(), kern_level_of(isa));
 }
 
 int kern_table_init(kern_table *table, const char *isa) {
-    int level = cpu_level(), status = 0;
-    int wanted = isa && *isa ? kern_level_of(isa) : level;
-    if (wanted < 0 || wanted > level)
-        status = -1;
-    else
-        level = wanted;
-    if (level == CPU_TILES && !cpu_may_use_tiles()) { /* asked only by who would use them */
-        if (wanted == level && isa && *isa) status = -1;
-        level--;
+    const uint32_t levels = cpu_levels();
+    const int limited = isa && *isa;
+    int level = limited ? kern_level_of(isa) : KERN_N_LEVELS - 1, status = 0;
+    if (!kern_level_works(levels, level)) {
+        if (limited) status = -1;
+        for (level = KERN_N_LEVELS - 1; !kern_level_works(levels, level);) level--;
     }
+    int below[KERN_N_LEVELS], n = 0; /* from the level down to ref */
+    for (int i = level; i >= 0; i = kern_levels[i].over) below[n++] = i;
     *table = (kern_table){.isa = kern_levels[level].name};
-    kern_table_ref_matmul(table);
-    kern_table_ref_attention(table);
-    kern_table_ref_elementwise(table);
-    for (int i = 1; i <= level; i++) kern_levels[i].fill(table);
+    while (n > 0) kern_levels[below[--n]].fill(table);
     return status;
 }

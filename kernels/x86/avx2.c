@@ -5,48 +5,11 @@
 
 #if defined(KERN_X86)
 
-#include "chunk.h"
+#include "avx2_int.h"
 
-#include <immintrin.h>
 #include <math.h>
 
-#define AVX2_TARGET __attribute__((target("avx2,fma,f16c")))
-#define AVX2_INLINE AVX2_TARGET KERN_INLINE
-
-/* All bits set in the lanes first <= lane < end. */
-AVX2_INLINE __m256i avx2_mask(int64_t first, int64_t end) {
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const int low = first > 0 ? (int)first : 0, high = end < 8 ? (int)end : 8;
-    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(low), lane),
-                               _mm256_cmpgt_epi32(_mm256_set1_epi32(high), lane));
-}
-
-/* The first n of 8 values; the others read as 0 and are not written. */
-AVX2_INLINE __m256 avx2_load_n(const float *p, int64_t n) {
-    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, avx2_mask(0, n));
-}
-
-AVX2_INLINE void avx2_store_n(float *p, int64_t n, __m256 v) {
-    if (n >= 8)
-        _mm256_storeu_ps(p, v);
-    else
-        _mm256_maskstore_ps(p, avx2_mask(0, n), v);
-}
-
 /* ---- integer products -------------------------------------------------------------------------------------------- */
-
-enum {
-    AVX2_TILE = 8,    /* tokens that share the unpacked codes of a block */
-    AVX2_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
-};
-
-AVX2_INLINE int avx2_code_bytes(const uint32_t type) {
-    return type == KERN_Q4_0 ? 256 : 512;
-}
-
-AVX2_INLINE __m256i avx2_load_codes(const uint8_t *p) {
-    return _mm256_loadu_si256((const void *)p);
-}
 
 /* The sum is final here. Without it gcc collects all products first and adds them in an order of its own, for which no
  * processor has the registers: half the speed. */
@@ -56,145 +19,57 @@ AVX2_INLINE __m256i avx2_keep(__m256i sum) {
 }
 
 /* 4-bit codes: vpmaddubsw adds pairs of products in int16, where the whole block fits: 8 * 2 * 15 * 127 = 30480. Then
- * one vpmaddwd adds the two pairs of each row, and start pays for the offset. dot [T][H] of 8 rows. */
-AVX2_INLINE void avx2_dot_q4_0(const int T, const int H, const uint8_t *codes, const int32_t (*act)[8],
-                               const int32_t *start, __m256i *dot) {
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+ * one vpmaddwd adds the two pairs of each row. */
+AVX2_INLINE void avx2_dot_q4_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
+                               __m256i *dot) {
     KERN_UNROLL
-    for (int i = 0; i < T * H; i++) dot[i] = _mm256_setzero_si256();
+    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_setzero_si256();
     KERN_UNROLL
-    for (int i = 0; i < 4 * H; i++) {
-        const int j = i / H, h = i % H;
-        const __m256i pair = avx2_load_codes(codes + 64 * j + 32 * h);
-        const __m256i first = _mm256_and_si256(pair, low), second = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low);
+    for (int j = 0; j < 8; j++) {
+        __m256i code[2];
+        avx2_codes(KERN_Q4_0, j, codes, code);
         KERN_UNROLL
-        for (int t = 0; t < T; t++) {
-            __m256i *sum = &dot[t * H + h];
-            *sum = avx2_keep(_mm256_add_epi16(*sum, _mm256_maddubs_epi16(first, _mm256_set1_epi32(act[t][j]))));
-            *sum = avx2_keep(_mm256_add_epi16(*sum, _mm256_maddubs_epi16(second, _mm256_set1_epi32(act[t][4 + j]))));
+        for (int i = 0; i < 2 * T; i++) {
+            const __m256i pairs = _mm256_maddubs_epi16(code[i % 2], avx2_act(KERN_Q4_0, j, act[i / 2]));
+            dot[i] = avx2_keep(_mm256_add_epi16(dot[i], pairs));
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < T * H; i++)
-        dot[i] = _mm256_add_epi32(_mm256_madd_epi16(dot[i], ones), _mm256_set1_epi32(start[i / H]));
+    for (int i = 0; i < 2 * T; i++)
+        dot[i] = _mm256_add_epi32(_mm256_madd_epi16(dot[i], _mm256_set1_epi16(1)), _mm256_set1_epi32(start[i / 2]));
 }
 
 /* 8-bit codes: code - 128 as |w| (at most 128) times the activation with the sign of w: a pair is at most
- * 2 * 128 * 127 = 32512, which int16 holds; each is widened at once. The offset is gone with the sign bit. */
-AVX2_INLINE void avx2_dot_q8_0(const int T, const int H, const uint8_t *codes, const int32_t (*act)[8], __m256i *dot) {
-    const __m256i flip = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);
+ * 2 * 128 * 127 = 32512, which int16 holds; each is widened at once. */
+AVX2_INLINE void avx2_dot_q8_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
+                               __m256i *dot) {
+    (void)start; /* the offset is gone with the sign bit */
     KERN_UNROLL
-    for (int i = 0; i < T * H; i++) dot[i] = _mm256_setzero_si256();
+    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_setzero_si256();
     KERN_UNROLL
-    for (int i = 0; i < 8 * H; i++) {
-        const int j = i / H, h = i % H;
-        const __m256i w = _mm256_xor_si256(avx2_load_codes(codes + 64 * j + 32 * h), flip), abs = _mm256_abs_epi8(w);
+    for (int j = 0; j < 8; j++) {
+        __m256i w[2], abs[2];
+        avx2_codes(KERN_Q8_0, j, codes, w);
         KERN_UNROLL
-        for (int t = 0; t < T; t++) {
-            const __m256i p = _mm256_maddubs_epi16(abs, _mm256_sign_epi8(_mm256_set1_epi32(act[t][j]), w));
-            dot[t * H + h] = avx2_keep(_mm256_add_epi32(dot[t * H + h], _mm256_madd_epi16(p, ones)));
-        }
-    }
-}
-
-/* H halves (of 8 rows) of a panel, the part of it that belongs to a chunk. */
-typedef struct avx2_part {
-    const uint8_t *codes, *scales;
-    int64_t ahead; /* what to prefetch, relative to what is read */
-    int64_t rows;  /* the rows that exist, of 8 * H */
-} avx2_part;
-
-AVX2_INLINE void avx2_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t ahead) {
-    KERN_UNROLL
-    for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T0);
-    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T0);
-}
-
-/* T tokens, from the t0-th of the chunk on, times H halves of a part. y [T][8 * H] starts at zero or, behind the first
- * chunk of a row, at what is there. */
-AVX2_INLINE void avx2_int_tile(const uint32_t type, const int T, const int H, const avx2_part *part, const chunk *c,
-                               int64_t t0, float *y, int64_t ldy) {
-    const int32_t(*act)[8] = c->codes + t0, *start = c->start + t0;
-    const float *scale = c->scale + t0;
-    const uint8_t *codes = part->codes, *scales = part->scales;
-    const int64_t old = c->first_block > 0 ? part->rows : 0;
-    __m256 acc[AVX2_TILE];
-    KERN_UNROLL
-    for (int i = 0; i < T * H; i++) acc[i] = avx2_load_n(y + i / H * ldy + i % H * 8, old - i % H * 8);
-
-    for (int64_t b = 0; b < c->n_blocks; b++, codes += avx2_code_bytes(type), scales += 32) {
-        __m256i dot[AVX2_TILE];
-        if (part->ahead) avx2_prefetch(type, codes, scales, part->ahead);
-        if (type == KERN_Q4_0)
-            avx2_dot_q4_0(T, H, codes, act, start, dot);
-        else
-            avx2_dot_q8_0(T, H, codes, act, dot);
+        for (int h = 0; h < 2; h++)
+            w[h] = _mm256_xor_si256(w[h], _mm256_set1_epi8(-128)), abs[h] = _mm256_abs_epi8(w[h]);
         KERN_UNROLL
-        for (int i = 0; i < T * H; i++) {
-            const __m256 w_scale = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(scales + i % H * 16)));
-            const __m256 s = _mm256_mul_ps(w_scale, _mm256_set1_ps(scale[i / H]));
-            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), s, acc[i]);
-        }
-        act += c->n_tokens;
-        start += c->n_tokens;
-        scale += c->n_tokens;
-    }
-    KERN_UNROLL
-    for (int i = 0; i < T * H; i++) avx2_store_n(y + i / H * ldy + i % H * 8, part->rows - i % H * 8, acc[i]);
-}
-
-/* All tokens of a chunk times a part of a panel. Many tokens take the two halves one after the other, because 16
- * registers do not hold more sums. */
-AVX2_INLINE void avx2_int_part(const uint32_t type, avx2_part part, const chunk *c, float *y, int64_t ldy) {
-    avx2_part second = {part.codes + 32, part.scales + 16, 0, part.rows - 8};
-    int64_t t = 0;
-    for (; t + 4 <= c->n_tokens; part.ahead = 0) {
-        const int many = t + 8 <= c->n_tokens;
-        for (int h = 0; h < (part.rows > 8 ? 2 : 1); h++) {
-            const avx2_part *half = h ? &second : &part;
-            float *out = y + t * ldy + 8 * h;
-            if (many)
-                avx2_int_tile(type, 8, 1, half, c, t, out, ldy);
-            else
-                avx2_int_tile(type, 4, 1, half, c, t, out, ldy);
-        }
-        t += many ? 8 : 4;
-    }
-    for (; t + 2 <= c->n_tokens; t += 2, part.ahead = 0) avx2_int_tile(type, 2, 2, &part, c, t, y + t * ldy, ldy);
-    if (t < c->n_tokens) avx2_int_tile(type, 1, 2, &part, c, t, y + t * ldy, ldy);
-}
-
-/* Chunk by chunk, all panels; the prefetch as in avx512vnni.c. */
-AVX2_INLINE void avx2_matmul_int(const uint32_t type, int32_t offset, const void *panels, int64_t rows, int64_t cols,
-                                 const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    const int64_t row_blocks = cols / KERN_BLOCK, code_bytes = avx2_code_bytes(type);
-    const int64_t panel_bytes = row_blocks * (code_bytes + 2 * KERN_PANEL);
-    chunk c;
-    for (c.first_token = 0; c.first_token < n; c.first_token += c.n_tokens) {
-        c.n_tokens = n - c.first_token < CHUNK_TOKENS ? n - c.first_token : CHUNK_TOKENS;
-        for (c.first_block = 0; c.first_block < row_blocks; c.first_block += c.n_blocks) {
-            c.n_blocks = chunk_blocks(c.n_tokens, row_blocks - c.first_block);
-            chunk_fill(&c, act, row_blocks, offset);
-            const uint8_t *panel = panels;
-            for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
-                const avx2_part part = {.codes = panel + c.first_block * code_bytes,
-                                        .scales = panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL,
-                                        .ahead = c.n_blocks == row_blocks ? AVX2_AHEAD : panel_bytes,
-                                        .rows = rows - row};
-                avx2_int_part(type, part, &c, y + c.first_token * ldy + row, ldy);
-            }
+        for (int i = 0; i < 2 * T; i++) {
+            const __m256i signed_act = _mm256_sign_epi8(avx2_act(KERN_Q8_0, j, act[i / 2]), w[i % 2]);
+            const __m256i pairs = _mm256_maddubs_epi16(abs[i % 2], signed_act);
+            dot[i] = avx2_keep(_mm256_add_epi32(dot[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
         }
     }
 }
 
 AVX2_TARGET static void avx2_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                          float *y, int64_t ldy) {
-    avx2_matmul_int(KERN_Q4_0, 8, panels, rows, cols, act, n, y, ldy);
+    avx2_matmul_int(avx2_dot_q4_0, KERN_Q4_0, 8, 4, panels, rows, cols, act, n, y, ldy);
 }
 
 AVX2_TARGET static void avx2_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                          float *y, int64_t ldy) {
-    avx2_matmul_int(KERN_Q8_0, 0, panels, rows, cols, act, n, y, ldy);
+    avx2_matmul_int(avx2_dot_q8_0, KERN_Q8_0, 0, 4, panels, rows, cols, act, n, y, ldy);
 }
 
 /* ---- float products ---------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /* avx512.c: the kernels for AVX-512 F, BW, DQ and VL (Skylake-SP and later) but the integer products, which stand in
- * avx512vnni.c: float products, attention, and what lies between the products.
+ * avx512bw.c and avx512vnni.c: float products, attention, and what lies between the products.
  *
  * A zmm register holds 16 float32: one panel row each, one key each, one dimension each. Lanes never mix, so every lane
  * does exactly what ref does. Tails are masked: nothing outside an array is read or written. */
@@ -361,6 +361,8 @@ void kern_table_avx512(kern_table *table) {
     table->matmul[KERN_F32] = avx512_matmul_f32;
     table->matmul[KERN_F16] = avx512_matmul_f16;
     table->matmul[KERN_BF16] = avx512_matmul_bf16;
+    table->matmul[KERN_Q4_0] = kern_avx512bw_matmul_q4_0;
+    table->matmul[KERN_Q8_0] = kern_avx512bw_matmul_q8_0;
     table->rms_norm = avx512_rms_norm;
     table->add = avx512_add;
     table->silu_mul = avx512_silu_mul;

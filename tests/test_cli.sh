@@ -156,6 +156,11 @@ for command in run chat ask inspect tokenize logits; do
     check "minim $command --help" 'exits 0' 'quiet' "grep -q 'usage: minim $command' out" 'grep -q -- --help out'
 done
 
+run route
+check "minim route without a subcommand lists them" 'exits 2' 'empty' 'says "subcommands:"'
+run route nonsense
+check "minim route knows its subcommands" 'exits 2' 'empty' 'one_line' 'says "route nonsense"'
+
 # ---- tokenize
 
 run tokenize "Once upon a time"

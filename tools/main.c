@@ -16,6 +16,7 @@ static const command main_commands[] = {
     {"run", cmd_run, "continue a text with a model"},
     {"chat", cmd_chat, "talk with a model"},
     {"ask", cmd_ask, "the local model answers, or a remote one when that is better (router)"},
+    {"route", cmd_route, "the router's other work: its configuration, its ledger, its training"},
     {"inspect", cmd_inspect, "what is in a GGUF file, and what it needs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"logits", cmd_logits, "raw logits of every position of a token sequence"},

@@ -11,6 +11,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 CFLAGS  ?= -O3 -g
+OBJCOPY ?= $(AR:ar=objcopy)
 PREFIX  ?= /usr/local
 comma   := ,
 B       ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
@@ -120,8 +121,18 @@ $B/models/default.o: models/stories260K.gguf
 $B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"' -DMINIM_CFLAGS='"$(CFLAGS)"'
 $B/tools/machine.o: $B/commit
 
-$B/libminim.a: $(ENGINE_OBJ)
-$B/libminim_router.a: $(ROUTER_OBJ)
+# A library is one object whose internal names cannot be seen, so that a program may have a pool_run() of its own. Tests and
+# benchmarks look inside: they take libinternal.a.
+$B/libminim.a: $B/libminim.o
+$B/libminim_router.a: $B/libminim_router.o
+$B/libminim.o: $(ENGINE_OBJ)
+$B/libminim_router.o: $(ROUTER_OBJ)
+$B/libminim.o $B/libminim_router.o:
+	@echo "  LD    $@"
+	$(Q)$(CC) $(CFLAGS) -nostdlib -r -o $@ $^
+	$(Q)$(OBJCOPY) --localize-hidden $@
+
+$B/libinternal.a: $(ENGINE_OBJ) $(ROUTER_OBJ)
 $B/libhelpers.a: $(HELPER_OBJ)
 $B/%.a:
 	@echo "  AR    $@"
@@ -133,7 +144,7 @@ link = @echo "  LINK  $@"; mkdir -p $(@D)$(if $(V),; set -x); $(CC) $(FLAGS) $(C
 $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
-$(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $(ARCHIVES)
+$(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $B/libinternal.a
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
 
 # OpenBLAS concerns the benchmarks only: no reason to compile everything anew when it comes or goes.
@@ -142,7 +153,7 @@ $B/blas: FORCE
 	@echo "$(HAVE_BLAS)" | cmp -s - $@ || echo "$(HAVE_BLAS)" > $@
 $(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
 
-$(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $(ARCHIVES)
+$(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $B/libinternal.a
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)
 
 $B/bench/plot: $B/bench/plot.o
@@ -240,7 +251,7 @@ format-check: ## complain where clang-format would change something
 	@$(call have_tool,clang-format)
 	@clang-format --dry-run --Werror $(ALL_SRC)
 
-LINT_SRC   := $(ENGINE_SRC) $(ROUTER_SRC) $(TOOLS_SRC)
+LINT_SRC   := $(ENGINE_SRC) $(ROUTER_SRC) $(TOOLS_SRC) $(call without,$(wildcard bench/*.c))
 LINT_FLAGS := -std=c11 -D_GNU_SOURCE $(TOOLS_FLAGS)
 LINT_STAMP := $(LINT_SRC:%.c=$B/lint/%.ok)
 

@@ -1,9 +1,9 @@
 /* fuzz_gguf.c: any bytes as a GGUF file, for libFuzzer. What opens is read to its last byte; what does not must leave
  * nothing behind. From the root of the repository:
  *
- *     make CC=clang SAN=fuzzer-no-link,address,undefined lib
+ *     make CC=clang SAN=fuzzer-no-link,address,undefined build/san-fuzzer-no-link-address-undefined/libinternal.a
  *     clang -std=c11 -D_GNU_SOURCE -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
- *         tests/fuzz_gguf.c build/san-fuzzer-no-link-address-undefined/libminim.a -lm -pthread -o build/fuzz_gguf
+ *         tests/fuzz_gguf.c build/san-fuzzer-no-link-address-undefined/libinternal.a -lm -pthread -o build/fuzz_gguf
  *     mkdir -p build/corpus && head -c 20000 models/stories260K.gguf > build/corpus/seed
  *     build/fuzz_gguf -max_total_time=300 -max_len=20000 build/corpus
  */

@@ -41,4 +41,17 @@ check "the program of the README compiles without warnings" \
     $CC -std=c11 -Wall -Wextra -Wpedantic -Werror ${SAN:+-fsanitize=$SAN} "$work/program.c" $flags -o "$work/program"
 "$work/program" models/stories260K.gguf >"$work/story.txt"
 check "it tells the story" grep -q "Lily was sad and didn't know what to do\.$" "$work/story.txt"
+
+# A program may use any name that minim uses inside.
+printf 'int pool_run, time_now;\n' >"$work/names.c"
+if command -v nm >/dev/null; then
+    nm -g --defined-only "$B/libinternal.a" |
+        awk '$2 ~ /[A-Z]/ && $3 !~ /^(minim_|_)/ && !seen[$3]++ { print "int " $3 ";" }' >>"$work/names.c"
+else
+    echo "# SKIP all internal names: no nm"
+fi
+# shellcheck disable=SC2086
+check "a program with functions of the same names links with it" \
+    $CC -std=c11 ${SAN:+-fsanitize=$SAN} "$work/program.c" "$work/names.c" $flags -o "$work/program"
+check "and tells the story, too" sh -c "'$work/program' models/stories260K.gguf | cmp - '$work/story.txt'"
 exit $code

@@ -15,6 +15,7 @@ cp engine/minim.h "$directory/minim.h"
  * Made by \`make amalgam\` from revision $revision; change the sources there, not this file.
  *
  *     cc -std=c11 -O2 -c minim.c        and link with -lm -pthread
+ *     objcopy --localize-hidden minim.o (where the program has functions of the same names as the ones inside)
  *
  * gcc or clang. Not -ffast-math: results would no longer be the same on every machine.
  */

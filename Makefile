@@ -58,7 +58,7 @@ LIBS        := -lm -pthread
 
 # ---- what there is to build --------------------------------------------------------------------------------------------
 
-ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
+ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/quants/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
 # Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask.
 with_remote := curl/curl.h|jansson.h|"openai.h"|MINIM_WITH_ROUTER
 needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/null))

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 
-enum { CASES_ISAS = 16, CASES_TYPES = 8, CASES_TOKENS = 16, CASES_MATRICES = 64 };
+enum { CASES_ISAS = 16, CASES_TYPES = 32, CASES_TOKENS = 16, CASES_MATRICES = 64 };
 
 /* A matrix of the model, and how many there are of its shape. */
 typedef struct cases_matrix {

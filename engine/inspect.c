@@ -166,11 +166,13 @@ minim_status minim_model_meta_text(const minim_model *model, size_t index, size_
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
-/* How weights.c would keep the tensor: matrices in panels, vectors as float32. */
+/* How weights.c would keep the tensor: matrices in panels, for speed or with the blocks of the file; vectors as
+ * float32.
+ */
 static const char *inspect_layout(const gguf_tensor *t) {
     const kern_type_info info = kern_type_get(t->type);
     if (!info.has_kernels || t->dim[2] != 1 || t->dim[3] != 1) return "unsupported";
-    if (t->n_dims > 1) return "panels";
+    if (t->n_dims > 1) return info.panels ? "panels" : "blocks";
     return info.integer ? "unsupported" : "rows";
 }
 
@@ -191,4 +193,36 @@ minim_status minim_model_tensor(const minim_model *model, size_t index, minim_te
         .bytes = t->bytes,
     };
     return MINIM_OK;
+}
+
+/* Whole blocks around what is asked for, a few at a time. */
+minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n, float *values,
+                                       minim_error *error) {
+    enum { BLOCKS = 8, MAX_BLOCK = 256, MAX_BYTES = 256 };
+    const gguf_tensor *t = model ? gguf_tensor_at(model->file, index) : NULL;
+    if (!t || (!values && n))
+        return err_set(error, MINIM_ERR_ARGUMENT, "tensor values: %s", t ? "no place to put them" : "no such tensor");
+    const kern_type_info info = kern_type_get(t->type);
+    if (first > t->elements || n > t->elements - first)
+        return err_set(error, MINIM_ERR_ARGUMENT,
+                       "%s: tensor %s has %" PRIu64 " elements, %zu were asked for at %" PRIu64, gguf_path(model->file),
+                       t->name.s, t->elements, n, first);
+    if (!info.has_kernels || info.block_bytes > MAX_BYTES)
+        return err_set(error, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, whose values minim does not know",
+                       gguf_path(model->file), t->name.s, info.name);
+    char raw[BLOCKS * MAX_BYTES];
+    float block[BLOCKS * MAX_BLOCK];
+    while (n > 0) {
+        const uint64_t b = first / (uint64_t)info.block, left = t->elements / (uint64_t)info.block - b;
+        const size_t skip = (size_t)(first % (uint64_t)info.block);
+        const size_t blocks = left < BLOCKS ? (size_t)left : BLOCKS, have = blocks * (size_t)info.block - skip;
+        const size_t take = n < have ? n : have;
+        const minim_status status =
+            gguf_read(model->file, t, b * (uint64_t)info.block_bytes, raw, blocks * (size_t)info.block_bytes, error);
+        if (status) return status;
+        kern_dequantize(t->type, raw, (int64_t)blocks * info.block, block);
+        memcpy(values, block + skip, take * sizeof *values);
+        values += take, first += take, n -= take;
+    }
+    return err_ok(error);
 }

@@ -161,8 +161,10 @@ MINIM_API minim_status minim_model_meta_text(const minim_model *model, size_t in
 
 typedef struct minim_tensor {
     const char *name;
-    const char *type;   /* "F32", "Q4_0" ... */
-    const char *layout; /* how minim keeps it: "panels", "rows", or "unsupported" */
+    const char *type; /* "F32", "Q4_0" ... */
+    /* How minim keeps it: "panels" (packed for speed), "blocks" (as in the file: correct, but slower), "rows" (a
+     * vector, as float32) or "unsupported". */
+    const char *layout;
     int n_dims;
     uint64_t dims[4]; /* file order: dims[0] is contiguous; unused = 1 */
     uint64_t offset;  /* from the start of the file */
@@ -171,6 +173,12 @@ typedef struct minim_tensor {
 
 MINIM_API size_t minim_model_tensor_count(const minim_model *model);
 MINIM_API minim_status minim_model_tensor(const minim_model *model, size_t index, minim_tensor *tensor);
+
+/* The exact values of elements first .. first+n-1 of a tensor, whatever its type, in file order. Only for a model that
+ * was loaded below MINIM_LOAD_ALL: it keeps its file open; an image in memory must still be there.
+ * MINIM_ERR_UNSUPPORTED for a type that holds no weights (integers). */
+MINIM_API minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n,
+                                                 float *values, minim_error *error);
 
 /* ---- text and tokens ------------------------------------------------------------------------------------------- */
 

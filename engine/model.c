@@ -105,7 +105,7 @@ static minim_status model_load_file(const char *path, const void *data, size_t s
         minim_model_free(m);
         return status;
     }
-    gguf_close_data(m->file);
+    if (o.level == MINIM_LOAD_ALL) gguf_close_data(m->file);
     *out = m;
     return err_ok(e);
 }

@@ -126,6 +126,16 @@ static void weights_pack_panel(void *arg, uint32_t item, int worker) {
         }
         rows = staging;
     }
+    int64_t bad = kern_find_bad_scale(w->type, rows, n_rows * w->cols);
+    if (bad >= 0) {
+        err_set(
+            &l->task_error[worker], MINIM_ERR_FORMAT,
+            "%s: tensor %s: the scale of the block at row %lld, column %lld is infinite or not a number, expected a "
+            "finite one",
+            gguf_path(l->m->file), w->source->name.s, (long long)(first + bad / w->cols), (long long)(bad % w->cols));
+        atomic_store(&l->failed, worker + 1);
+        return;
+    }
     kern_pack(w->type, w->cols, rows, row_bytes, n_rows, panel);
 }
 
@@ -143,8 +153,8 @@ static minim_status weights_matrix(weights_loader *l, const char *name, int64_t 
     size_t panel_bytes = kern_panel_bytes(t->type, cols);
     if (!type.has_kernels || !panel_bytes) {
         return err_set(l->e, MINIM_ERR_UNSUPPORTED,
-                       "%s: tensor %s has type %s, which minim can not compute with yet; it can with F32, F16, BF16, "
-                       "Q8_0, Q4_0",
+                       "%s: tensor %s has type %s, which minim can not compute with, expected F32, F16, BF16 or a "
+                       "quantised type of GGUF",
                        gguf_path(m->file), full, type.name);
     }
     uint64_t n_panels = ((uint64_t)rows + KERN_PANEL - 1) / KERN_PANEL;

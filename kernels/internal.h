@@ -70,6 +70,13 @@ static inline float kern_bf16_to_f32(uint16_t h) {
     return kern_bits_to_f32((uint32_t)h << 16);
 }
 
+/* Every integer type, as X(name): to write a function for each. */
+/* clang-format off */
+#define KERN_INT_TYPES(X)                                                                                              \
+    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)       \
+    X(NVFP4) X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
+/* clang-format on */
+
 /* Constants of quantize(). */
 #define KERN_AMAX_MIN 1e-30f      /* a block below this is zero */
 #define KERN_NAN_BITS 0x7fc00000u /* the scale of a damaged block */

@@ -40,14 +40,43 @@ enum {
 };
 
 /* Weight types; the values are the GGUF tensor type ids. */
-enum kern_type { KERN_F32 = 0, KERN_F16 = 1, KERN_Q4_0 = 2, KERN_Q8_0 = 8, KERN_BF16 = 30, KERN_TYPE_END = 31 };
+enum kern_type {
+    KERN_F32 = 0,
+    KERN_F16 = 1,
+    KERN_Q4_0 = 2,
+    KERN_Q4_1 = 3,
+    KERN_Q5_0 = 6,
+    KERN_Q5_1 = 7,
+    KERN_Q8_0 = 8,
+    KERN_Q2_K = 10,
+    KERN_Q3_K = 11,
+    KERN_Q4_K = 12,
+    KERN_Q5_K = 13,
+    KERN_Q6_K = 14,
+    KERN_IQ2_XXS = 16,
+    KERN_IQ2_XS = 17,
+    KERN_IQ3_XXS = 18,
+    KERN_IQ1_S = 19,
+    KERN_IQ4_NL = 20,
+    KERN_IQ3_S = 21,
+    KERN_IQ2_S = 22,
+    KERN_IQ4_XS = 23,
+    KERN_IQ1_M = 29,
+    KERN_BF16 = 30,
+    KERN_TQ1_0 = 34,
+    KERN_TQ2_0 = 35,
+    KERN_MXFP4 = 39,
+    KERN_NVFP4 = 40,
+    KERN_TYPE_END = 41
+};
 
 typedef struct kern_type_info {
     const char *name; /* "Q4_0"; NULL for a type that is not known at all */
-    int block;        /* elements that share a scale, 1 for float types */
+    int block;        /* elements of a block, 1 for float types */
     int block_bytes;  /* bytes of a block, in the file and in a panel alike */
     int integer;      /* 1: multiplied with int8 activations, 0: with float32 */
     int has_kernels;  /* 1: minim can compute with it */
+    int panels;       /* 1: packed for speed, 0: blocks stay as they are in the file, and take a slower path */
 } kern_type_info;
 
 /* Facts about a GGUF tensor type; .name is NULL when the id is not known. Also knows types that minim cannot compute
@@ -61,11 +90,20 @@ kern_type_info kern_type_get(uint32_t type);
  *
  *   F32          float    [cols][16]                element (k, r) = W[16p + r][k]
  *   F16, BF16    uint16   [cols][16]
- *   Q4_0         uint8    code[cols/32][4][64]      byte [b][j][4r + i]: low nibble = code of input 32b + 4j + i,
- *                uint16   scale[cols/32][16]        high nibble = code of input 32b + 16 + 4j + i, both of row r;
- *                                                   value = scale * (code - 8), scale is an f16
- *   Q8_0         uint8    code[cols/32][8][64]      byte [b][j][4r + i] = code of input 32b + 4j + i of row r;
- *                uint16   scale[cols/32][16]        value = scale * (code - 128)
+ *
+ * Integer types: first all codes, then all that scales are made of.
+ *
+ *   codes        for every group g of 32 inputs, a plane for the low bits of a code and, where there are such, one for
+ *                the high bits. A plane of n bits (1, 2, 4 or 8) is uint8 [n][64]: register j of the group, which is
+ *                inputs 32g + 4j .. +3 of the 16 rows, is at [j % n], in bits n * (j / n) and up of every byte;
+ *                byte 4r + i of it belongs to row r, input 32g + 4j + i.
+ *                  4 bits: Q4_0, Q4_1, Q4_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4      8 bits: Q8_0, as code + 128
+ *                  4 + 1:  Q5_0, Q5_1, Q5_K     4 + 2: Q6_K     2: Q2_K, TQ2_0     2 + 1: Q3_K
+ *   scales       for every block of the type: its f16 numbers, each [16], then its other bytes, each [16], in the order
+ *                of the file (quants/formats.c). Q4_0: uint16 [cols/32][16]. Q4_K: for every 256 inputs d [16],
+ *                dmin [16], and 12 bytes of 6-bit scales and minima [12][16].
+ *
+ * The other types (IQ1, IQ2, IQ3, TQ1_0: .panels is 0) keep their blocks: [cols/256][16] blocks of the file.
  *
  * Four consecutive inputs of a row lie side by side because that is what vpdpbusd, vpmaddubsw and sdot consume. The
  * codes of a panel come first, then its scales: code loads stay cache-line aligned.
@@ -82,6 +120,10 @@ void kern_unpack_row(uint32_t type, int64_t cols, const void *panel, int r, floa
 
 /* n elements in file layout as float32 (n a multiple of the block). */
 void kern_dequantize(uint32_t type, const void *data, int64_t n, float *out);
+
+/* The first of n elements (in file layout) whose block has a scale or minimum that is infinite or not a number; -1 if
+ * there is none, and for float types. */
+int64_t kern_find_bad_scale(uint32_t type, const void *data, int64_t n);
 
 /* ---- activations --------------------------------------------------------------------------------------------------
  * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
@@ -106,8 +148,18 @@ typedef struct kern_table {
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.
      *   float types:   acc = 0; for k ascending: acc = fma(w, x, acc)
-     *   integer types: acc = 0; for block ascending: i = int32 sum of (code - offset) * act code;
-     *                  acc = fma((float)i, scale_w * scale_x, acc), the product rounded to float32. */
+     *   integer types: acc = 0; for every 32 inputs, ascending, with s, m the scale and minimum of the weights and x, n
+     *     the scale and the sum of the codes of the activations (products are rounded to float32, but see kern_format:
+     *     those that make s and m are exact)
+     *       one scale          i = int32 sum of code * act code
+     *                          acc = fma((float)i, s * x, acc)
+     *       and a minimum      acc = fma(m, x * (float)n, acc)
+     *       two scales         i, j = the sums of the first and the last 16 inputs
+     *                          acc = fma(fma((float)j, s1, (float)i * s0), x, acc)
+     *       and two minima     acc = fma(fma((float)n1, m1, fma((float)n0, m0, fma((float)j, s1, (float)i * s0))), x,
+     *                          acc)
+     *     Two scales: Q2_K (with minima), Q3_K, Q6_K, IQ1_M, IQ2_XS, IQ2_S, NVFP4. One and a minimum: Q4_1, Q5_1, Q4_K,
+     *     Q5_K. Codes are signed here, without offset; IQ1 counts in eighths. */
     void (*matmul[KERN_TYPE_END])(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                   float *y, int64_t ldy);
 

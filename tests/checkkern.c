@@ -305,6 +305,63 @@ static void check_matmul_q8_0(const kern_table *k) {
     check_int_matmul(k, KERN_Q8_0, 512);
 }
 
+static uint32_t check_type; /* of the check that runs: its .type */
+
+/* Where blocks have their f16 scales; the other bytes may be anything. */
+static const struct block_scales {
+    uint8_t at, n;
+} block_scales[KERN_TYPE_END] = {
+    [KERN_Q4_0] = {0, 1},    [KERN_Q4_1] = {0, 2},   [KERN_Q5_0] = {0, 1},    [KERN_Q5_1] = {0, 2},
+    [KERN_Q8_0] = {0, 1},    [KERN_Q2_K] = {80, 2},  [KERN_Q3_K] = {108, 1},  [KERN_Q4_K] = {0, 2},
+    [KERN_Q5_K] = {0, 2},    [KERN_Q6_K] = {208, 1}, [KERN_IQ2_XXS] = {0, 1}, [KERN_IQ2_XS] = {0, 1},
+    [KERN_IQ3_XXS] = {0, 1}, [KERN_IQ1_S] = {0, 1},  [KERN_IQ4_NL] = {0, 1},  [KERN_IQ3_S] = {0, 1},
+    [KERN_IQ2_S] = {0, 1},   [KERN_IQ4_XS] = {0, 1}, [KERN_TQ1_0] = {52, 1},  [KERN_TQ2_0] = {64, 1},
+};
+
+/* n blocks of a type, in file layout; `fill` >= 0: all bytes are that but the f16 scales. */
+static void random_blocks(uint32_t type, uint8_t *block, int64_t n, int kind, int fill) {
+    const kern_type_info info = kern_type_get(type);
+    for (; n > 0; n--, block += info.block_bytes) {
+        for (int i = 0; i < info.block_bytes; i++) block[i] = fill >= 0 ? (uint8_t)fill : (uint8_t)random_u32();
+        for (int i = 0; i < block_scales[type].n; i++) {
+            uint16_t scale = random_f16(kind);
+            memcpy(block + block_scales[type].at + 2 * i, &scale, 2);
+        }
+        if (type == KERN_MXFP4 && kind == TAME) block[0] = (uint8_t)random_between(120, 130);
+    }
+}
+
+/* Any integer type. One in four cases has all codes and activations at their extremes. */
+static void check_matmul_blocks(const kern_table *k) {
+    const uint32_t type = check_type;
+    const kern_type_info info = kern_type_get(type);
+    product p = random_product(info.block, info.block == 256 ? 4 : 20);
+    const int kind = random_kind(), extreme = random_u32() % 4 == 0,
+              fill = extreme ? (int)(random_u32() % 2) * 255 : -1;
+    const int64_t blocks = p.cols / info.block, groups = p.cols / KERN_BLOCK;
+    const int64_t n_panels = (p.rows + KERN_PANEL - 1) / KERN_PANEL;
+    const size_t row_bytes = (size_t)(blocks * info.block_bytes), panel_bytes = kern_panel_bytes(type, p.cols);
+    uint8_t *panels = slot_take(0, panel_bytes * (size_t)n_panels, 1), *rows = malloc(row_bytes * KERN_PANEL);
+    if (!rows) exit(2);
+    for (int64_t row = 0; row < p.rows; row += KERN_PANEL) {
+        const int64_t left = p.rows - row, n_rows = left < KERN_PANEL ? left : KERN_PANEL;
+        random_blocks(type, rows, blocks * n_rows, kind, fill);
+        kern_pack(type, p.cols, rows, row_bytes, (int)n_rows, panels + (size_t)(row / KERN_PANEL) * panel_bytes);
+    }
+    free(rows);
+    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 127 : -127;
+    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 127);
+    int32_t *sum = slot_take(2, (size_t)(p.n * groups) * sizeof *sum, sizeof *sum);
+    for (int64_t b = 0; b < p.n * groups; b++) {
+        sum[b] = 0;
+        for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
+    }
+    kern_act act = {.codes = codes, .sum = sum, .scale = slot_floats(3, p.n * groups, kind)};
+    float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
+    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
+    record_matrix(y, p.n, p.rows, p.ldy);
+}
+
 /* ---- the checks: attention --------------------------------------------------------------------------------------- */
 
 static int64_t random_head_dim(void) {
@@ -457,27 +514,49 @@ static const struct check {
     void (*run)(const kern_table *);
     int cases;
     uint64_t hash; /* of ref's results */
+    uint32_t type;
 } checks[] = {
-    {"quantize", check_quantize, 600, 0x6775879707cbceb2},
-    {"matmul f32", check_matmul_f32, 300, 0x54c40320e5823285},
-    {"matmul f16", check_matmul_f16, 300, 0xcaa0bd6adc58c206},
-    {"matmul bf16", check_matmul_bf16, 300, 0xf506e6b40b172675},
-    {"matmul q4_0", check_matmul_q4_0, 400, 0xb7574c5ff0fceb2c},
-    {"matmul q8_0", check_matmul_q8_0, 400, 0x211ffeb346979091},
-    {"qk f16", check_qk_f16, 300, 0xe3e2a4a7e21a12f7},
-    {"qk f32", check_qk_f32, 300, 0x2fbf8bd30082327d},
-    {"pv f16", check_pv_f16, 300, 0xcf28a511982eb565},
-    {"pv f32", check_pv_f32, 300, 0xd6daa6dad30734dc},
-    {"softmax_part", check_softmax_part, 1000, 0x0476d8a1de1148a6},
-    {"softmax_join", check_softmax_join, 1000, 0x7b56c2cf1f1a82c4},
-    {"rms_norm", check_rms_norm, 1000, 0xc1fb9f7aefb0d986},
-    {"add", check_add, 1000, 0x034cb40ffdcf2af8},
-    {"silu_mul", check_silu_mul, 1000, 0xb40f5bfdcfe8e63f},
-    {"rope_adjacent", check_rope_adjacent, 1000, 0x34e9d5096b511f5f},
-    {"rope_split", check_rope_split, 1000, 0x29f3d217bbc49281},
-    {"scale", check_scale, 1000, 0xd79da06d2a34be86},
-    {"to_f16", check_to_f16, 1000, 0xbc3d7106f6d390f9},
-    {"from_f16", check_from_f16, 1000, 0x5a30a92c072b58bc},
+    {"quantize", check_quantize, 600, 0x6775879707cbceb2, 0},
+    {"matmul f32", check_matmul_f32, 300, 0x54c40320e5823285, 0},
+    {"matmul f16", check_matmul_f16, 300, 0xcaa0bd6adc58c206, 0},
+    {"matmul bf16", check_matmul_bf16, 300, 0xf506e6b40b172675, 0},
+    {"matmul q4_0", check_matmul_q4_0, 400, 0xb7574c5ff0fceb2c, 0},
+    {"matmul q8_0", check_matmul_q8_0, 400, 0x211ffeb346979091, 0},
+    {"qk f16", check_qk_f16, 300, 0xe3e2a4a7e21a12f7, 0},
+    {"qk f32", check_qk_f32, 300, 0x2fbf8bd30082327d, 0},
+    {"pv f16", check_pv_f16, 300, 0xcf28a511982eb565, 0},
+    {"pv f32", check_pv_f32, 300, 0xd6daa6dad30734dc, 0},
+    {"softmax_part", check_softmax_part, 1000, 0x0476d8a1de1148a6, 0},
+    {"softmax_join", check_softmax_join, 1000, 0x7b56c2cf1f1a82c4, 0},
+    {"rms_norm", check_rms_norm, 1000, 0xc1fb9f7aefb0d986, 0},
+    {"add", check_add, 1000, 0x034cb40ffdcf2af8, 0},
+    {"silu_mul", check_silu_mul, 1000, 0xb40f5bfdcfe8e63f, 0},
+    {"rope_adjacent", check_rope_adjacent, 1000, 0x34e9d5096b511f5f, 0},
+    {"rope_split", check_rope_split, 1000, 0x29f3d217bbc49281, 0},
+    {"scale", check_scale, 1000, 0xd79da06d2a34be86, 0},
+    {"to_f16", check_to_f16, 1000, 0xbc3d7106f6d390f9, 0},
+    {"from_f16", check_from_f16, 1000, 0x5a30a92c072b58bc, 0},
+    {"matmul q4_1", check_matmul_blocks, 200, 0xe9a73d3d0c6e0a9d, KERN_Q4_1},
+    {"matmul q5_0", check_matmul_blocks, 200, 0xf3c7ef8ad0706b0b, KERN_Q5_0},
+    {"matmul q5_1", check_matmul_blocks, 200, 0x022b70bb676e3903, KERN_Q5_1},
+    {"matmul q2_k", check_matmul_blocks, 200, 0x5024d16811227d9d, KERN_Q2_K},
+    {"matmul q3_k", check_matmul_blocks, 200, 0xdb969ccbffd03f2b, KERN_Q3_K},
+    {"matmul q4_k", check_matmul_blocks, 200, 0x513b9aaa2c36f71a, KERN_Q4_K},
+    {"matmul q5_k", check_matmul_blocks, 200, 0x7371814022cd6cf9, KERN_Q5_K},
+    {"matmul q6_k", check_matmul_blocks, 200, 0xe61d5092a6a5cff9, KERN_Q6_K},
+    {"matmul iq1_s", check_matmul_blocks, 100, 0x586ae2b7e43bbc91, KERN_IQ1_S},
+    {"matmul iq1_m", check_matmul_blocks, 100, 0x7d1a846262c85810, KERN_IQ1_M},
+    {"matmul iq2_xxs", check_matmul_blocks, 100, 0x8a45f47c0fde177b, KERN_IQ2_XXS},
+    {"matmul iq2_xs", check_matmul_blocks, 100, 0xdb36f260a80392f8, KERN_IQ2_XS},
+    {"matmul iq2_s", check_matmul_blocks, 100, 0x05839b8b9a8c9c87, KERN_IQ2_S},
+    {"matmul iq3_xxs", check_matmul_blocks, 100, 0x10eebfabdfd8abe1, KERN_IQ3_XXS},
+    {"matmul iq3_s", check_matmul_blocks, 100, 0x035318e753137f06, KERN_IQ3_S},
+    {"matmul iq4_nl", check_matmul_blocks, 200, 0x9c2089a63c0bbc65, KERN_IQ4_NL},
+    {"matmul iq4_xs", check_matmul_blocks, 200, 0xc1bebe5dc06f1bed, KERN_IQ4_XS},
+    {"matmul tq1_0", check_matmul_blocks, 100, 0x3b6415abc7634413, KERN_TQ1_0},
+    {"matmul tq2_0", check_matmul_blocks, 100, 0x6e87270acec6bbb1, KERN_TQ2_0},
+    {"matmul mxfp4", check_matmul_blocks, 200, 0x0927a555f1b0ace3, KERN_MXFP4},
+    {"matmul nvfp4", check_matmul_blocks, 100, 0x8b0a42a408ec8693, KERN_NVFP4},
 };
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };
@@ -513,6 +592,7 @@ static void run_case(const struct check *c, const kern_table *k, uint64_t seed, 
     r->n = 0;
     check_op = c->op;
     check_isa = k->isa;
+    check_type = c->type;
     c->run(k);
     slots_verify();
 }
@@ -571,9 +651,6 @@ static void check_hashes(const kern_table *ref, int print) {
 /* ---- packing, and the values of the quantised fixtures ------------------------------------------------------------
  */
 
-enum { N_PACKABLE = 5 };
-static const uint32_t packable[N_PACKABLE] = {KERN_F32, KERN_F16, KERN_BF16, KERN_Q4_0, KERN_Q8_0};
-
 static int same_values(const float *a, const float *b, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (bits_of_float(a[i]) != bits_of_float(b[i]) && (a[i] == a[i] || b[i] == b[i])) return 0;
@@ -603,24 +680,54 @@ static int round_trip(uint32_t type, const uint8_t *rows, int n_rows, int64_t co
 
 static void check_packing(void) {
     check_isa = "";
-    for (int t = 0; t < N_PACKABLE; t++) {
-        kern_type_info info = kern_type_get(packable[t]);
-        int ok = info.has_kernels;
+    for (uint32_t type = 0; type < KERN_TYPE_END; type++) {
+        kern_type_info info = kern_type_get(type);
+        if (!info.has_kernels) continue;
+        int ok = 1;
         check_damage = 0;
         check_op = info.name;
         for (int i = 0; i < 200 && ok; i++) {
-            random_state = case_seed(1, 100 + t, i);
+            random_state = case_seed(1, 100 + (int)type, i);
             int n_rows = (int)random_between(1, KERN_PANEL);
             int64_t cols = info.block * random_between(1, 9);
             size_t bytes = (size_t)(cols / info.block * info.block_bytes * n_rows);
             uint8_t *rows = slot_take(0, bytes, 1);
             for (size_t k = 0; k < bytes; k++) rows[k] = (uint8_t)random_u32();
-            ok = round_trip(packable[t], rows, n_rows, cols);
+            ok = round_trip(type, rows, n_rows, cols);
         }
-        ok = ok && kern_panel_bytes(packable[t], 0) == 0 && kern_panel_bytes(packable[t], -32) == 0;
-        ok = ok && kern_panel_bytes(packable[t], INT64_MAX / 32 * 32) == 0; /* more than there can be */
-        if (info.block > 1) ok = ok && kern_panel_bytes(packable[t], info.block + 1) == 0;
+        ok = ok && kern_panel_bytes(type, 0) == 0 && kern_panel_bytes(type, -256) == 0;
+        ok = ok && kern_panel_bytes(type, INT64_MAX / 256 * 256) == 0; /* more than there can be */
+        if (info.block > 1) ok = ok && kern_panel_bytes(type, info.block + 1) == 0;
         report(ok, "pack and unpack", info.name, "");
+    }
+}
+
+/* A scale that is no number is found, and only that. */
+static void check_bad_scales(void) {
+    static const uint16_t bad[] = {0x7c00, 0xfc00, 0x7e00, 0xffff}, good[] = {0x7bff, 0xfbff, 0x8000, 0x0001};
+    check_isa = "";
+    for (uint32_t type = 0; type < KERN_TYPE_END; type++) {
+        const struct block_scales s = block_scales[type];
+        const kern_type_info info = kern_type_get(type);
+        uint8_t block[3 * 256];
+        if (!s.n && type != KERN_MXFP4 && type != KERN_IQ1_M) continue;
+        int ok = 1;
+        for (int i = 0; i < 4 * (s.n ? s.n : 1) && ok; i++) {
+            random_state = case_seed(1, 300 + (int)type, i);
+            random_blocks(type, block, 3, TAME, type == KERN_IQ1_M ? 0x11 : -1);
+            ok = kern_find_bad_scale(type, block, 3 * info.block) == -1;
+            for (int b = 0; b < 3; b++) {
+                uint8_t *at = block + b * info.block_bytes;
+                const uint16_t *value = b == 1 ? bad : good;
+                if (s.n) memcpy(at + s.at + i / 4 * 2, &value[i % 4], 2);
+                if (type == KERN_MXFP4) at[0] = b == 1 ? 0xff : 0xfe;
+                for (int k = 0; k < 4 && type == KERN_IQ1_M; k++) /* four bits here and there */
+                    at[49 + 2 * k] = (uint8_t)((at[49 + 2 * k] & 15) | (value[i % 4] >> 4 * k & 15) << 4);
+            }
+            ok = ok && kern_find_bad_scale(type, block, 3 * info.block) == info.block;
+            ok = ok && kern_find_bad_scale(type, block, info.block) == -1;
+        }
+        report(ok, "bad scales", info.name, "");
     }
 }
 
@@ -732,6 +839,7 @@ int main(int argc, char **argv) {
     check_table();
     check_hashes(&tables[0], print);
     check_packing();
+    check_bad_scales();
     check_fixtures();
     for (int c = 0; c < N_CHECKS; c++) compare_with_ref(c, tables, n_tables, seed, rounds);
     printf("%d passed, %d failed\n", n_passed, n_failed);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../engine/gguf.h"
-#include "../kernels/kernels.h"
+#include "../kernels/quants/quants.h"
 
 typedef struct synth_buffer {
     char *p;
@@ -68,6 +68,36 @@ static float synth_number(void) {
     return ((float)(synth_random() >> 9) - (float)(synth_random() >> 9)) * 0x1p-23f;
 }
 
+/* The root of the mean square of a block. */
+static float synth_size_of(uint32_t type, const uint8_t *block) {
+    const int n = kern_type_get(type).block;
+    float values[QUANT_MAX_BLOCK], sum = 0;
+    kern_dequantize(type, block, n, values);
+    for (int i = 0; i < n; i++) sum += values[i] * values[i];
+    return sqrtf(sum / (float)n);
+}
+
+/* A block of any integer type: random bytes, and scales that make numbers of about `spread` of them. */
+static void synth_block(synth_buffer *b, uint32_t type, float spread) {
+    const kern_type_info info = kern_type_get(type);
+    const kern_format *f = kern_format_of(type);
+    const float level = (float)((1 << (f->low.bits + f->high.bits)) - 1) / 2; /* what a minimum must make up for */
+    const float minimum = type == KERN_Q4_1 || type == KERN_Q5_1 ? -level : level;
+    uint8_t block[QUANT_MAX_BYTES];
+    for (int i = 0; i < info.block_bytes; i++) block[i] = (uint8_t)(synth_random() >> 24);
+    if (type == KERN_MXFP4) block[0] = (uint8_t)(122 + block[0] % 4);
+    for (int i = 0; i < 4 && type == KERN_NVFP4; i++) block[i] = (uint8_t)(24 + block[i] % 8);
+    for (int pass = 0; pass < 2 && f->n_f16 + (type == KERN_IQ1_M) > 0;
+         pass++) { /* as if the scale were 1, then right */
+        const float scale = pass ? spread * (1 + 0.5f * synth_number()) / synth_size_of(type, block) : 1;
+        const uint16_t both[2] = {kern_f32_to_f16(scale), kern_f32_to_f16(scale * minimum)};
+        for (int i = 0; i < f->n_f16; i++) memcpy(block + f->f16_at + 2 * i, &both[i], 2);
+        for (int i = 0; i < 4 && type == KERN_IQ1_M; i++)
+            block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (both[0] >> 4 * i & 15) << 4);
+    }
+    synth_put(b, block, (size_t)info.block_bytes);
+}
+
 /* A row of one type: numbers of about `spread` in the type's own blocks. */
 static void synth_row(synth_buffer *b, uint32_t type, int cols, float spread) {
     for (int i = 0; i < cols;) {
@@ -80,6 +110,9 @@ static void synth_row(synth_buffer *b, uint32_t type, int cols, float spread) {
             memcpy(&bits, &x, 4);
             uint16_t half = type == KERN_F16 ? kern_f32_to_f16(x) : (uint16_t)(bits >> 16);
             synth_put(b, &half, 2), i++;
+        } else if (type != KERN_Q4_0 && type != KERN_Q8_0) {
+            synth_block(b, type, spread);
+            i += kern_type_get(type).block;
         } else {
             int codes = type == KERN_Q4_0 ? 16 : 32;
             uint16_t scale =

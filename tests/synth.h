@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 typedef struct synth_shape {
-    uint32_t type; /* of the matrices: KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0 or KERN_Q4_0; norms are F32 */
+    uint32_t type; /* of the matrices: any that has kernels; norms are F32 */
     int n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_ctx;
     int tied;   /* 1: no output.weight */
     int biases; /* 1: every matrix has one */

@@ -221,6 +221,19 @@ sys.exit(not (len(o[\"tensors\"]) == 48 and o[\"memory\"][\"n_ctx\"] == 128))"'
 fi
 run inspect --tensors "$story"
 check "inspect --tensors leaves the rest out" 'exits 0' 'grep -q "blk.0.attn_q.weight" out' '! grep -q general.architecture out'
+run inspect "$data/quants/iq3_s.gguf" --tensors
+check "inspect says which types take the slower path" 'exits 0' 'grep -q "tailed.weight *IQ3_S *512 x 8 .*blocks" out'
+run inspect "$data/quants/q4_k.gguf" --tensor plain.weight
+check "inspect --tensor shows one" 'exits 0' 'grep -q plain.weight out' '! grep -q bits.weight out'
+run inspect "$data/quants/q4_k.gguf" --tensor plain.weight --dump values.f32
+check "inspect --dump writes its values" 'exits 0' 'quiet' 'empty' '[ "$(wc -c <values.f32)" = 3072 ]' \
+    '[ "$(od -An -tf4 -N4 values.f32 | tr -d " ")" != 0 ]'
+run inspect "$data/quants/q4_k.gguf" --tensor plain.weight --dump -
+check "inspect --dump to standard output" 'exits 0' 'cmp -s out values.f32'
+run inspect "$data/quants/q4_k.gguf" --tensor other --dump values.f32
+check "inspect --dump of a tensor that is not there" 'exits 1' 'one_line' 'says "no tensor other"' '[ -s values.f32 ]'
+run inspect "$data/quants/q4_k.gguf" --dump values.f32
+check "inspect --dump without a tensor" 'exits 2' 'says "--tensor"'
 run inspect unknown.gguf
 check "inspect reads a model that minim cannot run" 'exits 0' 'grep -q lzama out' 'grep -q "no plan" out'
 run inspect other.txt

@@ -281,7 +281,9 @@ static void tensors_have_shape_type_place_and_layout(void **state) {
         {"matrix", 2, 2, {32, 3, 1, 1}, 54, "Q4_0", "panels"},
         {"half", 1, 2, {5, 2, 1, 1}, 20, "F16", "panels"},
         {"experts", 8, 3, {32, 2, 2, 1}, 136, "Q8_0", "unsupported"},
-        {"other", 12, 2, {256, 1, 1, 1}, 144, "Q4_K", "unsupported"},
+        {"other", 12, 2, {256, 1, 1, 1}, 144, "Q4_K", "panels"},
+        {"book", 29, 2, {256, 1, 1, 1}, 56, "IQ1_M", "blocks"},
+        {"numbers", 26, 2, {5, 2, 1, 1}, 40, "I32", "unsupported"},
         {"quantised vector", 8, 1, {32, 1, 1, 1}, 34, "Q8_0", "unsupported"},
     };
     enum { COUNT = sizeof tensors / sizeof *tensors };

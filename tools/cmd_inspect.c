@@ -1,6 +1,8 @@
 /* cmd_inspect.c: `minim inspect`: what is in a GGUF file and what running it would take.
  *
- * Reads no weights. A file whose vocabulary minim cannot read, or that holds none, is shown too: as far as it goes. */
+ * Reads no weights but for --dump. A file whose vocabulary minim cannot read, or that holds none, is shown too: as far
+ * as it goes. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +11,12 @@
 #include "commands.h"
 #include "common.h"
 #include "json.h"
+#include "output.h"
 
 typedef struct inspect_settings {
     tool_settings tool;
     int meta, tensors, json, all;
+    const char *tensor, *dump;
 } inspect_settings;
 
 #define INSPECT(field) offsetof(inspect_settings, field)
@@ -22,6 +26,9 @@ static const option inspect_options[] = {
     {"--tensors", NULL, OPTION_FLAG, INSPECT(tensors), 0, 0, "only the list of tensors"},
     {"--full", NULL, OPTION_FLAG, INSPECT(all), 0, 0, "long arrays and texts in full"},
     {"--json", NULL, OPTION_FLAG, INSPECT(json), 0, 0, "print one JSON object"},
+    {"--tensor", "NAME", OPTION_STRING, INSPECT(tensor), 0, 0, "only this tensor"},
+    {"--dump", "OUT.f32", OPTION_STRING, INSPECT(dump), 0, 0,
+     "write the exact values of --tensor, in the order of\nthe file: float32, no header; \"-\" is standard output"},
     {0},
 };
 
@@ -29,7 +36,8 @@ static const option_usage inspect_usage = {
     .command = "inspect",
     .synopsis = "inspect [OPTIONS] [FILE]",
     .about = "Shows what a GGUF file holds: the model in short, what it needs in memory, its metadata and its\n"
-             "tensors. Reads no weights; works for any valid file, also of models that minim cannot run.\n"
+             "tensors. Works for any valid file, also of models that minim cannot run; reads no weights but\n"
+             "for --dump.\n"
              "Without FILE: the built-in model. -c and --kv change the memory plan.",
     .max_arguments = 1,
 };
@@ -188,6 +196,10 @@ static int inspect_print_meta(const inspect_file *file) {
     return -1;
 }
 
+static int inspect_is_wanted(const inspect_file *file, const minim_tensor *tensor) {
+    return !file->settings->tensor || !strcmp(file->settings->tensor, tensor->name);
+}
+
 static int inspect_print_tensors(const inspect_file *file) {
     size_t n = minim_model_tensor_count(file->model);
     printf("\ntensors (%zu); shapes: the contiguous dimension first\n", n);
@@ -196,6 +208,7 @@ static int inspect_print_tensors(const inspect_file *file) {
         minim_tensor tensor;
         char shape[96], size[32], name[256];
         if (minim_model_tensor(file->model, i, &tensor) != MINIM_OK) return EXIT_CODE_FAILED;
+        if (!inspect_is_wanted(file, &tensor)) continue;
         inspect_shape(&tensor, shape, sizeof shape);
         printf("  %-32s %-8s %-20s %10s  %s\n", inspect_name(tensor.name, name, sizeof name), tensor.type, shape,
                tool_size_text(tensor.bytes, size, sizeof size), tensor.layout);
@@ -205,13 +218,13 @@ static int inspect_print_tensors(const inspect_file *file) {
 
 static int inspect_print(const inspect_file *file) {
     const inspect_settings *settings = file->settings;
-    int code = -1, everything = !settings->meta && !settings->tensors;
+    int code = -1, everything = !settings->meta && !settings->tensors && !settings->tensor;
     if (everything) {
         inspect_print_model(file);
         inspect_print_plan(file);
     }
     if (everything || settings->meta) code = inspect_print_meta(file);
-    if (code < 0 && (everything || settings->tensors)) code = inspect_print_tensors(file);
+    if (code < 0 && (everything || settings->tensors || settings->tensor)) code = inspect_print_tensors(file);
     return code;
 }
 
@@ -290,12 +303,14 @@ static int inspect_json_meta(const inspect_file *file) {
 
 static int inspect_json_tensors(const inspect_file *file) {
     size_t n = minim_model_tensor_count(file->model);
+    int n_written = 0;
     fputs(", \"tensors\": [", stdout);
     for (size_t i = 0; i < n; i++) {
         minim_tensor tensor;
         int first = 1;
         if (minim_model_tensor(file->model, i, &tensor) != MINIM_OK) return EXIT_CODE_FAILED;
-        fputs(i ? ", {" : "{", stdout);
+        if (!inspect_is_wanted(file, &tensor)) continue;
+        fputs(n_written++ ? ", {" : "{", stdout);
         inspect_json_text("name", tensor.name, &first);
         inspect_json_text("type", tensor.type, &first);
         inspect_json_text("layout", tensor.layout, &first);
@@ -320,11 +335,43 @@ static int inspect_print_json(const inspect_file *file) {
     return code;
 }
 
+/* ---- values of a tensor ------------------------------------------------------------------------------------------ */
+
+static int inspect_write_values(const inspect_file *file, size_t index, const tool_output *output) {
+    enum { MANY = 1 << 16 };
+    minim_tensor tensor = {0};
+    minim_error error = {.status = MINIM_OK};
+    float *values = malloc(MANY * sizeof *values);
+    int code = values ? -1 : tool_fail("out of memory");
+    minim_model_tensor(file->model, index, &tensor);
+    const uint64_t elements = tensor.dims[0] * tensor.dims[1] * tensor.dims[2] * tensor.dims[3];
+    for (uint64_t at = 0; at < elements && code < 0; at += MANY) {
+        const size_t n = elements - at < MANY ? (size_t)(elements - at) : MANY;
+        errno = 0;
+        if (minim_model_tensor_values(file->model, index, at, n, values, &error) != MINIM_OK)
+            code = tool_fail_error(&error);
+        else if (fwrite(values, sizeof *values, n, output->file) != n)
+            code = tool_fail_output(output);
+        else if (tool_interrupted())
+            code = EXIT_CODE_INTERRUPTED;
+    }
+    free(values);
+    return code;
+}
+
+static int inspect_dump(const inspect_file *file, size_t index) {
+    tool_output output;
+    int code = tool_open_output(file->settings->dump, &output);
+    if (code < 0) code = inspect_write_values(file, index, &output);
+    return tool_close_output(&output, code);
+}
+
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int inspect_run(inspect_settings *settings, const option_list *arguments) {
     if (arguments->n && settings->tool.model) return options_complain("inspect", "the file is given twice");
     if (arguments->n) settings->tool.model = arguments->items[0];
+    if (settings->dump && !settings->tensor) return options_complain("inspect", "--dump needs --tensor NAME");
     minim_model *model = NULL;
     inspect_file file = {
         .settings = settings,
@@ -342,7 +389,20 @@ static int inspect_run(inspect_settings *settings, const option_list *arguments)
     tool_engine_settings(&settings->tool, &options);
     minim_model_get_info(model, &file.info);
     minim_engine_plan(model, &options, &file.plan, &file.plan_error);
-    int code = settings->json ? inspect_print_json(&file) : inspect_print(&file);
+    size_t index = 0, n = minim_model_tensor_count(model);
+    minim_tensor tensor;
+    while (settings->tensor && index < n &&
+           (minim_model_tensor(model, index, &tensor) != MINIM_OK || strcmp(tensor.name, settings->tensor) != 0)) {
+        index++;
+    }
+    int code;
+    if (settings->tensor && index == n)
+        code = tool_fail("%s: there is no tensor %s, expected one of the %zu that --tensors lists", file.name,
+                         settings->tensor, n);
+    else if (settings->dump)
+        code = inspect_dump(&file, index);
+    else
+        code = settings->json ? inspect_print_json(&file) : inspect_print(&file);
     tool_flush();
     minim_model_free(model);
     return code < 0 ? EXIT_CODE_OK : code;

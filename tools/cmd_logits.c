@@ -4,16 +4,14 @@
  * minim runs). It goes to disk chunk by chunk, so a long text needs no memory for all of its logits. A file appears
  * under its name only when it is complete. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
+#include "output.h"
 
 typedef struct logits_settings {
     tool_settings tool;
@@ -41,56 +39,11 @@ static const option_usage logits_usage = {
 /* Logits that are held in memory at a time, at most; a chunk is shortened to that. */
 enum { LOGITS_CHUNK_BYTES = 64 << 20, LOGITS_CHUNK_TOKENS = 512 };
 
-/* ---- the output file --------------------------------------------------------------------------------------------- */
-
-typedef struct logits_output {
-    FILE *file;
-    const char *name;
-    char *temporary; /* NULL: written directly, because it is a pipe or a device */
-} logits_output;
-
-static int logits_fail_output(const logits_output *output) {
-    if (output->file == stdout) return tool_output_failed();
-    return tool_fail("%s: %s", output->name, strerror(errno));
-}
-
-/* Returns -1, or the exit code after a message. */
-static int logits_open_output(const char *name, logits_output *output) {
-    *output = (logits_output){.name = name};
-    if (!strcmp(name, "-")) {
-        output->name = "standard output";
-        output->file = stdout;
-        return -1;
-    }
-    struct stat status;
-    int exists = !stat(name, &status);
-    if (exists && S_ISDIR(status.st_mode)) return tool_fail("%s: expected a file name, found a directory", name);
-    if (!exists || S_ISREG(status.st_mode)) {
-        size_t size = strlen(name) + 32;
-        output->temporary = malloc(size);
-        if (!output->temporary) return tool_fail("out of memory");
-        snprintf(output->temporary, size, "%s.%ld.part", name, (long)getpid());
-    }
-    output->file = fopen(output->temporary ? output->temporary : name, "wb");
-    return output->file ? -1 : logits_fail_output(output);
-}
-
-/* Closes the file; a complete one gets its name, any other is removed. Returns the exit code. */
-static int logits_close_output(logits_output *output, int code) {
-    int is_file = output->file && output->file != stdout;
-    if (code < 0 && fflush(output->file)) code = logits_fail_output(output);
-    if (is_file && fclose(output->file) && code < 0) code = logits_fail_output(output);
-    if (output->temporary && code < 0 && rename(output->temporary, output->name)) code = logits_fail_output(output);
-    if (output->temporary && is_file && code >= 0) unlink(output->temporary);
-    free(output->temporary);
-    return code < 0 ? EXIT_CODE_OK : code;
-}
-
 /* ---- the run ----------------------------------------------------------------------------------------------------- */
 
 /* Runs tokens[0..n) in chunks; logits has room for one: [chunk][n_vocab]. Returns -1 or an exit code. */
 static int logits_run_chunks(minim_engine *engine, minim_seq *seq, const tool_tokens *tokens, size_t n_vocab,
-                             size_t chunk, minim_row *rows, float *logits, const logits_output *output) {
+                             size_t chunk, minim_row *rows, float *logits, const tool_output *output) {
     for (size_t at = 0; at < tokens->n; at += chunk) {
         size_t n = tokens->n - at < chunk ? tokens->n - at : chunk;
         minim_error error = {.status = MINIM_OK};
@@ -98,14 +51,14 @@ static int logits_run_chunks(minim_engine *engine, minim_seq *seq, const tool_to
             rows[i] = (minim_row){.seq = seq, .token = tokens->ids[at + i], .want_logits = 1};
         if (minim_engine_step(engine, rows, n, logits, &error) != MINIM_OK) return tool_fail_error(&error);
         errno = 0;
-        if (fwrite(logits, n_vocab * sizeof *logits, n, output->file) != n) return logits_fail_output(output);
+        if (fwrite(logits, n_vocab * sizeof *logits, n, output->file) != n) return tool_fail_output(output);
         if (tool_interrupted()) return EXIT_CODE_INTERRUPTED;
     }
     return -1;
 }
 
 static int logits_run(const logits_settings *settings, minim_engine *engine, const tool_tokens *tokens, int n_vocab,
-                      const logits_output *output) {
+                      const tool_output *output) {
     size_t row = (size_t)n_vocab * sizeof(float);
     size_t chunk = settings->tool.n_batch ? (size_t)settings->tool.n_batch : LOGITS_CHUNK_TOKENS;
     size_t most = row < LOGITS_CHUNK_BYTES ? LOGITS_CHUNK_BYTES / row : 1;
@@ -150,10 +103,10 @@ static int logits_with_model(const logits_settings *settings, const minim_model 
         code = logits_read_tokens(settings, model_info.n_vocab, engine_info.n_ctx, &tokens);
     }
     if (code < 0) {
-        logits_output output;
-        code = logits_open_output(settings->output, &output);
+        tool_output output;
+        code = tool_open_output(settings->output, &output);
         if (code < 0) code = logits_run(settings, engine, &tokens, model_info.n_vocab, &output);
-        code = logits_close_output(&output, code);
+        code = tool_close_output(&output, code);
     }
     tool_tokens_free(&tokens);
     minim_engine_free(engine);

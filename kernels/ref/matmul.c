@@ -2,7 +2,7 @@
  *
  * A matrix product is written once per weight type as three loops - token, output row, input - and reads weights from
  * their panels (see kernels.h). The only freedom a faster version has is which outputs it computes at the same time. */
-#include "../internal.h"
+#include "../quants/quants.h"
 
 #include <math.h>
 
@@ -80,61 +80,72 @@ static void ref_matmul_bf16(const void *panels, int64_t rows, int64_t cols, cons
 
 /* ---- integer weights --------------------------------------------------------------------------------------------- */
 
-/* sum of (code - 8) * act over a block of 32 inputs of row r; codes [4][64], act [32] */
-static int32_t ref_dot_q4_0(const uint8_t *codes, int64_t r, const int8_t *act) {
+static int32_t ref_sum(const int8_t *codes, int n) {
     int32_t sum = 0;
-    for (int i = 0; i < 16; i++) {
-        int byte = codes[i / 4 * 64 + 4 * r + i % 4];
-        sum += ((byte & 15) - 8) * act[i];
-        sum += ((byte >> 4) - 8) * act[16 + i];
+    for (int i = 0; i < n; i++) sum += codes[i];
+    return sum;
+}
+
+/* sum of code * act */
+static int32_t ref_dot(const int8_t *code, const int8_t *act, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) sum += code[i] * act[i];
+    return sum;
+}
+
+/* acc + 32 inputs: code [32], scale [2] and min [2] of 16 inputs each, act [32] with its scale x */
+static float ref_add_group(const kern_format *f, const int8_t *code, const float *scale, const float *min,
+                           const int8_t *act, float x, float acc) {
+    if (f->halves) {
+        float t = (float)ref_dot(code, act, 16) * scale[0];
+        t = fmaf((float)ref_dot(code + 16, act + 16, 16), scale[1], t);
+        if (f->has_min) {
+            t = fmaf((float)ref_sum(act, 16), min[0], t);
+            t = fmaf((float)ref_sum(act + 16, 16), min[1], t);
+        }
+        return fmaf(t, x, acc);
     }
-    return sum;
+    acc = fmaf((float)ref_dot(code, act, 32), scale[0] * x, acc);
+    return f->has_min ? fmaf(min[0], x * (float)ref_sum(act, 32), acc) : acc;
 }
 
-/* sum of (code - 128) * act; codes [8][64], act [32] */
-static int32_t ref_dot_q8_0(const uint8_t *codes, int64_t r, const int8_t *act) {
-    int32_t sum = 0;
-    for (int i = 0; i < 32; i++) sum += (codes[i / 4 * 64 + 4 * r + i % 4] - 128) * act[i];
-    return sum;
-}
-
-static inline void ref_matmul_int(uint32_t type, int32_t (*dot)(const uint8_t *, int64_t, const int8_t *),
-                                  int64_t code_bytes, const void *panels, int64_t rows, int64_t cols,
-                                  const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    int64_t panel_bytes = (int64_t)kern_panel_bytes(type, cols), n_blocks = cols / KERN_BLOCK;
-    for (int64_t t = 0; t < n; t++) {
-        const int8_t *act_codes = act->codes + t * cols;    /* [n_blocks][32] */
-        const float *act_scale = act->scale + t * n_blocks; /* [n_blocks] */
-        for (int64_t row = 0; row < rows; row++) {
-            const uint8_t *codes = (const uint8_t *)panels + row / KERN_PANEL * panel_bytes;
-            const uint8_t *scales = codes + n_blocks * code_bytes; /* [n_blocks][16] f16 */
-            int64_t r = row % KERN_PANEL;
-            float acc = 0;
-            for (int64_t b = 0; b < n_blocks; b++) {
-                float w_scale = kern_f16_to_f32(kern_load_u16(scales + (b * KERN_PANEL + r) * 2));
-                float scale = w_scale * act_scale[b];
-                acc = fmaf((float)dot(codes + b * code_bytes, r, act_codes + b * KERN_BLOCK), scale, acc);
-            }
-            y[t * ldy + row] = acc;
+/* Every block of every row is taken out of its panel once and meets all tokens; y holds the sums meanwhile. */
+static void ref_matmul_int(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                           int64_t n, float *y, int64_t ldy) {
+    const kern_format *f = kern_format_of(type);
+    const int size = kern_type_get(type).block;
+    const size_t panel_bytes = kern_panel_bytes(type, cols);
+    for (int64_t row = 0; row < rows; row++) {
+        const uint8_t *panel = (const uint8_t *)panels + (size_t)(row / KERN_PANEL) * panel_bytes;
+        for (int64_t t = 0; t < n; t++) y[t * ldy + row] = 0;
+        for (int64_t b = 0; b < cols / size; b++) {
+            uint8_t block[QUANT_MAX_BYTES];
+            kern_codes c;
+            kern_panel_block(type, cols, panel, b, (int)(row % KERN_PANEL), block);
+            kern_decode(type, block, &c);
+            for (int64_t t = 0; t < n; t++)
+                for (int k = 0; k < size; k += KERN_BLOCK) {
+                    const int64_t at = t * cols + b * size + k; /* in [n][cols] */
+                    float *out = &y[t * ldy + row];
+                    *out = ref_add_group(f, c.code + k, c.scale + k / QUANT_SUB, c.min + k / QUANT_SUB, act->codes + at,
+                                         act->scale[at / KERN_BLOCK], *out);
+                }
         }
     }
 }
 
-static void ref_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
-                            int64_t ldy) {
-    ref_matmul_int(KERN_Q4_0, ref_dot_q4_0, 256, panels, rows, cols, act, n, y, ldy);
-}
-
-static void ref_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
-                            int64_t ldy) {
-    ref_matmul_int(KERN_Q8_0, ref_dot_q8_0, 512, panels, rows, cols, act, n, y, ldy);
-}
+#define REF_MATMUL(TYPE)                                                                                               \
+    static void ref_matmul_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,      \
+                                  float *y, int64_t ldy) {                                                             \
+        ref_matmul_int(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                               \
+    }
+KERN_INT_TYPES(REF_MATMUL)
 
 void kern_table_ref_matmul(kern_table *table) {
     table->quantize = ref_quantize;
     table->matmul[KERN_F32] = ref_matmul_f32;
     table->matmul[KERN_F16] = ref_matmul_f16;
     table->matmul[KERN_BF16] = ref_matmul_bf16;
-    table->matmul[KERN_Q4_0] = ref_matmul_q4_0;
-    table->matmul[KERN_Q8_0] = ref_matmul_q8_0;
+#define REF_ENTRY(TYPE) table->matmul[KERN_##TYPE] = ref_matmul_##TYPE;
+    KERN_INT_TYPES(REF_ENTRY)
 }

@@ -1,0 +1,45 @@
+/* output.c: see output.h. */
+#include "output.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common.h"
+
+int tool_fail_output(const tool_output *output) {
+    if (output->file == stdout) return tool_output_failed();
+    return tool_fail("%s: %s", output->name, strerror(errno));
+}
+
+int tool_open_output(const char *name, tool_output *output) {
+    *output = (tool_output){.name = name};
+    if (!strcmp(name, "-")) {
+        output->name = "standard output";
+        output->file = stdout;
+        return -1;
+    }
+    struct stat status;
+    int exists = !stat(name, &status);
+    if (exists && S_ISDIR(status.st_mode)) return tool_fail("%s: expected a file name, found a directory", name);
+    if (!exists || S_ISREG(status.st_mode)) {
+        size_t size = strlen(name) + 32;
+        output->temporary = malloc(size);
+        if (!output->temporary) return tool_fail("out of memory");
+        snprintf(output->temporary, size, "%s.%ld.part", name, (long)getpid());
+    }
+    output->file = fopen(output->temporary ? output->temporary : name, "wb");
+    return output->file ? -1 : tool_fail_output(output);
+}
+
+int tool_close_output(tool_output *output, int code) {
+    int is_file = output->file && output->file != stdout;
+    if (code < 0 && fflush(output->file)) code = tool_fail_output(output);
+    if (is_file && fclose(output->file) && code < 0) code = tool_fail_output(output);
+    if (output->temporary && code < 0 && rename(output->temporary, output->name)) code = tool_fail_output(output);
+    if (output->temporary && is_file && code >= 0) unlink(output->temporary);
+    free(output->temporary);
+    return code < 0 ? EXIT_CODE_OK : code;
+}

@@ -60,7 +60,7 @@ LIBS        := -lm -pthread
 
 ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/quants/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
 # Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask.
-with_remote := curl/curl.h|jansson.h|"openai.h"|MINIM_WITH_ROUTER
+with_remote := curl/curl.h|jansson.h|"openai.h"|"remote_test.h"|MINIM_WITH_ROUTER
 needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/null))
 without      = $(filter-out $(call needs_remote,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))

@@ -94,6 +94,18 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 #define KERN_EXP_C3    0x1.5554dcp-3f
 #define KERN_EXP_C2    0.5f
 
+/* gelu: 2 sqrt(2/pi) (g + 0.044715 g^3) = g * (C1 + C3 g^2) */
+#define KERN_GELU_C1 1.5957691216f
+#define KERN_GELU_C3 0.0713548162726f
+
+/* Constants of kern_tanhf(), explained in ref/math.c. */
+#define KERN_TANH_SMALL 0.625f
+#define KERN_TANH_C11   (-0x1.8f8de4p-8f)
+#define KERN_TANH_C9    0x1.58048ep-6f
+#define KERN_TANH_C7    (-0x1.b9258ap-5f)
+#define KERN_TANH_C5    0x1.110e1cp-3f
+#define KERN_TANH_C3    (-0x1.555552p-2f)
+
 /* Each overwrites the entries of the table it has a version of. */
 void kern_table_ref_matmul(kern_table *table);
 void kern_table_ref_attention(kern_table *table);

@@ -167,11 +167,22 @@ typedef struct kern_table {
      * w. y may be x. */
     void (*rms_norm)(const float *x, const float *w, int64_t n, float eps, float *y);
 
+    /* Layer norm (Ba et al. 2016), with 16 partial sums each: mean = sum x / n; c = x - mean; ss = fma sums of c*c;
+     * y = fma(c * (1/sqrtf(ss/n + eps)), w, b). y may be x. */
+    void (*layer_norm)(const float *x, const float *w, const float *b, int64_t n, float eps, float *y);
+
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int64_t n);
 
     /* gate[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)) (Shazeer 2020, SwiGLU) */
     void (*silu_mul)(float *gate, const float *up, int64_t n);
+
+    /* gate[i] = gelu(gate[i]) * up[i], or gelu(gate[i]) where up is NULL, in the tanh form (Hendrycks & Gimpel 2016):
+     * gelu(g) = g/2 (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) = g / (1 + exp(-g * fma(g*g, C3, C1))) */
+    void (*gelu_mul)(float *gate, const float *up, int64_t n);
+
+    /* x[i] = cap * tanh(x[i] * (1/cap)), kern_tanhf() (Gemma 2's soft cap) */
+    void (*softcap)(float *x, int64_t n, float cap);
 
     /* Rotary embedding (Su et al. 2021) of n_heads heads of head_dim, in place. cs[n_rot/2][2] = cos, sin.
      * a' = fma(a, c, -(b*s)), b' = fma(a, s, b*c). Pairs: adjacent (2i, 2i+1), or split (i, i + n_rot/2).
@@ -201,6 +212,9 @@ typedef struct kern_table {
     /* y[i] = x[i] * a */
     void (*scale)(const float *x, float a, int64_t n, float *y);
 
+    /* x[i] within -limit..limit; NaN stays */
+    void (*clamp)(float *x, int64_t n, float limit);
+
     /* float32 to f16, round to nearest even (overflow = inf), and back */
     void (*to_f16)(const float *x, int64_t n, uint16_t *y);
     void (*from_f16)(const uint16_t *x, int64_t n, float *y);
@@ -217,7 +231,8 @@ int kern_isa_available(const char *isa);
 
 /* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
 
-float kern_expf(float x); /* the exp of silu and softmax; see ref/math.c */
+float kern_expf(float x);  /* the exp of silu and softmax; see ref/math.c */
+float kern_tanhf(float x); /* the tanh of soft caps */
 float kern_f16_to_f32(uint16_t h);
 uint16_t kern_f32_to_f16(float x);
 double kern_exp(double x);

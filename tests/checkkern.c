@@ -445,6 +445,15 @@ static void check_rms_norm(const kern_table *k) {
     record_floats(y, n);
 }
 
+static void check_layer_norm(const kern_table *k) {
+    int64_t n = random_between(1, 200);
+    int kind = random_kind(), in_place = random_u32() % 2;
+    float *x = slot_floats(0, n, kind), *w = slot_floats(1, n, kind), *b = slot_floats(2, n, kind);
+    float *y = in_place ? x : slot_output(3, n);
+    k->layer_norm(x, w, b, n, 1e-5f, y);
+    record_floats(y, n);
+}
+
 static void check_add(const kern_table *k) {
     int64_t n = random_between(1, 70);
     int kind = random_kind();
@@ -461,6 +470,28 @@ static void check_silu_mul(const kern_table *k) {
     for (int64_t i = 0; i < n; i++) gate[i] *= stretch;
     k->silu_mul(gate, up, n);
     record_floats(gate, n);
+}
+
+static void check_gelu_mul(const kern_table *k) {
+    int64_t n = random_between(1, 300);
+    int kind = random_kind();
+    float *gate = slot_floats(0, n, kind), *up = slot_floats(1, n, kind);
+    k->gelu_mul(gate, random_u32() % 2 ? up : NULL, n);
+    record_floats(gate, n);
+}
+
+static void check_softcap(const kern_table *k) {
+    int64_t n = random_between(1, 300);
+    float *x = slot_floats(0, n, random_kind());
+    k->softcap(x, n, random_u32() % 2 ? 1.0f : 50.0f);
+    record_floats(x, n);
+}
+
+static void check_clamp(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    float *x = slot_floats(0, n, random_kind());
+    k->clamp(x, n, 1.5f);
+    record_floats(x, n);
 }
 
 static void check_rope(void (*rope)(float *, int64_t, int64_t, int64_t, const float *)) {
@@ -557,6 +588,10 @@ static const struct check {
     {"matmul tq2_0", check_matmul_blocks, 100, 0x6e87270acec6bbb1, KERN_TQ2_0},
     {"matmul mxfp4", check_matmul_blocks, 200, 0x0927a555f1b0ace3, KERN_MXFP4},
     {"matmul nvfp4", check_matmul_blocks, 100, 0x8b0a42a408ec8693, KERN_NVFP4},
+    {"layer_norm", check_layer_norm, 1000, 0x9ff182c0f4f49129, 0},
+    {"gelu_mul", check_gelu_mul, 1000, 0x2b7beb82676e0fa6, 0},
+    {"softcap", check_softcap, 1000, 0xf255d788cfe02fc2, 0},
+    {"clamp", check_clamp, 1000, 0xea871519bb15c050, 0},
 };
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };

@@ -72,6 +72,21 @@ static void expf_never_falls_by_more_than_a_rounding(void **state) {
     }
 }
 
+static void tanhf_is_within_two_ulps_of_the_truth(void **state) {
+    (void)state;
+    double worst = 0;
+    for (uint32_t bits = 0x30000000u; bits < 0x42800000u; bits += 509) { /* up to 64, every 509th float */
+        float x = math_float(bits), y = kern_tanhf(x);
+        double u = math_ulps(y, tanh((double)x));
+        if (u > worst) worst = u;
+        assert_true(y <= 1.0f && kern_tanhf(-x) == -y);
+    }
+    if (worst > 2.0) fail_msg("error of %g ulp", worst);
+    assert_true(kern_tanhf(INFINITY) == 1.0f && kern_tanhf(-INFINITY) == -1.0f);
+    assert_true(kern_tanhf(0.0f) == 0.0f);
+    assert_true(isnan(kern_tanhf(NAN)));
+}
+
 static void exp_has_a_relative_error_below_1e_14(void **state) {
     (void)state;
     double worst = 0;
@@ -195,6 +210,7 @@ int main(void) {
         cmocka_unit_test(expf_of_zero_is_exactly_one),
         cmocka_unit_test(expf_ends_at_zero_and_infinity_and_keeps_nan),
         cmocka_unit_test(expf_never_falls_by_more_than_a_rounding),
+        cmocka_unit_test(tanhf_is_within_two_ulps_of_the_truth),
         cmocka_unit_test(exp_has_a_relative_error_below_1e_14),
         cmocka_unit_test(log_has_a_relative_error_below_1e_14),
         cmocka_unit_test(powers_of_rope_bases_have_a_relative_error_below_1e_13),

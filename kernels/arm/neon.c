@@ -415,6 +415,35 @@ static void neon_rms_norm(const float *x, const float *w, int64_t n, float eps, 
     }
 }
 
+static void neon_layer_norm(const float *x, const float *w, const float *b, int64_t n, float eps, float *y) {
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    float32x4_t squares[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (int64_t i = 0; i < n; i += 16) {
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) /* a lane that is not there adds +0 to a sum that is never -0: nothing */
+            sum[h] = vaddq_f32(sum[h], neon_load_n(x + i + 4 * h, n - i - 4 * h));
+    }
+    const float32x4_t mean = vdupq_n_f32(neon_fold(sum) / (float)n);
+    for (int64_t i = 0; i < n; i += 16) {
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            const int64_t left = n - i - 4 * h;
+            float32x4_t c = vsubq_f32(neon_load_n(x + i + 4 * h, left), mean);
+            if (left < 4) { /* lanes that are not there count as 0 */
+                float lane[4] = {0};
+                neon_store_n(lane, left, c);
+                c = vld1q_f32(lane);
+            }
+            squares[h] = vfmaq_f32(squares[h], c, c);
+        }
+    }
+    const float inv = 1.0f / sqrtf(neon_fold(squares) / (float)n + eps);
+    for (int64_t i = 0; i < n; i += 4) {
+        const float32x4_t c = vmulq_n_f32(vsubq_f32(neon_load_n(x + i, n - i), mean), inv);
+        neon_store_n(y + i, n - i, vfmaq_f32(neon_load_n(b + i, n - i), c, neon_load_n(w + i, n - i)));
+    }
+}
+
 static void neon_add(float *x, const float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += 4)
         neon_store_n(x + i, n - i, vaddq_f32(neon_load_n(x + i, n - i), neon_load_n(y + i, n - i)));
@@ -426,6 +455,37 @@ static void neon_silu_mul(float *gate, const float *up, int64_t n) {
         const float32x4_t silu = vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), neon_exp(vnegq_f32(g))));
         neon_store_n(gate + i, n - i, vmulq_f32(silu, neon_load_n(up + i, n - i)));
     }
+}
+
+static void neon_gelu_mul(float *gate, const float *up, int64_t n) {
+    for (int64_t i = 0; i < n; i += 4) {
+        const float32x4_t g = neon_load_n(gate + i, n - i);
+        const float32x4_t factor = vfmaq_f32(vdupq_n_f32(KERN_GELU_C1), vmulq_f32(g, g), vdupq_n_f32(KERN_GELU_C3));
+        const float32x4_t e = neon_exp(vnegq_f32(vmulq_f32(g, factor)));
+        const float32x4_t gelu = vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), e));
+        neon_store_n(gate + i, n - i, up ? vmulq_f32(gelu, neon_load_n(up + i, n - i)) : gelu);
+    }
+}
+
+/* kern_tanhf() of 4 values */
+KERN_INLINE float32x4_t neon_tanh(float32x4_t x) {
+    const float32x4_t one = vdupq_n_f32(1.0f), a = vabsq_f32(x), z = vmulq_f32(x, x);
+    float32x4_t p = vdupq_n_f32(KERN_TANH_C11);
+    p = vfmaq_f32(vdupq_n_f32(KERN_TANH_C9), p, z);
+    p = vfmaq_f32(vdupq_n_f32(KERN_TANH_C7), p, z);
+    p = vfmaq_f32(vdupq_n_f32(KERN_TANH_C5), p, z);
+    p = vfmaq_f32(vdupq_n_f32(KERN_TANH_C3), p, z);
+    const float32x4_t small = vfmaq_f32(x, vmulq_f32(x, z), p);
+    const float32x4_t e = neon_exp(vaddq_f32(a, a));
+    const float32x4_t large = vsubq_f32(one, vdivq_f32(vdupq_n_f32(2.0f), vaddq_f32(e, one)));
+    const float32x4_t signed_large = vbslq_f32(vdupq_n_u32(0x80000000u), x, large);
+    return vbslq_f32(vcltq_f32(a, vdupq_n_f32(KERN_TANH_SMALL)), small, signed_large);
+}
+
+static void neon_softcap(float *x, int64_t n, float cap) {
+    const float inv = 1.0f / cap;
+    for (int64_t i = 0; i < n; i += 4)
+        neon_store_n(x + i, n - i, vmulq_n_f32(neon_tanh(vmulq_n_f32(neon_load_n(x + i, n - i), inv)), cap));
 }
 
 /* Turns 4 pairs (a, b) by angles whose cosines and sines are c and s: a*c - b*s, a*s + b*c. */
@@ -494,8 +554,11 @@ void kern_table_neon(kern_table *table) {
     table->matmul[KERN_F16] = neon_matmul_f16;
     table->matmul[KERN_BF16] = neon_matmul_bf16;
     table->rms_norm = neon_rms_norm;
+    table->layer_norm = neon_layer_norm;
     table->add = neon_add;
     table->silu_mul = neon_silu_mul;
+    table->gelu_mul = neon_gelu_mul;
+    table->softcap = neon_softcap;
     table->rope_adjacent = neon_rope_adjacent;
     table->rope_split = neon_rope_split;
     table->qk[KERN_KV_F16] = neon_qk_f16;

@@ -405,6 +405,28 @@ AVX2_TARGET static void avx2_rms_norm(const float *x, const float *w, int64_t n,
     }
 }
 
+AVX2_TARGET static void avx2_layer_norm(const float *x, const float *w, const float *b, int64_t n, float eps,
+                                        float *y) {
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    __m256 squares[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t i = 0; i < n; i += 16) KERN_UNROLL
+    for (int h = 0; h < 2; h++) /* a lane that is not there adds +0 to a sum that is never -0: nothing */
+        sum[h] = _mm256_add_ps(sum[h], avx2_load_n(x + i + 8 * h, n - i - 8 * h));
+    const __m256 mean = _mm256_set1_ps(avx2_fold(sum[0], sum[1]) / (float)n);
+    for (int64_t i = 0; i < n; i += 16) KERN_UNROLL
+    for (int h = 0; h < 2; h++) {
+        const int64_t left = n - i - 8 * h;
+        __m256 c = _mm256_sub_ps(avx2_load_n(x + i + 8 * h, left), mean);
+        if (left < 8) c = left <= 0 ? _mm256_setzero_ps() : _mm256_and_ps(c, _mm256_castsi256_ps(avx2_mask(0, left)));
+        squares[h] = _mm256_fmadd_ps(c, c, squares[h]);
+    }
+    const __m256 inv = _mm256_set1_ps(1.0f / sqrtf(avx2_fold(squares[0], squares[1]) / (float)n + eps));
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 c = _mm256_mul_ps(_mm256_sub_ps(avx2_load_n(x + i, n - i), mean), inv);
+        avx2_store_n(y + i, n - i, _mm256_fmadd_ps(c, avx2_load_n(w + i, n - i), avx2_load_n(b + i, n - i)));
+    }
+}
+
 AVX2_TARGET static void avx2_add(float *x, const float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += 8)
         avx2_store_n(x + i, n - i, _mm256_add_ps(avx2_load_n(x + i, n - i), avx2_load_n(y + i, n - i)));
@@ -416,6 +438,42 @@ AVX2_TARGET static void avx2_silu_mul(float *gate, const float *up, int64_t n) {
         const __m256 g = avx2_load_n(gate + i, n - i);
         const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, avx2_exp(_mm256_xor_ps(g, minus))));
         avx2_store_n(gate + i, n - i, _mm256_mul_ps(silu, avx2_load_n(up + i, n - i)));
+    }
+}
+
+AVX2_TARGET static void avx2_gelu_mul(float *gate, const float *up, int64_t n) {
+    const __m256 one = _mm256_set1_ps(1.0f), minus = _mm256_set1_ps(-0.0f);
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 g = avx2_load_n(gate + i, n - i);
+        const __m256 factor =
+            _mm256_fmadd_ps(_mm256_mul_ps(g, g), _mm256_set1_ps(KERN_GELU_C3), _mm256_set1_ps(KERN_GELU_C1));
+        const __m256 e = avx2_exp(_mm256_xor_ps(_mm256_mul_ps(g, factor), minus));
+        const __m256 gelu = _mm256_div_ps(g, _mm256_add_ps(one, e));
+        avx2_store_n(gate + i, n - i, up ? _mm256_mul_ps(gelu, avx2_load_n(up + i, n - i)) : gelu);
+    }
+}
+
+/* kern_tanhf() of 8 values */
+AVX2_INLINE __m256 avx2_tanh(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f), minus = _mm256_set1_ps(-0.0f);
+    const __m256 a = _mm256_andnot_ps(minus, x), z = _mm256_mul_ps(x, x);
+    __m256 p = _mm256_set1_ps(KERN_TANH_C11);
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C9));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C7));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C5));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C3));
+    const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(x, z), p, x);
+    const __m256 e = avx2_exp(_mm256_add_ps(a, a));
+    const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
+    const __m256 is_small = _mm256_cmp_ps(a, _mm256_set1_ps(KERN_TANH_SMALL), _CMP_LT_OQ);
+    return _mm256_blendv_ps(_mm256_or_ps(large, _mm256_and_ps(x, minus)), small, is_small);
+}
+
+AVX2_TARGET static void avx2_softcap(float *x, int64_t n, float cap) {
+    const __m256 inv = _mm256_set1_ps(1.0f / cap);
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 t = avx2_tanh(_mm256_mul_ps(avx2_load_n(x + i, n - i), inv));
+        avx2_store_n(x + i, n - i, _mm256_mul_ps(_mm256_set1_ps(cap), t));
     }
 }
 
@@ -482,8 +540,11 @@ void kern_table_avx2(kern_table *table) {
     table->matmul[KERN_Q4_0] = avx2_matmul_q4_0;
     table->matmul[KERN_Q8_0] = avx2_matmul_q8_0;
     table->rms_norm = avx2_rms_norm;
+    table->layer_norm = avx2_layer_norm;
     table->add = avx2_add;
     table->silu_mul = avx2_silu_mul;
+    table->gelu_mul = avx2_gelu_mul;
+    table->softcap = avx2_softcap;
     table->rope_adjacent = avx2_rope_adjacent;
     table->rope_split = avx2_rope_split;
     table->qk[KERN_KV_F16] = avx2_qk_f16;

@@ -285,6 +285,28 @@ AVX512_TARGET static void avx512_rms_norm(const float *x, const float *w, int64_
     }
 }
 
+AVX512_TARGET static void avx512_layer_norm(const float *x, const float *w, const float *b, int64_t n, float eps,
+                                            float *y) {
+    __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        sum = _mm512_mask_add_ps(sum, m, sum, _mm512_maskz_loadu_ps(m, x + i));
+    }
+    const __m512 mean = _mm512_set1_ps(avx512_fold(sum) / (float)n);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        const __m512 c = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), mean);
+        squares = _mm512_mask3_fmadd_ps(c, c, squares, m);
+    }
+    const __m512 inv = _mm512_set1_ps(1.0f / sqrtf(avx512_fold(squares) / (float)n + eps));
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        const __m512 c = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), mean), inv);
+        _mm512_mask_storeu_ps(
+            y + i, m, _mm512_fmadd_ps(c, _mm512_maskz_loadu_ps(m, w + i), _mm512_maskz_loadu_ps(m, b + i)));
+    }
+}
+
 AVX512_TARGET static void avx512_add(float *x, const float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
@@ -300,6 +322,44 @@ AVX512_TARGET static void avx512_silu_mul(float *gate, const float *up, int64_t 
         const __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
         const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, avx512_exp(_mm512_xor_ps(g, minus))));
         _mm512_mask_storeu_ps(gate + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
+    }
+}
+
+AVX512_TARGET static void avx512_gelu_mul(float *gate, const float *up, int64_t n) {
+    const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-0.0f);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        const __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
+        const __m512 factor =
+            _mm512_fmadd_ps(_mm512_mul_ps(g, g), _mm512_set1_ps(KERN_GELU_C3), _mm512_set1_ps(KERN_GELU_C1));
+        const __m512 e = avx512_exp(_mm512_xor_ps(_mm512_mul_ps(g, factor), minus));
+        const __m512 gelu = _mm512_div_ps(g, _mm512_add_ps(one, e));
+        _mm512_mask_storeu_ps(gate + i, m, up ? _mm512_mul_ps(gelu, _mm512_maskz_loadu_ps(m, up + i)) : gelu);
+    }
+}
+
+/* kern_tanhf() of 16 values */
+AVX512_INLINE __m512 avx512_tanh(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f), minus = _mm512_set1_ps(-0.0f);
+    const __m512 a = _mm512_andnot_ps(minus, x), z = _mm512_mul_ps(x, x);
+    __m512 p = _mm512_set1_ps(KERN_TANH_C11);
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C9));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C7));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C5));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C3));
+    const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(x, z), p, x);
+    const __m512 e = avx512_exp(_mm512_add_ps(a, a));
+    const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(e, one)));
+    const __mmask16 is_small = _mm512_cmp_ps_mask(a, _mm512_set1_ps(KERN_TANH_SMALL), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_or_ps(large, _mm512_and_ps(x, minus)), is_small, small);
+}
+
+AVX512_TARGET static void avx512_softcap(float *x, int64_t n, float cap) {
+    const __m512 inv = _mm512_set1_ps(1.0f / cap);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        const __m512 t = avx512_tanh(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), inv));
+        _mm512_mask_storeu_ps(x + i, m, _mm512_mul_ps(_mm512_set1_ps(cap), t));
     }
 }
 
@@ -364,8 +424,11 @@ void kern_table_avx512(kern_table *table) {
     table->matmul[KERN_Q4_0] = kern_avx512bw_matmul_q4_0;
     table->matmul[KERN_Q8_0] = kern_avx512bw_matmul_q8_0;
     table->rms_norm = avx512_rms_norm;
+    table->layer_norm = avx512_layer_norm;
     table->add = avx512_add;
     table->silu_mul = avx512_silu_mul;
+    table->gelu_mul = avx512_gelu_mul;
+    table->softcap = avx512_softcap;
     table->rope_adjacent = avx512_rope_adjacent;
     table->rope_split = avx512_rope_split;
     table->qk[KERN_KV_F16] = avx512_qk_f16;

@@ -1,8 +1,10 @@
-/* attention.c: softmax(q K^T / sqrt(head_dim)) V over the paged cache.
+/* attention.c: softmax(scale * q K^T) V over the paged cache. A query sees the keys up to its own position; in a windowed
+ * layer only the last of them.
  *
  * The keys of a sequence are cut into ranges of ENGINE_RANGE at fixed positions. Within a range: all scores, their
  * maximum m, p = exp(score - m), sum l of p, o = p V. Ranges are joined in ascending order (online softmax). So the
- * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side.
+ * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side. Ranges
+ * that lie before the window are left out.
  *
  * The query heads that share a key-value head, and up to ENGINE_TILE neighbouring tokens, form a tile, so that K and V
  * are read once for all of them. Rows of a tile: [token][head of the group].
@@ -15,6 +17,7 @@
 typedef struct attention_job {
     minim_engine *e;
     int layer, n_tiles, n_ranges; /* n_ranges: of the longest tile; 0 = a work item does all ranges of its tile */
+    int window;                   /* tokens a query sees in this layer; 0 = all */
 } attention_job;
 
 /* One softmax range of all rows of a tile. */
@@ -61,10 +64,30 @@ int attention_make_tiles(const minim_engine *e, const step_row *rows, int n) {
     return n_tiles;
 }
 
-/* Keys of range `range` that token t of the tile sees. */
-static int attention_visible(const attention_tile *tile, int t, int range) {
-    int n = tile->position + t + 1 - range * ENGINE_RANGE;
-    return n < 0 ? 0 : n > ENGINE_RANGE ? ENGINE_RANGE : n;
+/* Keys [first, end) of a range that a token sees, counted from the start of the range; none: first >= end. */
+typedef struct attention_view {
+    int first, end;
+} attention_view;
+
+static attention_view attention_visible(const attention_job *j, const attention_tile *tile, int t, int range) {
+    int start = range * ENGINE_RANGE, position = tile->position + t;
+    int end = position + 1 - start, first = j->window > 0 && position >= j->window ? position + 1 - j->window - start : 0;
+    return (attention_view){first < 0 ? 0 : first > ENGINE_RANGE ? ENGINE_RANGE : first,
+                            end > ENGINE_RANGE ? ENGINE_RANGE : end};
+}
+
+/* The ranges that some token of the tile sees. */
+static int attention_first_range(const attention_job *j, const attention_tile *tile, int t) {
+    int position = tile->position + t;
+    return j->window > 0 && position >= j->window ? (position + 1 - j->window) / ENGINE_RANGE : 0;
+}
+
+static int attention_last_range(const attention_tile *tile) {
+    return (tile->position + tile->n_tokens - 1) / ENGINE_RANGE;
+}
+
+static int attention_tile_ranges(const attention_job *j, const attention_tile *tile) {
+    return attention_last_range(tile) - attention_first_range(j, tile, 0) + 1;
 }
 
 /* What a tile does with the keys [first, first + n) of a page: with row0.. for n_rows rows. `score` is the column in
@@ -75,82 +98,109 @@ typedef struct attention_span {
     int row, n_rows;
 } attention_span;
 
-/* Calls `use` for every part of a page that a set of rows sees, keys ascending for each row: first what all rows see,
- * all rows together; then, along the causal edge, token by token. */
-static void attention_spans(const minim_engine *e, const attention_tile *tile, int range,
-                            void (*use)(void *arg, const attention_span *span), void *arg) {
-    int size = e->page_size, group = attention_group(&e->model->shape), last = tile->n_tokens - 1;
-    int common = attention_visible(tile, 0, range), end = attention_visible(tile, last, range);
-    for (int begin = 0; begin < end; begin += size) {
-        attention_span span = {.page = tile->seq->pages.page[(range * ENGINE_RANGE + begin) / size], .score = begin};
-        int stop = begin + size;
-        span.n = (common < stop ? common : stop) - begin;
-        span.n_rows = tile->n_tokens * group;
+typedef void attention_use(void *arg, const attention_span *span);
+
+/* The keys [from, to) of a page that begins at key `begin` of its range, for the tokens that see them, one by one. */
+static void attention_edge(const attention_job *j, const attention_tile *tile, int range, attention_span span,
+                           int begin, int from, int to, attention_use *use, void *arg) {
+    int group = attention_group(&j->e->model->shape);
+    for (int t = 0; t < tile->n_tokens; t++) {
+        attention_view view = attention_visible(j, tile, t, range);
+        span.score = view.first > from ? view.first : from;
+        span.slot = span.score - begin;
+        span.n = (view.end < to ? view.end : to) - span.score;
+        span.row = t * group, span.n_rows = group;
         if (span.n > 0) use(arg, &span);
-        int edge = span.n > 0 ? begin + span.n : begin;
-        for (int t = 0; t <= last; t++) {
-            int visible = attention_visible(tile, t, range);
-            span.score = edge, span.slot = edge - begin;
-            span.n = (visible < stop ? visible : stop) - edge;
-            span.row = t * group, span.n_rows = group;
-            if (span.n > 0) use(arg, &span);
+    }
+}
+
+/* Calls `use` for every part of a page that a set of rows sees, keys ascending for each row: what all rows see, all
+ * rows together; before that, along the edge of the window, and behind it, along the causal edge, token by token. */
+static void attention_spans(const attention_job *j, const attention_tile *tile, int range, attention_use *use,
+                            void *arg) {
+    int size = j->e->page_size, group = attention_group(&j->e->model->shape);
+    attention_view oldest = attention_visible(j, tile, 0, range);
+    attention_view newest = attention_visible(j, tile, tile->n_tokens - 1, range);
+    for (int begin = oldest.first / size * size; begin < newest.end; begin += size) {
+        attention_span span = {.page = tile->seq->pages.page[(range * ENGINE_RANGE + begin) / size]};
+        int stop = begin + size;
+        int first = newest.first > begin ? newest.first : begin, end = oldest.end < stop ? oldest.end : stop;
+        if (first >= end) { /* nothing is seen by all */
+            attention_edge(j, tile, range, span, begin, begin, stop, use, arg);
+            continue;
         }
+        if (oldest.first < first) attention_edge(j, tile, range, span, begin, begin, first, use, arg);
+        span.score = first, span.slot = first - begin, span.n = end - first;
+        span.row = 0, span.n_rows = tile->n_tokens * group;
+        use(arg, &span);
+        if (end < stop) attention_edge(j, tile, range, span, begin, end, stop, use, arg);
     }
 }
 
 typedef struct attention_range {
-    const minim_engine *e;
-    int layer, head; /* key-value head */
+    const attention_job *j;
+    int head;        /* key-value head */
     const float *q;  /* [rows][head_dim] */
     float *scores;   /* [rows][ENGINE_RANGE] */
     float *o;        /* [rows][head_dim] */
-    float scale;
 } attention_range;
 
 static void attention_qk(void *arg, const attention_span *span) {
     attention_range *a = arg;
-    const minim_engine *e = a->e;
+    const minim_engine *e = a->j->e;
     int64_t dim = e->model->shape.head_dim;
     enum kern_kv type = kv_type(e->kv);
-    const char *keys = kv_keys(e->kv, span->page, a->layer, a->head);
+    const char *keys = kv_keys(e->kv, span->page, a->j->layer, a->head);
     e->kern.qk[type](a->q + span->row * dim, dim, span->n_rows, keys + (size_t)span->slot * kv_element(type),
-                     e->page_size, span->n, dim, a->scale, a->scores + (int64_t)span->row * ENGINE_RANGE + span->score,
+                     e->page_size, span->n, dim, e->model->shape.attn_scale,
+                     a->scores + (int64_t)span->row * ENGINE_RANGE + span->score,
                      ENGINE_RANGE);
 }
 
 static void attention_pv(void *arg, const attention_span *span) {
     attention_range *a = arg;
-    const minim_engine *e = a->e;
+    const minim_engine *e = a->j->e;
     int64_t dim = e->model->shape.head_dim;
     enum kern_kv type = kv_type(e->kv);
-    const char *values = kv_values(e->kv, span->page, a->layer, a->head);
+    const char *values = kv_values(e->kv, span->page, a->j->layer, a->head);
     e->kern.pv[type](a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE, span->n_rows,
                      values + (size_t)(span->slot * dim) * kv_element(type), span->n, dim, a->o + span->row * dim, dim);
 }
 
 /* One range of one tile; rows that see nothing of it get sum 0. */
 static void attention_do_range(attention_range *a, const attention_tile *tile, int range, attention_part part) {
-    const minim_engine *e = a->e;
-    int group = attention_group(&e->model->shape), dim = e->model->shape.head_dim;
-    attention_spans(e, tile, range, attention_qk, a);
+    const minim_engine *e = a->j->e;
+    const model_shape *s = &e->model->shape;
+    int group = attention_group(s), dim = s->head_dim;
+    attention_spans(a->j, tile, range, attention_qk, a);
     for (int r = 0; r < tile->n_tokens * group; r++) {
-        int n = attention_visible(tile, r / group, range);
+        attention_view view = attention_visible(a->j, tile, r / group, range);
+        float *scores = a->scores + (size_t)r * ENGINE_RANGE + view.first;
+        int n = view.end - view.first;
         part.max[r] = -INFINITY, part.sum[r] = 0;
-        if (n > 0) e->kern.softmax_part(a->scores + (size_t)r * ENGINE_RANGE, n, &part.max[r], &part.sum[r]);
+        if (n > 0 && s->attn_softcap > 0) e->kern.softcap(scores, n, s->attn_softcap);
+        if (n > 0) e->kern.softmax_part(scores, n, &part.max[r], &part.sum[r]);
     }
     memset(part.o, 0, (size_t)(tile->n_tokens * group * dim) * sizeof *part.o);
     a->o = part.o;
-    attention_spans(e, tile, range, attention_pv, a);
+    attention_spans(a->j, tile, range, attention_pv, a);
 }
 
-static void attention_join(const minim_engine *e, const attention_tile *tile, int range, attention_part all,
+/* Adds a range to what the ranges before it gave: to nothing, where a row's window begins in it. */
+static void attention_join(const attention_job *j, const attention_tile *tile, int range, attention_part all,
                            attention_part part) {
-    int group = attention_group(&e->model->shape);
-    int64_t dim = e->model->shape.head_dim;
+    int group = attention_group(&j->e->model->shape);
+    int64_t dim = j->e->model->shape.head_dim;
     for (int r = 0; r < tile->n_tokens * group; r++) {
-        if (attention_visible(tile, r / group, range) == 0) continue;
-        e->kern.softmax_join(&all.max[r], &all.sum[r], all.o + r * dim, part.max[r], part.sum[r], part.o + r * dim,
-                             dim);
+        attention_view view = attention_visible(j, tile, r / group, range);
+        float *o = all.o + r * dim, *more = part.o + r * dim;
+        if (view.first >= view.end) continue;
+        if (attention_first_range(j, tile, r / group) == range) {
+            all.max[r] = part.max[r], all.sum[r] = part.sum[r];
+            memcpy(o, more, (size_t)dim * sizeof *o);
+        } else {
+            j->e->kern.softmax_join(&all.max[r], &all.sum[r], o, part.max[r], part.sum[r], more, dim);
+        }
     }
 }
 
@@ -178,11 +228,7 @@ static void attention_gather(const minim_engine *e, const attention_tile *tile, 
     }
 }
 
-static int attention_tile_ranges(const attention_tile *tile) {
-    return (tile->position + tile->n_tokens - 1) / ENGINE_RANGE + 1;
-}
-
-/* The part of one tile, head and range in the split form. */
+/* The part of one tile, head and range (counted from the tile's first) in the split form. */
 static attention_part attention_partial(const attention_job *j, int tile, int head, int range) {
     const model_shape *s = &j->e->model->shape;
     size_t rows = attention_tile_rows(s), stride = rows * ((size_t)s->head_dim + 2);
@@ -200,23 +246,22 @@ static void attention_task(void *arg, uint32_t item, int worker) {
     if (j->n_ranges) range = (int)(item % (uint32_t)j->n_ranges), item /= (uint32_t)j->n_ranges;
     int head = (int)(item % (uint32_t)s->n_kv_heads), index = (int)(item / (uint32_t)s->n_kv_heads);
     const attention_tile *tile = &e->scratch.tiles[index];
-    int n_ranges = attention_tile_ranges(tile);
+    int n_ranges = attention_tile_ranges(j, tile), first = attention_first_range(j, tile, 0);
     if (range >= n_ranges) return;
 
     float *memory = e->scratch.worker + (size_t)worker * e->scratch.worker_floats;
-    attention_range a = {.e = e, .layer = j->layer, .head = head, .q = memory, .scores = memory + rows * dim};
-    a.scale = (float)(1.0 / sqrt((double)s->head_dim));
+    attention_range a = {.j = j, .head = head, .q = memory, .scores = memory + rows * dim};
+    attention_gather(e, tile, head, memory);
     memory += rows * dim + rows * ENGINE_RANGE;
-    attention_gather(e, tile, head, e->scratch.worker + (size_t)worker * e->scratch.worker_floats);
     if (j->n_ranges) {
-        attention_do_range(&a, tile, range, attention_partial(j, index, head, range));
+        attention_do_range(&a, tile, first + range, attention_partial(j, index, head, range));
         return;
     }
     attention_part all = attention_part_at(memory, rows), next = attention_part_at(memory + rows * (dim + 2), rows);
-    attention_do_range(&a, tile, 0, all);
+    attention_do_range(&a, tile, first, all);
     for (range = 1; range < n_ranges; range++) {
-        attention_do_range(&a, tile, range, next);
-        attention_join(e, tile, range, all, next);
+        attention_do_range(&a, tile, first + range, next);
+        attention_join(j, tile, first + range, all, next);
     }
     attention_finish(e, tile, head, all);
 }
@@ -229,19 +274,19 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
     int index = (int)(item / (uint32_t)j->e->model->shape.n_kv_heads);
     const attention_tile *tile = &j->e->scratch.tiles[index];
     attention_part all = attention_partial(j, index, head, 0);
-    for (int range = 1; range < attention_tile_ranges(tile); range++) {
-        attention_join(j->e, tile, range, all, attention_partial(j, index, head, range));
+    for (int range = 1; range < attention_tile_ranges(j, tile); range++) {
+        attention_join(j, tile, attention_first_range(j, tile, 0) + range, all, attention_partial(j, index, head, range));
     }
     attention_finish(j->e, tile, head, all);
 }
 
-/* Every row sees at least its own key, which lies in its last range, and range 0 is visible to all. */
+/* Every row sees at least its own key, which lies in its last range. */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
-    attention_job j = {.e = e, .layer = layer, .n_tiles = n_tiles};
+    attention_job j = {.e = e, .layer = layer, .n_tiles = n_tiles, .window = e->model->layers[layer].n_window};
     uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
     int most = 1;
     for (int i = 0; i < n_tiles; i++) {
-        int ranges = attention_tile_ranges(&e->scratch.tiles[i]);
+        int ranges = attention_tile_ranges(&j, &e->scratch.tiles[i]);
         if (ranges > most) most = ranges;
     }
     int split = pool_threads(e->pool) > 1 && n_rows <= ENGINE_SPLIT_ROWS && most > 1;

@@ -110,6 +110,9 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->model = m;
     en->log = p.o.log, en->log_user = p.o.log_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
+    int far = m->rope_freq[MODEL_ROPE_FAR] && p.n_ctx > m->shape.n_ctx_orig;
+    en->rope_freq[0] = m->rope_freq[far ? MODEL_ROPE_FAR : MODEL_ROPE_NEAR];
+    en->rope_freq[1] = m->rope_freq[MODEL_ROPE_WINDOW];
     en->has_lock = !pthread_mutex_init(&en->lock, NULL);
     if (!en->has_lock) status = err_set(error, MINIM_ERR_MEMORY, "cannot create a mutex");
     if (!status) status = engine_choose_isa(en, p.o.isa, error);

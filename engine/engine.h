@@ -39,7 +39,7 @@ typedef struct forward_scratch {
     int8_t *codes;         /* [B][widest]            h, quantised */
     float *scale;          /* [B][widest / 32] */
     int32_t *sum;          /* [B][widest / 32] */
-    float *rope;           /* [B][n_rot / 2][2]      cos, sin */
+    float *rope[2];        /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
     attention_tile *tiles; /* [B] */
     float *worker;         /* [threads][worker_floats]: attention of one tile, see attention.c */
     size_t worker_floats;
@@ -56,6 +56,7 @@ struct minim_engine {
     void *log_user;
     kern_table kern;
     int n_ctx, n_batch, page_size;
+    const double *rope_freq[2]; /* [n_rot / 2]: of most layers, and of windowed ones (NULL: as the others) */
     pool *pool;
     kv_pool *kv;
     forward_scratch scratch;

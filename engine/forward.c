@@ -6,6 +6,10 @@
  *                  h = norm(x);  x += Wdown (silu(Wgate h) * (Wup h))
  *     logits = Woutput norm(x)
  *
+ * That is Llama. Where a family differs, its row (models/family.h) or the file says so, and a step below does more, or
+ * less: a norm behind a part, no norm before it, norms of q and k, biases, both parts from the same h, another
+ * activation, factors, soft caps, windows. A step that a model does not have costs it one test.
+ *
  * Every arrow is a parallel section over rows, heads or panels of weights; none of them changes what a row computes.
  */
 #include <math.h>
@@ -40,8 +44,9 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         {&f->v, b * kv, sizeof(float)},          {&f->attention, b * q, sizeof(float)},
         {&f->gate, b * ff, sizeof(float)},       {&f->up, b * ff, sizeof(float)},
         {&f->codes, b * blocks * KERN_BLOCK, 1}, {&f->scale, b * blocks, sizeof(float)},
-        {&f->sum, b * blocks, sizeof(int32_t)},  {&f->rope, b * (uint64_t)s->n_rot, sizeof(float)},
-        {&f->tiles, b, sizeof(attention_tile)},  {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
+        {&f->sum, b * blocks, sizeof(int32_t)},  {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
+        {&f->tiles, b, sizeof(attention_tile)},  {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
+        {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         if (base) *(void **)part[i].where = base + offset;
@@ -77,9 +82,10 @@ typedef struct forward_step {
     minim_engine *e;
     const step_row *rows;
     int n, layer;
-    const float *norm; /* weights of the norm in forward_norm_task, NULL = none */
-    int add;           /* forward_norm_task: x += h first */
-    float *logits;     /* [rows that want them][n_vocab] */
+    /* What forward_join_task does: */
+    const model_norm *post; /* norm of h before it is added; NULL = nothing is added */
+    const model_norm *pre;  /* norm of x that becomes the next h; NULL = h is not needed */
+    float *logits;          /* [rows that want them][n_vocab] */
 } forward_step;
 
 /* Runs task(step, row, worker) for n rows. */
@@ -163,48 +169,103 @@ static void forward_multiply(minim_engine *e, const float *x, int n, const forwa
 
 /* ---- what a row does between the matrices ------------------------------------------------------------------------ */
 
-static void forward_embed_task(void *arg, uint32_t item, int worker) {
-    (void)worker;
-    const forward_step *s = arg;
-    const minim_model *m = s->e->model;
-    forward_scratch *f = &s->e->scratch;
-    model_matrix_row(&m->embedding, s->rows[item].token, f->x + (size_t)item * (size_t)m->shape.n_embd);
-    int pairs = m->shape.n_rot / 2;
-    float *rope = f->rope + (size_t)item * (size_t)pairs * 2;
-    for (int i = 0; i < pairs; i++) {
-        double sine, cosine;
-        kern_sincos((double)s->rows[item].position * m->rope_freq[i], &sine, &cosine);
-        rope[2 * i] = (float)cosine, rope[2 * i + 1] = (float)sine;
+/* Cosines and sines of a position. */
+static void forward_angles(const minim_engine *e, const double *freq, int position, float *rope) {
+    for (int i = 0; i < e->model->shape.n_rot / 2; i++) {
+        double sine, cosine, magnitude = (double)e->model->shape.rope_magnitude;
+        kern_sincos((double)position * freq[i], &sine, &cosine);
+        if (freq == e->rope_freq[1]) magnitude = 1;
+        rope[2 * i] = (float)(cosine * magnitude), rope[2 * i + 1] = (float)(sine * magnitude);
     }
 }
 
-/* x += h if asked, then h = norm(x), quantised too. */
-static void forward_norm_task(void *arg, uint32_t item, int worker) {
+static void forward_embed_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    const minim_engine *e = s->e;
+    const model_shape *p = &e->model->shape;
+    float *x = e->scratch.x + (size_t)item * (size_t)p->n_embd;
+    model_matrix_row(&e->model->embedding, s->rows[item].token, x);
+    if (p->embedding_scale != 1) e->kern.scale(x, p->embedding_scale, p->n_embd, x);
+    for (int i = 0; i < 2 && e->rope_freq[i]; i++) {
+        forward_angles(e, e->rope_freq[i], s->rows[item].position, e->scratch.rope[i] + (int64_t)item * p->n_rot);
+    }
+}
+
+/* y = norm(x), n heads of them side by side; with weights for one head or for each. y may be x. */
+static void forward_norm(const minim_engine *e, const model_norm *norm, const float *x, int64_t heads, int64_t dim,
+                         float *y) {
+    float eps = e->model->shape.norm_eps;
+    for (int64_t i = 0; i < heads; i++, x += dim, y += dim) {
+        int64_t own = norm->n > dim ? i * dim : 0;
+        if (norm->bias)
+            e->kern.layer_norm(x, norm->weight + own, norm->bias + own, dim, eps, y);
+        else
+            e->kern.rms_norm(x, norm->weight + own, dim, eps, y);
+    }
+}
+
+/* Adds to the residual stream what a part has made, and takes the input of the next part from it:
+ * x += norm(h), then h = norm(x), quantised too. */
+static void forward_join_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
     minim_engine *e = s->e;
-    int64_t embd = e->model->shape.n_embd;
+    const model_shape *p = &e->model->shape;
+    int64_t embd = p->n_embd;
     float *x = e->scratch.x + item * embd, *h = e->scratch.h + item * embd;
-    if (s->add) e->kern.add(x, h, embd);
-    if (!s->norm) return;
-    e->kern.rms_norm(x, s->norm, embd, e->model->shape.norm_eps, h);
+    if (s->post) {
+        if (s->post->weight) forward_norm(e, s->post, h, 1, embd, h);
+        if (p->residual_scale != 1) e->kern.scale(h, p->residual_scale, embd, h);
+        e->kern.add(x, h, embd);
+    }
+    if (!s->pre) return;
+    if (s->pre->weight)
+        forward_norm(e, s->pre, x, 1, embd, h);
+    else
+        memcpy(h, x, (size_t)embd * sizeof *h);
     forward_quantize(e, e->scratch.h, (int)item, embd);
 }
 
-/* Rotates q and k and stores k and v. */
+/* What happens to q and k between their matrices and the cache: heads of one row. */
+static void forward_prepare(const minim_engine *e, const model_layer *layer, const model_norm *norm, int64_t heads,
+                            uint32_t item, float *x) {
+    const model_shape *p = &e->model->shape;
+    const family *f = e->model->family;
+    int64_t n = heads * p->head_dim;
+    if (norm->weight && f->qk_norm == FAMILY_QK_ALL_HEADS) forward_norm(e, norm, x, 1, n, x);
+    if (norm->weight && f->qk_norm != FAMILY_QK_ALL_HEADS) forward_norm(e, norm, x, heads, p->head_dim, x);
+    if (layer->rope == MODEL_ROPE_NONE) return;
+    const float *cs = e->scratch.rope[layer->rope == MODEL_ROPE_WINDOW] + (int64_t)item * p->n_rot;
+    if (f->rope == FAMILY_ROPE_ADJACENT)
+        e->kern.rope_adjacent(x, heads, p->head_dim, p->n_rot, cs);
+    else
+        e->kern.rope_split(x, heads, p->head_dim, p->n_rot, cs);
+}
+
+/* Norms and rotates q and k and stores k and v. */
 static void forward_rope_task(void *arg, uint32_t item, int worker) {
     const forward_step *s = arg;
     minim_engine *e = s->e;
     const model_shape *p = &e->model->shape;
+    const model_layer *layer = &e->model->layers[s->layer];
     forward_scratch *f = &e->scratch;
-    int64_t q = (int64_t)p->n_heads * p->head_dim, kv = (int64_t)p->n_kv_heads * p->head_dim;
-    const float *cs = f->rope + (int64_t)item * p->n_rot;
-    void (*rope)(float *, int64_t, int64_t, int64_t, const float *) =
-        e->model->family->rope == FAMILY_ROPE_ADJACENT ? e->kern.rope_adjacent : e->kern.rope_split;
-    rope(f->q + item * q, p->n_heads, p->head_dim, p->n_rot, cs);
-    rope(f->k + item * kv, p->n_kv_heads, p->head_dim, p->n_rot, cs);
-    kv_store(e->kv, &e->kern, &s->rows[item].seq->pages, s->layer, (size_t)s->rows[item].position, f->k + item * kv,
-             f->v + item * kv, f->worker + (size_t)worker * f->worker_floats);
+    int64_t n_q = (int64_t)p->n_heads * p->head_dim, n_kv = (int64_t)p->n_kv_heads * p->head_dim;
+    int position = s->rows[item].position;
+    float *q = f->q + item * n_q, *k = f->k + item * n_kv, *v = f->v + item * n_kv;
+    if (p->clamp_qkv > 0) {
+        e->kern.clamp(q, n_q, p->clamp_qkv);
+        e->kern.clamp(k, n_kv, p->clamp_qkv);
+        e->kern.clamp(v, n_kv, p->clamp_qkv);
+    }
+    forward_prepare(e, layer, &layer->q_norm, p->n_heads, item, q);
+    forward_prepare(e, layer, &layer->k_norm, p->n_kv_heads, item, k);
+    if (p->temperature > 0) {
+        double steps = kern_log((double)(position / p->n_ctx_orig + 1));
+        e->kern.scale(q, (float)fma((double)p->temperature, steps, 1.0), n_q, q);
+    }
+    kv_store(e->kv, &e->kern, &s->rows[item].seq->pages, s->layer, (size_t)position, k, v,
+             f->worker + (size_t)worker * f->worker_floats);
 }
 
 static void forward_attention_quantize_task(void *arg, uint32_t item, int worker) {
@@ -218,19 +279,28 @@ static void forward_activation_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
     forward_scratch *f = &s->e->scratch;
-    int64_t ff = s->e->model->shape.n_ff;
-    s->e->kern.silu_mul(f->gate + item * ff, f->up + item * ff, ff);
+    int64_t ff = s->e->model->layers[s->layer].n_ff;
+    float *gate = f->gate + item * ff, *up = f->up + item * ff;
+    switch (s->e->model->family->ffn) {
+    case FAMILY_FFN_SWIGLU: s->e->kern.silu_mul(gate, up, ff); break;
+    case FAMILY_FFN_GEGLU: s->e->kern.gelu_mul(gate, up, ff); break;
+    case FAMILY_FFN_GELU: s->e->kern.gelu_mul(gate, NULL, ff); break;
+    }
     forward_quantize(s->e, f->gate, (int)item, ff);
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
-/* A NaN tells of damage in the model, but its sign and payload only which of two an instruction has passed on. */
-static void forward_plain_nan_task(void *arg, uint32_t item, int worker) {
+/* Factors and caps; and a NaN tells of damage in the model, but its sign and payload only which of two an instruction
+ * has passed on. */
+static void forward_logits_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
+    const model_shape *p = &s->e->model->shape;
     const int64_t n = s->e->model->n_vocab;
     float *logits = s->logits + (int64_t)item * n;
+    if (p->logit_scale != 1) s->e->kern.scale(logits, p->logit_scale, n, logits);
+    if (p->output_softcap > 0) s->e->kern.softcap(logits, n, p->output_softcap);
     for (int64_t i = 0; i < n; i++) logits[i] = logits[i] == logits[i] ? logits[i] : NAN;
 }
 
@@ -248,10 +318,10 @@ static void forward_output(forward_step *s) {
         n++;
     }
     if (!n) return;
-    s->norm = m->output_norm, s->add = 0;
-    forward_rows(s, forward_norm_task, n);
+    s->post = NULL, s->pre = &m->output_norm;
+    forward_rows(s, forward_join_task, n);
     forward_multiply(e, e->scratch.h, n, &(forward_product){&m->output, s->logits}, 1);
-    forward_rows(s, forward_plain_nan_task, n);
+    forward_rows(s, forward_logits_task, n);
 }
 
 void forward_run(minim_engine *e, const step_row *rows, int n) {
@@ -262,23 +332,31 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     forward_rows(&s, forward_embed_task, n);
     for (s.layer = 0; s.layer < m->shape.n_layers; s.layer++) {
         const model_layer *layer = &m->layers[s.layer];
-        s.norm = layer->attn_norm, s.add = s.layer > 0; /* h is the previous layer's ffn_down */
-        forward_rows(&s, forward_norm_task, n);
-        const forward_product qkv[] = {{&layer->q, f->q}, {&layer->k, f->k}, {&layer->v, f->v}};
-        forward_multiply(e, f->h, n, qkv, 3);
+        const int gated = m->family->ffn != FAMILY_FFN_GELU;
+        const int parallel = m->family->order == FAMILY_PRE_NORM && !layer->ffn_norm.weight;
+        const forward_product in[] = {{&layer->q, f->q},
+                                      {&layer->k, f->k},
+                                      {&layer->v, f->v},
+                                      {&layer->ffn_up, gated ? f->up : f->gate},
+                                      {&layer->ffn_gate, f->gate}};
+        const int n_attention = 3, n_ffn = gated ? 2 : 1;
+
+        s.pre = &layer->attn_norm; /* s.post is the layer's before; h its ffn_down */
+        forward_rows(&s, forward_join_task, n);
+        forward_multiply(e, f->h, n, in, parallel ? n_attention + n_ffn : n_attention);
         forward_rows(&s, forward_rope_task, n);
         attention_run(e, s.layer, n_tiles, n);
         forward_rows(&s, forward_attention_quantize_task, n);
         forward_multiply(e, f->attention, n, &(forward_product){&layer->attn_output, f->h}, 1);
 
-        s.norm = layer->ffn_norm, s.add = 1;
-        forward_rows(&s, forward_norm_task, n);
-        const forward_product gate_up[] = {{&layer->ffn_gate, f->gate}, {&layer->ffn_up, f->up}};
-        forward_multiply(e, f->h, n, gate_up, 2);
+        s.post = &layer->attn_post, s.pre = parallel ? NULL : &layer->ffn_norm;
+        forward_rows(&s, forward_join_task, n);
+        if (!parallel) forward_multiply(e, f->h, n, in + n_attention, n_ffn);
         forward_rows(&s, forward_activation_task, n);
         forward_multiply(e, f->gate, n, &(forward_product){&layer->ffn_down, f->h}, 1);
+        s.post = &layer->ffn_post;
     }
-    s.norm = NULL, s.add = 1;
-    forward_rows(&s, forward_norm_task, n);
+    s.pre = NULL;
+    forward_rows(&s, forward_join_task, n);
     forward_output(&s);
 }

@@ -30,6 +30,7 @@ typedef struct weights_loader {
     unsigned char *used; /* [tensors]: 1 when the model uses it */
     uint64_t bytes_done, bytes_total;
     const model_matrix *matrix; /* being packed */
+    int64_t first_row;          /* of its tensor that belongs to it */
     minim_error task_error[POOL_MAX_THREADS];
     atomic_int failed;
 } weights_loader;
@@ -38,6 +39,10 @@ static const gguf_tensor *weights_find(weights_loader *l, const char *name) {
     const gguf_tensor *t = gguf_find_tensor(l->m->file, name);
     if (t) l->used[t - gguf_tensor_at(l->m->file, 0)] = 1;
     return t;
+}
+
+static int weights_has(const weights_loader *l, const char *name) {
+    return gguf_find_tensor(l->m->file, name) != NULL;
 }
 
 static minim_status weights_missing(weights_loader *l, const char *name) {
@@ -58,6 +63,13 @@ static uint64_t weights_panels_bytes(const gguf_tensor *t) {
     return size_mul(panels, panel, &bytes) || bytes > PTRDIFF_MAX / 2 ? 0 : (bytes + 63) / 64 * 64;
 }
 
+/* A fused matrix is taken apart, and each part rounded up to whole panels: up to two panels more. */
+static uint64_t weights_arena_bytes(const gguf_tensor *t) {
+    uint64_t bytes = weights_panels_bytes(t);
+    int may_be_fused = strstr(t->name.s, "attn_qkv") || strstr(t->name.s, "ffn_up");
+    return bytes && may_be_fused ? bytes + 2 * (uint64_t)(kern_panel_bytes(t->type, (int64_t)t->dim[0]) + 63) : bytes;
+}
+
 /* One block for all panels: huge pages waste none of it at the ends of matrices. */
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
@@ -65,7 +77,7 @@ static minim_status weights_arena(weights_loader *l) {
     /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
      * is not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
-        if (size_add(bytes, weights_panels_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
+        if (size_add(bytes, weights_arena_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
     }
     m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
     if (!m->panels) return err_memory(l->e, "the weights", bytes);
@@ -81,29 +93,62 @@ static minim_status weights_progress(weights_loader *l, uint64_t bytes) {
     return MINIM_OK;
 }
 
-/* A vector of n numbers of any float type as float32; *out is NULL if it is absent and not required. */
-static minim_status weights_vector(weights_loader *l, const char *name, int64_t n, int required, float **out) {
+/* n numbers of a tensor [rows][cols] of any float type, from the first-th on, as float32. */
+typedef struct weights_part {
+    int64_t cols, rows, first, n;
+} weights_part;
+
+static minim_status weights_numbers(weights_loader *l, const char *name, const weights_part *p, float **out) {
     const gguf_tensor *t = weights_find(l, name);
-    if (!t) return required ? weights_missing(l, name) : MINIM_OK;
-    if (t->elements != (uint64_t)n || t->dim[0] != (uint64_t)n) return weights_wrong_shape(l, t, n, 1);
+    if (!t) return weights_missing(l, name);
+    if (t->elements != (uint64_t)(p->cols * p->rows) || t->dim[0] != (uint64_t)p->cols) {
+        return weights_wrong_shape(l, t, p->cols, p->rows);
+    }
     if (t->type != KERN_F32 && t->type != KERN_F16 && t->type != KERN_BF16) {
         return err_set(l->e, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, expected F32, F16 or BF16",
                        gguf_path(l->m->file), name, kern_type_get(t->type).name);
     }
-    float *values = mem_alloc(&l->m->allocator, (size_t)n, sizeof *values);
-    char *raw = mem_alloc(&l->m->allocator, (size_t)t->bytes, 1);
+    size_t size = t->type == KERN_F32 ? 4 : 2, n = (size_t)p->n;
+    float *values = mem_alloc(&l->m->allocator, n, sizeof *values);
+    char *raw = mem_alloc(&l->m->allocator, n, size);
     minim_status status = MINIM_OK;
-    if (!values || !raw) status = err_memory(l->e, name, t->bytes);
-    if (!status) status = gguf_read(l->m->file, t, 0, raw, (size_t)t->bytes, l->e);
-    if (!status) kern_dequantize(t->type, raw, n, values);
-    mem_free(&l->m->allocator, raw, (size_t)t->bytes, 1);
+    if (!values || !raw) status = err_memory(l->e, name, n * sizeof *values);
+    if (!status) status = gguf_read(l->m->file, t, (uint64_t)p->first * size, raw, n * size, l->e);
+    if (!status) kern_dequantize(t->type, raw, p->n, values);
+    mem_free(&l->m->allocator, raw, n, size);
     if (status) {
-        mem_free(&l->m->allocator, values, (size_t)n, sizeof *values);
+        mem_free(&l->m->allocator, values, n, sizeof *values);
         return status;
     }
     *out = values;
-    l->m->weight_bytes += (uint64_t)n * sizeof *values;
-    return weights_progress(l, t->bytes);
+    l->m->weight_bytes += n * sizeof *values;
+    return weights_progress(l, n * size);
+}
+
+/* The norm `name`.weight [rows][cols] and, of a layer norm, `name`.bias: zeros in a norm that has none. */
+static minim_status weights_norm(weights_loader *l, const char *name, int64_t cols, int64_t rows, int has_bias,
+                                 model_norm *norm) {
+    const family *f = l->m->family;
+    char full[64];
+    int64_t n = cols * rows;
+    weights_part part = {cols, rows, 0, n};
+    minim_status status = MINIM_OK;
+    norm->n = (int)n;
+    if (f->norm == FAMILY_NORM_PLAIN) { /* no tensors: weights of 1 */
+        norm->weight = mem_alloc(&l->m->allocator, (size_t)n, sizeof(float));
+        if (!norm->weight) return err_memory(l->e, name, (uint64_t)n * sizeof(float));
+        for (int64_t i = 0; i < n; i++) norm->weight[i] = 1;
+    } else {
+        snprintf(full, sizeof full, "%s.weight", name);
+        status = weights_numbers(l, full, &part, &norm->weight);
+    }
+    if (status || f->norm == FAMILY_NORM_RMS) return status;
+    if (f->norm == FAMILY_NORM_LAYER && has_bias) {
+        snprintf(full, sizeof full, "%s.bias", name);
+        return weights_numbers(l, full, &part, &norm->bias);
+    }
+    norm->bias = mem_zalloc(&l->m->allocator, (size_t)n, sizeof(float));
+    return norm->bias ? MINIM_OK : err_memory(l->e, name, (uint64_t)n * sizeof(float));
 }
 
 static void weights_pack_panel(void *arg, uint32_t item, int worker) {
@@ -112,6 +157,7 @@ static void weights_pack_panel(void *arg, uint32_t item, int worker) {
     if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
     int64_t first = (int64_t)item * KERN_PANEL;
     int n_rows = (int)(w->rows - first < KERN_PANEL ? w->rows - first : KERN_PANEL);
+    first += l->first_row;
     size_t row_bytes = w->panel_bytes / KERN_PANEL;
     char *panel = (char *)w->panels + (size_t)item * w->panel_bytes;
     const char *rows = gguf_data(l->m->file, w->source);
@@ -139,98 +185,140 @@ static void weights_pack_panel(void *arg, uint32_t item, int worker) {
     kern_pack(w->type, w->cols, rows, row_bytes, n_rows, panel);
 }
 
-/* The matrix `name`.weight [rows][cols] and, where the family has biases, `name`.bias. */
-static minim_status weights_matrix(weights_loader *l, const char *name, int64_t rows, int64_t cols, model_matrix *w) {
+/* Rows [first, first + rows) of the matrix `name`.weight [all_rows][cols] and of `name`.bias, which must be there if it
+ * is `needed` and is used where it is. */
+typedef struct weights_rows {
+    int64_t all_rows, cols, first, rows;
+    int needs_bias;
+} weights_rows;
+
+static minim_status weights_matrix(weights_loader *l, const char *name, const weights_rows *r, model_matrix *w) {
     minim_model *m = l->m;
     char full[64];
     snprintf(full, sizeof full, "%s.weight", name);
     const gguf_tensor *t = weights_find(l, full);
     if (!t) return weights_missing(l, full);
-    if (t->dim[0] != (uint64_t)cols || t->dim[1] != (uint64_t)rows || t->dim[2] != 1 || t->dim[3] != 1) {
-        return weights_wrong_shape(l, t, cols, rows);
+    if (t->dim[0] != (uint64_t)r->cols || t->dim[1] != (uint64_t)r->all_rows || t->dim[2] != 1 || t->dim[3] != 1) {
+        return weights_wrong_shape(l, t, r->cols, r->all_rows);
     }
     kern_type_info type = kern_type_get(t->type);
-    size_t panel_bytes = kern_panel_bytes(t->type, cols);
+    size_t panel_bytes = kern_panel_bytes(t->type, r->cols);
     if (!type.has_kernels || !panel_bytes) {
         return err_set(l->e, MINIM_ERR_UNSUPPORTED,
                        "%s: tensor %s has type %s, which minim can not compute with, expected F32, F16, BF16 or a "
                        "quantised type of GGUF",
                        gguf_path(m->file), full, type.name);
     }
-    uint64_t n_panels = ((uint64_t)rows + KERN_PANEL - 1) / KERN_PANEL;
-    *w = (model_matrix){.type = t->type, .rows = rows, .cols = cols, .panel_bytes = panel_bytes, .source = t};
+    uint64_t n_panels = ((uint64_t)r->rows + KERN_PANEL - 1) / KERN_PANEL;
+    *w = (model_matrix){.type = t->type, .rows = r->rows, .cols = r->cols, .panel_bytes = panel_bytes, .source = t};
     w->panels = m->panels + l->arena_used;
-    l->arena_used += (size_t)weights_panels_bytes(t);
+    l->arena_used += (size_t)((n_panels * panel_bytes + 63) / 64 * 64);
     m->weight_bytes += n_panels * panel_bytes;
 
     l->matrix = w;
+    l->first_row = r->first;
     pool_run(l->pool, weights_pack_panel, l, (uint32_t)n_panels);
     int failed = atomic_load(&l->failed);
     if (failed) {
         if (l->e) *l->e = l->task_error[failed - 1];
         return l->task_error[failed - 1].status;
     }
-    minim_status status = weights_progress(l, t->bytes);
-    if (!status && m->family->biases) {
-        snprintf(full, sizeof full, "%s.bias", name);
-        status = weights_vector(l, full, rows, 0, &w->bias);
-    }
-    return status;
+    minim_status status = weights_progress(l, t->bytes / (uint64_t)r->all_rows * (uint64_t)r->rows);
+    snprintf(full, sizeof full, "%s.bias", name);
+    if (status || (!r->needs_bias && !weights_has(l, full))) return status;
+    return weights_numbers(l, full, &(weights_part){r->all_rows, 1, r->first, r->rows}, &w->bias);
 }
 
-static minim_status weights_layer(weights_loader *l, int index) {
+/* The norms of a layer: which there are is a matter of the family. */
+static minim_status weights_layer_norms(weights_loader *l, int index) {
+    const family *f = l->m->family;
     const model_shape *s = &l->m->shape;
-    model_layer *layer = &l->m->layers[index];
-    int64_t embd = s->n_embd, ff = s->n_ff, q = (int64_t)s->n_heads * s->head_dim,
-            kv = (int64_t)s->n_kv_heads * s->head_dim;
+    model_layer *y = &l->m->layers[index];
+    int64_t embd = s->n_embd, dim = s->head_dim;
+    int per_head = f->qk_norm == FAMILY_QK_HEAD, pre = f->order != FAMILY_POST_NORM, post = f->order != FAMILY_PRE_NORM;
+    int sequential = f->parallel != FAMILY_PARALLEL, qk = f->qk_norm != FAMILY_QK_NONE;
     const struct {
         const char *name;
-        int64_t rows, cols;
-        model_matrix *matrix; /* or: */
-        float **vector;
+        int64_t cols, rows;
+        int wanted, may_be_absent, has_bias;
+        model_norm *norm;
     } part[] = {
-        {"attn_norm.weight", embd, 1, NULL, &layer->attn_norm},
-        {"attn_q", q, embd, &layer->q, NULL},
-        {"attn_k", kv, embd, &layer->k, NULL},
-        {"attn_v", kv, embd, &layer->v, NULL},
-        {"attn_output", embd, q, &layer->attn_output, NULL},
-        {"ffn_norm.weight", embd, 1, NULL, &layer->ffn_norm},
-        {"ffn_gate", ff, embd, &layer->ffn_gate, NULL},
-        {"ffn_up", ff, embd, &layer->ffn_up, NULL},
-        {"ffn_down", embd, ff, &layer->ffn_down, NULL},
+        {"attn_norm", embd, 1, pre, 0, 1, &y->attn_norm},
+        {"ffn_norm", embd, 1, pre && sequential, s->ffn_norm_optional, 1, &y->ffn_norm},
+        {"post_attention_norm", embd, 1, post, 0, 1, &y->attn_post},
+        {"post_ffw_norm", embd, 1, post, 0, 1, &y->ffn_post},
+        {"attn_q_norm", f->qk_norm == FAMILY_QK_ALL_HEADS ? dim * s->n_heads : dim,
+         f->qk_norm == FAMILY_QK_HEADS ? s->n_heads : 1, qk, !per_head && f->qk_norm != FAMILY_QK_ALL_HEADS, 0,
+         &y->q_norm},
+        {"attn_k_norm", f->qk_norm == FAMILY_QK_ALL_HEADS ? dim * s->n_kv_heads : dim,
+         f->qk_norm == FAMILY_QK_HEADS ? s->n_kv_heads : 1, qk, !per_head && f->qk_norm != FAMILY_QK_ALL_HEADS, 0,
+         &y->k_norm},
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        char name[64];
+        char name[64], full[80];
         snprintf(name, sizeof name, "blk.%d.%s", index, part[i].name);
-        minim_status status = part[i].matrix ? weights_matrix(l, name, part[i].rows, part[i].cols, part[i].matrix)
-                                             : weights_vector(l, name, part[i].rows, 1, part[i].vector);
+        snprintf(full, sizeof full, "%s.weight", name);
+        if (!part[i].wanted || (part[i].may_be_absent && !weights_has(l, full))) continue;
+        minim_status status = weights_norm(l, name, part[i].cols, part[i].rows, part[i].has_bias, part[i].norm);
         if (status) return status;
     }
     return MINIM_OK;
 }
 
-/* Angles per position: base^(-2i/n_rot) * scale / factor[i] (Su et al. 2021; factors: Llama 3.1). */
+/* The matrices of a layer. q, k, v may come as one (attn_qkv), and gate and up too (ffn_up with twice the rows). */
+static minim_status weights_layer(weights_loader *l, int index) {
+    const family *f = l->m->family;
+    const model_shape *s = &l->m->shape;
+    model_layer *y = &l->m->layers[index];
+    int64_t embd = s->n_embd, ff = y->n_ff, q = (int64_t)s->n_heads * s->head_dim,
+            kv = (int64_t)s->n_kv_heads * s->head_dim;
+    char qkv_name[64], gate_name[64], up_name[64];
+    snprintf(qkv_name, sizeof qkv_name, "blk.%d.attn_qkv.weight", index);
+    snprintf(gate_name, sizeof gate_name, "blk.%d.ffn_gate.weight", index);
+    snprintf(up_name, sizeof up_name, "blk.%d.ffn_up.weight", index);
+    const gguf_tensor *up = gguf_find_tensor(l->m->file, up_name);
+    int fused = weights_has(l, qkv_name), gated = f->ffn != FAMILY_FFN_GELU;
+    int pair = gated && !weights_has(l, gate_name) && up && up->dim[1] == (uint64_t)(2 * ff);
+    int64_t all = fused ? q + 2 * kv : 0, both = pair ? 2 * ff : ff;
+    int bias_qkv = f->biases & FAMILY_BIAS_QKV, bias_ffn = f->biases & FAMILY_BIAS_FFN;
+    const struct {
+        const char *name;
+        weights_rows rows;
+        model_matrix *matrix;
+    } part[] = {
+        {fused ? "attn_qkv" : "attn_q", {fused ? all : q, embd, 0, q, bias_qkv}, &y->q},
+        {fused ? "attn_qkv" : "attn_k", {fused ? all : kv, embd, fused ? q : 0, kv, bias_qkv}, &y->k},
+        {fused ? "attn_qkv" : "attn_v", {fused ? all : kv, embd, fused ? q + kv : 0, kv, bias_qkv}, &y->v},
+        {"attn_output", {embd, q, 0, embd, f->biases & FAMILY_BIAS_ATTN_OUTPUT}, &y->attn_output},
+        {gated ? pair ? "ffn_up" : "ffn_gate" : NULL, {both, embd, 0, ff, bias_ffn}, &y->ffn_gate},
+        {"ffn_up", {both, embd, pair ? ff : 0, ff, bias_ffn}, &y->ffn_up},
+        {"ffn_down", {embd, ff, 0, embd, bias_ffn}, &y->ffn_down},
+    };
+    minim_status status = weights_layer_norms(l, index);
+    for (size_t i = 0; i < sizeof part / sizeof *part && !status; i++) {
+        char name[64];
+        if (!part[i].name) continue;
+        snprintf(name, sizeof name, "blk.%d.%s", index, part[i].name);
+        status = weights_matrix(l, name, &part[i].rows, part[i].matrix);
+    }
+    return status;
+}
+
+/* Rotary factors: one set for every context, or one for short and one for long contexts. */
 static minim_status weights_rope(weights_loader *l) {
+    static const char *const names[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
     minim_model *m = l->m;
-    int pairs = m->shape.n_rot / 2;
-    float *factors = NULL;
-    if (m->family->rope_factors) {
-        minim_status status = weights_vector(l, "rope_freqs.weight", pairs, 0, &factors);
-        if (status) return status;
-    }
+    int64_t pairs = m->shape.n_rot / 2;
+    float *factors[3] = {NULL};
     minim_status status = MINIM_OK;
-    m->rope_freq = mem_alloc(&m->allocator, (size_t)pairs, sizeof *m->rope_freq);
-    if (!m->rope_freq) status = err_memory(l->e, "rotary frequencies", (uint64_t)pairs * sizeof *m->rope_freq);
-    for (int i = 0; i < pairs && !status; i++) {
-        if (factors && !(factors[i] > 0 && isfinite(factors[i]))) {
-            status = err_set(l->e, MINIM_ERR_FORMAT, "%s: tensor rope_freqs.weight: element %d is %g, expected > 0",
-                             gguf_path(m->file), i, (double)factors[i]);
-            break;
-        }
-        m->rope_freq[i] = kern_pow((double)m->shape.rope_base, -2.0 * i / m->shape.n_rot) *
-                          (double)m->shape.rope_scale / (factors ? (double)factors[i] : 1.0);
+    for (int i = 0; i < 3 && !status; i++) {
+        if (!weights_has(l, names[i])) continue;
+        status = weights_numbers(l, names[i], &(weights_part){pairs, 1, 0, pairs}, &factors[i]);
     }
-    mem_free(&m->allocator, factors, (size_t)pairs, sizeof *factors);
+    if (!status) {
+        status = factors[0] ? rope_make(m, factors[0], factors[0], l->e) : rope_make(m, factors[1], factors[2], l->e);
+    }
+    for (int i = 0; i < 3; i++) mem_free(&m->allocator, factors[i], (size_t)pairs, sizeof(float));
     return status;
 }
 
@@ -247,32 +335,48 @@ static void weights_count(minim_model *m) {
     m->step_bytes += weights_matrix_bytes(&m->output);
 }
 
-static minim_status weights_load_all(weights_loader *l) {
+/* What is guessed or left out is said. */
+static void weights_warn(weights_loader *l) {
     minim_model *m = l->m;
-    const model_shape *s = &m->shape;
-    m->n_vocab = vocab_size(m->vocab);
-    m->layers = mem_zalloc(&m->allocator, (size_t)s->n_layers, sizeof *m->layers);
-    if (!m->layers) return err_memory(l->e, "the layer table", (uint64_t)s->n_layers * sizeof *m->layers);
-
-    minim_status status = weights_arena(l);
-    if (!status) status = weights_matrix(l, "token_embd", m->n_vocab, s->n_embd, &m->embedding);
-    for (int i = 0; i < s->n_layers && !status; i++) status = weights_layer(l, i);
-    if (!status) status = weights_vector(l, "output_norm.weight", s->n_embd, 1, &m->output_norm);
-    if (status) return status;
-    if (gguf_find_tensor(m->file, "output.weight")) {
-        status = weights_matrix(l, "output", m->n_vocab, s->n_embd, &m->output);
-    } else {
-        m->output = m->embedding;
+    const int *known = m->family->known_layers;
+    int n = m->shape.n_layers;
+    if (known[0] && n != known[0] && n != known[1] && n != known[2]) {
+        model_log(m, MINIM_LOG_WARN, "%s: %s models have %d, %d or %d layers and this one has %d: scores are divided "
+                  "by the root of the head size, which may be wrong", gguf_path(m->file), m->family->architecture,
+                  known[0], known[1], known[2], n);
     }
-    if (!status) status = weights_rope(l);
-    if (status) return status;
-    weights_count(m);
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         if (!l->used[i]) {
             model_log(m, MINIM_LOG_WARN, "%s: tensor %s is not used by architecture %s", gguf_path(m->file),
                       gguf_tensor_at(m->file, i)->name.s, m->family->architecture);
         }
     }
+}
+
+static minim_status weights_load_all(weights_loader *l) {
+    minim_model *m = l->m;
+    const model_shape *s = &m->shape;
+    m->n_vocab = vocab_size(m->vocab);
+    weights_rows rows = {m->n_vocab, s->n_embd, 0, m->n_vocab, 0};
+    minim_status status = weights_arena(l);
+    if (!status) status = weights_matrix(l, "token_embd", &rows, &m->embedding);
+    for (int i = 0; i < s->n_layers && !status; i++) status = weights_layer(l, i);
+    if (!status) status = weights_norm(l, "output_norm", s->n_embd, 1, 1, &m->output_norm);
+    if (status) return status;
+    rows.needs_bias = m->family->biases & FAMILY_BIAS_OUTPUT;
+    if (m->family->own_output || weights_has(l, "output.weight")) {
+        status = weights_matrix(l, "output", &rows, &m->output);
+    } else {
+        m->output = m->embedding;
+        m->output.bias = NULL;
+        if (weights_has(l, "output.bias")) {
+            status = weights_numbers(l, "output.bias", &(weights_part){m->n_vocab, 1, 0, m->n_vocab}, &m->output.bias);
+        }
+    }
+    if (!status) status = weights_rope(l);
+    if (status) return status;
+    weights_count(m);
+    weights_warn(l);
     return MINIM_OK;
 }
 
@@ -308,21 +412,27 @@ static void weights_free_matrix(minim_model *m, model_matrix *w) {
     mem_free(&m->allocator, w->bias, (size_t)w->rows, sizeof *w->bias);
 }
 
+static void weights_free_norm(minim_model *m, model_norm *norm) {
+    mem_free(&m->allocator, norm->weight, (size_t)norm->n, sizeof *norm->weight);
+    mem_free(&m->allocator, norm->bias, (size_t)norm->n, sizeof *norm->bias);
+}
+
 void weights_free(minim_model *m) {
-    size_t embd = (size_t)m->shape.n_embd;
     for (int i = 0; m->layers && i < m->shape.n_layers; i++) {
         model_layer *y = &m->layers[i];
         model_matrix *all[] = {&y->q, &y->k, &y->v, &y->attn_output, &y->ffn_gate, &y->ffn_up, &y->ffn_down};
+        model_norm *norms[] = {&y->attn_norm, &y->ffn_norm, &y->attn_post, &y->ffn_post, &y->q_norm, &y->k_norm};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) weights_free_matrix(m, all[k]);
-        mem_free(&m->allocator, y->attn_norm, embd, sizeof(float));
-        mem_free(&m->allocator, y->ffn_norm, embd, sizeof(float));
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++) weights_free_norm(m, norms[k]);
     }
     mem_free(&m->allocator, m->layers, (size_t)m->shape.n_layers, sizeof *m->layers);
-    if (m->output.panels != m->embedding.panels) weights_free_matrix(m, &m->output);
+    weights_free_matrix(m, &m->output);
     weights_free_matrix(m, &m->embedding);
+    weights_free_norm(m, &m->output_norm);
     mem_free(&m->allocator, m->panels, m->panels_bytes, 1);
-    mem_free(&m->allocator, m->output_norm, embd, sizeof(float));
-    mem_free(&m->allocator, m->rope_freq, (size_t)m->shape.n_rot / 2, sizeof *m->rope_freq);
+    for (int i = 0; i < MODEL_ROPE_KINDS; i++) {
+        mem_free(&m->allocator, m->rope_freq[i], (size_t)m->shape.n_rot / 2, sizeof *m->rope_freq[i]);
+    }
 }
 
 void model_matrix_row(const model_matrix *w, int64_t row, float *out) {

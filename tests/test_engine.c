@@ -310,7 +310,7 @@ static minim_result figures_when_rounding(int direction, const void *image, size
     fesetround(FE_TONEAREST);
     ok(status, &e);
     assert_true((int)n <= m->shape.n_rot / 2);
-    memcpy(rope_freq, m->rope_freq, n * sizeof *rope_freq);
+    memcpy(rope_freq, m->rope_freq[MODEL_ROPE_NEAR], n * sizeof *rope_freq);
     minim_seq_free(seq);
     minim_engine_free(engine);
     minim_model_free(m);

@@ -1,10 +1,10 @@
-/* attention.c: softmax(scale * q K^T) V over the paged cache. A query sees the keys up to its own position; in a windowed
- * layer only the last of them.
+/* attention.c: softmax(scale * q K^T) V over the paged cache. A query sees the keys up to its own position; in a
+ * windowed layer only the last of them.
  *
  * The keys of a sequence are cut into ranges of ENGINE_RANGE at fixed positions. Within a range: all scores, their
  * maximum m, p = exp(score - m), sum l of p, o = p V. Ranges are joined in ascending order (online softmax). So the
- * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side. Ranges
- * that lie before the window are left out.
+ * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side.
+ * Ranges that lie before the window are left out.
  *
  * The query heads that share a key-value head, and up to ENGINE_TILE neighbouring tokens, form a tile, so that K and V
  * are read once for all of them. Rows of a tile: [token][head of the group].
@@ -71,8 +71,11 @@ typedef struct attention_view {
 
 static attention_view attention_visible(const attention_job *j, const attention_tile *tile, int t, int range) {
     int start = range * ENGINE_RANGE, position = tile->position + t;
-    int end = position + 1 - start, first = j->window > 0 && position >= j->window ? position + 1 - j->window - start : 0;
-    return (attention_view){first < 0 ? 0 : first > ENGINE_RANGE ? ENGINE_RANGE : first,
+    int end = position + 1 - start,
+        first = j->window > 0 && position >= j->window ? position + 1 - j->window - start : 0;
+    return (attention_view){first < 0              ? 0
+                            : first > ENGINE_RANGE ? ENGINE_RANGE
+                                                   : first,
                             end > ENGINE_RANGE ? ENGINE_RANGE : end};
 }
 
@@ -139,10 +142,10 @@ static void attention_spans(const attention_job *j, const attention_tile *tile, 
 
 typedef struct attention_range {
     const attention_job *j;
-    int head;        /* key-value head */
-    const float *q;  /* [rows][head_dim] */
-    float *scores;   /* [rows][ENGINE_RANGE] */
-    float *o;        /* [rows][head_dim] */
+    int head;       /* key-value head */
+    const float *q; /* [rows][head_dim] */
+    float *scores;  /* [rows][ENGINE_RANGE] */
+    float *o;       /* [rows][head_dim] */
 } attention_range;
 
 static void attention_qk(void *arg, const attention_span *span) {
@@ -153,8 +156,7 @@ static void attention_qk(void *arg, const attention_span *span) {
     const char *keys = kv_keys(e->kv, span->page, a->j->layer, a->head);
     e->kern.qk[type](a->q + span->row * dim, dim, span->n_rows, keys + (size_t)span->slot * kv_element(type),
                      e->page_size, span->n, dim, e->model->shape.attn_scale,
-                     a->scores + (int64_t)span->row * ENGINE_RANGE + span->score,
-                     ENGINE_RANGE);
+                     a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE);
 }
 
 static void attention_pv(void *arg, const attention_span *span) {
@@ -275,7 +277,8 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
     const attention_tile *tile = &j->e->scratch.tiles[index];
     attention_part all = attention_partial(j, index, head, 0);
     for (int range = 1; range < attention_tile_ranges(j, tile); range++) {
-        attention_join(j, tile, attention_first_range(j, tile, 0) + range, all, attention_partial(j, index, head, range));
+        attention_join(j, tile, attention_first_range(j, tile, 0) + range, all,
+                       attention_partial(j, index, head, range));
     }
     attention_finish(j->e, tile, head, all);
 }

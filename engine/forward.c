@@ -39,13 +39,20 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         void *where; /* of the pointer to set */
         uint64_t count, size;
     } part[] = {
-        {&f->x, b * embd, sizeof(float)},        {&f->h, b * embd, sizeof(float)},
-        {&f->q, b * q, sizeof(float)},           {&f->k, b * kv, sizeof(float)},
-        {&f->v, b * kv, sizeof(float)},          {&f->attention, b * q, sizeof(float)},
-        {&f->gate, b * ff, sizeof(float)},       {&f->up, b * ff, sizeof(float)},
-        {&f->codes, b * blocks * KERN_BLOCK, 1}, {&f->scale, b * blocks, sizeof(float)},
-        {&f->sum, b * blocks, sizeof(int32_t)},  {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
-        {&f->tiles, b, sizeof(attention_tile)},  {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
+        {&f->x, b * embd, sizeof(float)},
+        {&f->h, b * embd, sizeof(float)},
+        {&f->q, b * q, sizeof(float)},
+        {&f->k, b * kv, sizeof(float)},
+        {&f->v, b * kv, sizeof(float)},
+        {&f->attention, b * q, sizeof(float)},
+        {&f->gate, b * ff, sizeof(float)},
+        {&f->up, b * ff, sizeof(float)},
+        {&f->codes, b * blocks * KERN_BLOCK, 1},
+        {&f->scale, b * blocks, sizeof(float)},
+        {&f->sum, b * blocks, sizeof(int32_t)},
+        {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
+        {&f->tiles, b, sizeof(attention_tile)},
+        {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {

@@ -55,9 +55,8 @@ static float shape_float(shape_reader *r, const char *suffix, float fallback, fl
     r->status = gguf_get_f32(r->m->file, shape_key(r, suffix), &value, isnan(fallback) ? NULL : &found, r->e);
     if (!r->status && value == 0 && !isnan(zero)) return zero;
     if (!r->status && !(value > 0 && isfinite(value))) {
-        r->status =
-            err_set(r->e, MINIM_ERR_FORMAT, "%s: key %s is %g, expected a number %s", gguf_path(r->m->file),
-                    shape_key(r, suffix), (double)value, isnan(zero) ? "above 0" : "above 0, or 0 for none");
+        r->status = err_set(r->e, MINIM_ERR_FORMAT, "%s: key %s is %g, expected a number %s", gguf_path(r->m->file),
+                            shape_key(r, suffix), (double)value, isnan(zero) ? "above 0" : "above 0, or 0 for none");
     }
     return r->status ? 0 : value;
 }
@@ -73,9 +72,9 @@ static const gguf_value *shape_layers(shape_reader *r, const char *suffix) {
         r->status = err_set(r->e, MINIM_ERR_FORMAT, "%s: key %s is %s, expected an integer or an array of integers",
                             gguf_path(r->m->file), shape_key(r, suffix), gguf_type_text(v, type, sizeof type));
     } else if (v->count < (uint64_t)r->m->shape.n_layers) {
-        r->status = err_set(r->e, MINIM_ERR_FORMAT, "%s: key %s has %llu values, expected one for each of %d layers",
-                            gguf_path(r->m->file), shape_key(r, suffix), (unsigned long long)v->count,
-                            r->m->shape.n_layers);
+        r->status =
+            err_set(r->e, MINIM_ERR_FORMAT, "%s: key %s has %llu values, expected one for each of %d layers",
+                    gguf_path(r->m->file), shape_key(r, suffix), (unsigned long long)v->count, r->m->shape.n_layers);
     }
     return r->status ? NULL : v;
 }
@@ -95,8 +94,10 @@ static int shape_same_int(shape_reader *r, const char *suffix, int64_t fallback,
     uint64_t value = shape_element(v, 0);
     for (int i = 1; i < r->m->shape.n_layers && !r->status; i++) {
         if (shape_element(v, i) == value) continue;
-        r->status = err_set(r->e, MINIM_ERR_UNSUPPORTED, "%s: key %s differs from layer to layer, which no family of "
-                            "minim does", gguf_path(r->m->file), shape_key(r, suffix));
+        r->status = err_set(r->e, MINIM_ERR_UNSUPPORTED,
+                            "%s: key %s differs from layer to layer, which no family of "
+                            "minim does",
+                            gguf_path(r->m->file), shape_key(r, suffix));
     }
     return shape_in_range(r, suffix, value, lo, hi) ? (int)value : 0;
 }
@@ -182,8 +183,9 @@ static void shape_read_factors(shape_reader *r, model_shape *s) {
     const family *f = r->m->family;
     s->embedding_scale = f->scale_embedding ? sqrtf((float)s->n_embd) : 1.0f;
     s->residual_scale = s->logit_scale = 1.0f;
+    if (r->status || s->n_heads < 1) return;
     int wide = f->wide_layers == s->n_layers;
-    if (!r->status) s->attn_scale = (float)(1.0 / sqrt((double)(wide ? s->n_embd / s->n_heads : s->head_dim)));
+    s->attn_scale = (float)(1.0 / sqrt((double)(wide ? s->n_embd / s->n_heads : s->head_dim)));
     s->attn_softcap = shape_float(r, "attn_logit_softcapping", f->attn_softcap, 0.0f);
     s->output_softcap = shape_float(r, "final_logit_softcapping", f->output_softcap, 0.0f);
     s->clamp_qkv = shape_float(r, "attention.clamp_kqv", 0.0f, 0.0f);
@@ -203,15 +205,17 @@ static void shape_read_factors(shape_reader *r, model_shape *s) {
 static void shape_read_heads(shape_reader *r, model_shape *s) {
     s->n_heads = shape_same_int(r, "attention.head_count", -1, 1, SHAPE_MAX_HEADS);
     s->n_kv_heads = shape_same_int(r, "attention.head_count_kv", s->n_heads, 1, SHAPE_MAX_HEADS);
-    if (!r->status && s->n_heads % s->n_kv_heads != 0) {
+    if (r->status || s->n_heads < 1 || s->n_kv_heads < 1) return;
+    if (s->n_heads % s->n_kv_heads != 0) {
         r->status = err_set(r->e, MINIM_ERR_FORMAT, "%s: %d attention heads can not share %d key-value heads",
                             gguf_path(r->m->file), s->n_heads, s->n_kv_heads);
     }
-    int default_dim = !r->status && s->n_embd % s->n_heads == 0 ? s->n_embd / s->n_heads : -1;
+    int default_dim = s->n_embd % s->n_heads == 0 ? s->n_embd / s->n_heads : -1;
     if (!r->status && default_dim < 0 && !shape_has(r, "attention.key_length")) {
-        r->status = err_set(r->e, MINIM_ERR_FORMAT,
-                            "%s: embedding_length %d is not a multiple of %d heads, and attention.key_length is missing",
-                            gguf_path(r->m->file), s->n_embd, s->n_heads);
+        r->status =
+            err_set(r->e, MINIM_ERR_FORMAT,
+                    "%s: embedding_length %d is not a multiple of %d heads, and attention.key_length is missing",
+                    gguf_path(r->m->file), s->n_embd, s->n_heads);
     }
     s->head_dim = shape_int(r, "attention.key_length", default_dim, 1, SHAPE_MAX_HEAD_DIM);
     int value_dim = shape_int(r, "attention.value_length", s->head_dim, 1, SHAPE_MAX_HEAD_DIM);
@@ -243,8 +247,7 @@ static void shape_read_all(shape_reader *r) {
     if (!r->status && m->family->parallel == FAMILY_PARALLEL_WITHOUT_FFN_NORM) {
         int found;
         s->ffn_norm_optional = 1;
-        r->status =
-            gguf_get_bool(m->file, shape_key(r, "use_parallel_residual"), &s->ffn_norm_optional, &found, r->e);
+        r->status = gguf_get_bool(m->file, shape_key(r, "use_parallel_residual"), &s->ffn_norm_optional, &found, r->e);
     }
     shape_read_factors(r, s);
     shape_read_rope(r, s);
@@ -259,8 +262,8 @@ static minim_status shape_unknown_family(minim_model *m, gguf_str found, minim_e
         snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", row->architecture);
     }
     return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: architecture \"%.64s\" is not known%s; known are: %s",
-                   gguf_path(m->file), found.s, strstr(found.s, "moe") ? " (minim runs no mixtures of experts yet)" : "",
-                   known);
+                   gguf_path(m->file), found.s,
+                   strstr(found.s, "moe") ? " (minim runs no mixtures of experts yet)" : "", known);
 }
 
 minim_status model_read_shape(minim_model *m, minim_error *e) {

@@ -341,9 +341,10 @@ static void weights_warn(weights_loader *l) {
     const int *known = m->family->known_layers;
     int n = m->shape.n_layers;
     if (known[0] && n != known[0] && n != known[1] && n != known[2]) {
-        model_log(m, MINIM_LOG_WARN, "%s: %s models have %d, %d or %d layers and this one has %d: scores are divided "
-                  "by the root of the head size, which may be wrong", gguf_path(m->file), m->family->architecture,
-                  known[0], known[1], known[2], n);
+        model_log(m, MINIM_LOG_WARN,
+                  "%s: %s models have %d, %d or %d layers and this one has %d: scores are divided "
+                  "by the root of the head size, which may be wrong",
+                  gguf_path(m->file), m->family->architecture, known[0], known[1], known[2], n);
     }
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         if (!l->used[i]) {

@@ -13,7 +13,8 @@ static const family family_table[] = {
      .temperature = 1},
     {.architecture = "phi2",
      .title = "Phi-1, Phi-1.5, Phi-2",
-     .story = "Attention and feed-forward run in parallel on the same input; layer norm, biases everywhere, plain GELU.",
+     .story =
+         "Attention and feed-forward run in parallel on the same input; layer norm, biases everywhere, plain GELU.",
      .rope = FAMILY_ROPE_SPLIT,
      .norm = FAMILY_NORM_LAYER,
      .parallel = FAMILY_PARALLEL,

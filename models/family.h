@@ -74,16 +74,16 @@ typedef struct family {
     int own_output; /* 1: output.weight must be there; 0: without it the embedding takes its place */
     family_window window;
     family_window_rope window_rope;
-    int window_default; /* tokens, where the key is missing or 0; 0 = no window */
-    int window_period;  /* every so many layers one sees everything: layer il is windowed if (il+1) % period != 0 */
-    int no_rope_period; /* every so many layers one does not rotate; 0 = all rotate */
-    int whole_rope;     /* 1: the rotation takes the whole head */
-    int wide_layers;    /* with so many layers scores are divided by sqrt(n_embd / n_heads), not by sqrt(head_dim) */
-    int known_layers[3];   /* other layer counts make the rule of wide_layers a guess; 0 = no guess */
-    int scale_embedding;   /* 1: embeddings times sqrt(n_embd) */
-    int scalers;           /* 1: embedding_scale, residual_scale, attention.scale, logit_scale; rope can be off */
-    int temperature;       /* 1: attention.temperature_scale makes q grow with the position */
-    float attn_softcap;    /* defaults of attn_logit_softcapping and final_logit_softcapping; 0 = none */
+    int window_default;  /* tokens, where the key is missing or 0; 0 = no window */
+    int window_period;   /* every so many layers one sees everything: layer il is windowed if (il+1) % period != 0 */
+    int no_rope_period;  /* every so many layers one does not rotate; 0 = all rotate */
+    int whole_rope;      /* 1: the rotation takes the whole head */
+    int wide_layers;     /* with so many layers scores are divided by sqrt(n_embd / n_heads), not by sqrt(head_dim) */
+    int known_layers[3]; /* other layer counts make the rule of wide_layers a guess; 0 = no guess */
+    int scale_embedding; /* 1: embeddings times sqrt(n_embd) */
+    int scalers;         /* 1: embedding_scale, residual_scale, attention.scale, logit_scale; rope can be off */
+    int temperature;     /* 1: attention.temperature_scale makes q grow with the position */
+    float attn_softcap;  /* defaults of attn_logit_softcapping and final_logit_softcapping; 0 = none */
     float output_softcap;
 } family;
 

@@ -302,8 +302,8 @@ AVX512_TARGET static void avx512_layer_norm(const float *x, const float *w, cons
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
         const __m512 c = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), mean), inv);
-        _mm512_mask_storeu_ps(
-            y + i, m, _mm512_fmadd_ps(c, _mm512_maskz_loadu_ps(m, w + i), _mm512_maskz_loadu_ps(m, b + i)));
+        _mm512_mask_storeu_ps(y + i, m,
+                              _mm512_fmadd_ps(c, _mm512_maskz_loadu_ps(m, w + i), _mm512_maskz_loadu_ps(m, b + i)));
     }
 }
 

@@ -35,6 +35,17 @@ typedef struct avx512_product {
     __mmask16 b_mask, c_mask; /* of the last vector */
 } avx512_product;
 
+/* acc += x * b. This and the next in assembly, because gcc 12 moves the fused multiply-adds of a tile about until
+ * registers run out, and reads vectors back from the stack: up to 2.5 times slower. */
+AVX512_INLINE void avx512_add_product(__m512 *acc, __m512 x, __m512 b) {
+    __asm__("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+v"(*acc) : "v"(x), "v"(b));
+}
+
+AVX512_INLINE __m512 avx512_in_register(__m512 v) {
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 /* NR rows by NV vectors, held in registers while i runs. */
 AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const int NV, const avx512_product *g,
                                      const float *a, float *c) {
@@ -49,12 +60,15 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
     for (int64_t i = 0; i < g->n_i; i++, b += i_stride) {
         __m512 vec[4];
         KERN_UNROLL
-        for (int v = 0; v < NV; v++) vec[v] = avx512_load(type, b + v * vector_stride, v < NV - 1 ? 0xffff : g->b_mask);
+        for (int v = 0; v < NV; v++) {
+            const __mmask16 mask = v < NV - 1 ? 0xffff : g->b_mask;
+            vec[v] = avx512_in_register(avx512_load(type, b + v * vector_stride, mask));
+        }
         KERN_UNROLL
         for (int r = 0; r < NR; r++) {
             const __m512 x = _mm512_set1_ps(a[r * lda + i]);
             KERN_UNROLL
-            for (int v = 0; v < NV; v++) acc[r * NV + v] = _mm512_fmadd_ps(x, vec[v], acc[r * NV + v]);
+            for (int v = 0; v < NV; v++) avx512_add_product(&acc[r * NV + v], x, vec[v]);
         }
     }
 

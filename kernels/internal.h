@@ -72,9 +72,10 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 
 /* Every integer type, as X(name): to write a function for each. */
 /* clang-format off */
-#define KERN_INT_TYPES(X)                                                                                              \
-    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)       \
-    X(NVFP4) X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
+#define KERN_INT_TYPES(X) X(Q4_0) X(Q8_0) KERN_QUANT_TYPES(X)
+#define KERN_QUANT_TYPES(X)                                                                                            \
+    X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4) X(NVFP4)              \
+    X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
 /* clang-format on */
 
 /* Constants of quantize(). */
@@ -116,6 +117,7 @@ void kern_table_avx2(kern_table *table);
 void kern_table_avxvnni(kern_table *table);
 void kern_table_avx512(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);
+void kern_table_quants512(kern_table *table); /* part of it: the types that are not Q4_0 or Q8_0 */
 void kern_table_amx(kern_table *table);
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,

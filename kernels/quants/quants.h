@@ -55,6 +55,10 @@ void kern_raw_put(const kern_format *f, const uint8_t *raw, int n, uint8_t *bloc
 /* Block b of row r of a panel, as it stands in the file. */
 void kern_panel_block(uint32_t type, int64_t cols, const uint8_t *panel, int64_t b, int r, uint8_t *block);
 
+/* ref/matmul.c: the definition of a product with an integer type. */
+void kern_ref_matmul_int(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                         float *y, int64_t ldy);
+
 /* Code books and their functions: iq.c, grids.c. */
 extern const uint16_t kern_grid_iq1s[2048], kern_grid_iq2xxs[256], kern_grid_iq2xs[512], kern_grid_iq2s[1024],
     kern_grid_iq3xxs[256], kern_grid_iq3s[512];

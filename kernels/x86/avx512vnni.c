@@ -148,6 +148,7 @@ AVX512VNNI_TARGET void kern_avx512vnni_matmul_q8_0(const void *panels, int64_t r
 void kern_table_avx512vnni(kern_table *table) {
     table->matmul[KERN_Q4_0] = kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = kern_avx512vnni_matmul_q8_0;
+    kern_table_quants512(table);
 }
 
 #endif

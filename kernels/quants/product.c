@@ -1,0 +1,82 @@
+/* product.c: see product.h. */
+#include "product.h"
+
+enum { QUANT_HALF_SUMS = 12288 }; /* room for the sums of 16 codes, of some tokens: 48 KB */
+
+void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups,
+                         quant_part *out) {
+    const int64_t size = kern_type_get(type).block;
+    for (int r = 0; r < KERN_PANEL; r++)
+        for (int64_t g = 0; g < n_groups; g += size / KERN_BLOCK) {
+            uint8_t block[QUANT_MAX_BYTES];
+            kern_codes c;
+            kern_panel_block(type, row_groups * KERN_BLOCK, panel, (first + g) * KERN_BLOCK / size, r, block);
+            kern_decode(type, block, &c);
+            for (int i = 0; i < size / KERN_BLOCK; i++) {
+                for (int k = 0; k < KERN_BLOCK; k++)
+                    out->code[g + i][k / 4][4 * r + k % 4] = (uint8_t)(c.code[32 * i + k] + QUANT_BOOK_OFFSET);
+                for (int h = 0; h < 2; h++) out->scale[g + i][h][r] = c.scale[2 * i + h];
+            }
+        }
+}
+
+/* Sums of the first 16 of 32 codes, n of them. */
+static void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
+    for (int64_t g = 0; g < n; g++) {
+        int32_t sum = 0;
+        for (int i = 0; i < 16; i++) sum += codes[g * KERN_BLOCK + i];
+        sums[g] = sum;
+    }
+}
+
+/* The rows that exist of what was computed. */
+static void quant_store(const quant_work *w, int64_t rows, float *y, int64_t ldy) {
+    const size_t bytes = (size_t)(rows < QUANT_PANELS * KERN_PANEL ? rows : QUANT_PANELS * KERN_PANEL) * sizeof *y;
+    for (int64_t t = 0; t < w->n; t++) memcpy(y + t * ldy, w->sum[t][0], bytes);
+}
+
+/* Tokens w->n, from the t-th on: all panels, two at a time. */
+static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const uint8_t *panels, int64_t rows,
+                       const kern_act *act, const int32_t *half_sums, float *y, int64_t ldy) {
+    const int64_t row_groups = w->row_groups;
+    const size_t panel_bytes = kern_panel_bytes(p->type, row_groups * KERN_BLOCK);
+    for (int64_t row = 0; row < rows; row += QUANT_PANELS * KERN_PANEL) {
+        memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
+        for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
+            w->n_groups = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
+            w->codes = act->codes + (t * row_groups + first) * KERN_BLOCK;
+            w->scale = act->scale + t * row_groups + first;
+            w->sums = act->sum + t * row_groups + first;
+            w->half_sums = half_sums ? half_sums + first : NULL;
+            for (int i = 0; i < QUANT_PANELS; i++) {
+                /* A second panel that is not there: something is computed, and nothing of it kept. */
+                if (row + i * KERN_PANEL >= rows) break;
+                const uint8_t *panel = panels + (size_t)(row / KERN_PANEL + i) * panel_bytes;
+                p->unpack(panel, row_groups, first, w->n_groups, &w->part[i]);
+            }
+            p->multiply(w);
+        }
+        quant_store(w, rows - row, y + row, ldy);
+    }
+}
+
+void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                  int64_t n, float *y, int64_t ldy) {
+    const int halves = kern_format_of(p->type)->halves;
+    const int64_t row_groups = cols / KERN_BLOCK;
+    int32_t half_sums[QUANT_HALF_SUMS];
+    quant_work w;
+    int64_t most = QUANT_TOKENS;
+    if (halves && most > QUANT_HALF_SUMS / row_groups) most = QUANT_HALF_SUMS / row_groups;
+    if (most == 0) { /* more than 393216 inputs */
+        kern_ref_matmul_int(p->type, panels, rows, cols, act, n, y, ldy);
+        return;
+    }
+    if (rows <= KERN_PANEL) memset(&w.part[1], 0, sizeof w.part[1]);
+    w.row_groups = row_groups, w.offset = p->offset;
+    for (int64_t t = 0; t < n; t += w.n) {
+        w.n = n - t < most ? n - t : most;
+        if (halves) quant_half_sums(act->codes + t * cols, w.n * row_groups, half_sums);
+        quant_rows(p, &w, t, panels, rows, act, halves ? half_sums : NULL, y + t * ldy, ldy);
+    }
+}

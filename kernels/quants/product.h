@@ -1,0 +1,91 @@
+/* product.h: the way through a matrix of any integer type, for the instruction sets that bring two things: functions
+ * that unpack a part of a panel into the first-level cache, and products of such parts with some tokens. An unpacker
+ * knows a type, a product only how many scales and minima there are: one micro-kernel, many unpackers. */
+#ifndef KERN_QUANTS_PRODUCT_H
+#define KERN_QUANTS_PRODUCT_H
+
+#include "quants.h"
+
+enum {
+    QUANT_GROUPS = 16, /* groups of 32 inputs that are unpacked at a time: a multiple of what the largest blocks have */
+    QUANT_PANELS = 2,  /* panels side by side: an activation that is fetched serves both */
+    QUANT_TOKENS = 96, /* tokens that use what was unpacked before it is overwritten */
+    QUANT_HALVES = 1,  /* kinds of products: two scales in a group, */
+    QUANT_MIN = 2,     /* and minima; 0..3 in all */
+    QUANT_KINDS = 4
+};
+
+/* A part of a panel. Without QUANT_HALVES only scale[.][0] and min[.][0] are there, without QUANT_MIN no min. */
+typedef struct quant_part {
+    _Alignas(64) uint8_t code[QUANT_GROUPS][8][64]; /* code + offset: [4 inputs] of [16 rows][4] */
+    _Alignas(64) float scale[QUANT_GROUPS][2][KERN_PANEL];
+    _Alignas(64) float min[QUANT_GROUPS][2][KERN_PANEL];
+} quant_part;
+
+/* Two parts, and the activations they are multiplied with. */
+typedef struct quant_work {
+    quant_part part[QUANT_PANELS];
+    _Alignas(64) float sum[QUANT_TOKENS][QUANT_PANELS][KERN_PANEL]; /* y of these panels, so far */
+    int64_t n, n_groups;                                            /* tokens, groups */
+    const int8_t *codes;      /* of the first token and group; rows are row_groups * 32 apart, */
+    const float *scale;       /* here and below row_groups */
+    const int32_t *sums;      /* of 32 codes */
+    const int32_t *half_sums; /* of the first 16 of them; NULL without QUANT_HALVES */
+    int64_t row_groups;
+    int32_t offset;
+} quant_work;
+
+/* Groups first .. first + n_groups - 1 of a panel; first is a multiple of QUANT_GROUPS. */
+typedef void quant_unpack(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups, quant_part *out);
+
+typedef struct quant_product {
+    quant_unpack *unpack;
+    void (*multiply)(quant_work *w); /* sum += parts * activations, for all tokens */
+    uint32_t type;
+    int32_t offset;
+} quant_product;
+
+static inline int quant_kind(uint32_t type) {
+    const kern_format *f = kern_format_of(type);
+    return (f->halves ? QUANT_HALVES : 0) | (f->has_min ? QUANT_MIN : 0);
+}
+
+/* kern_table.matmul */
+void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                  int64_t n, float *y, int64_t ldy);
+
+/* What tiles need of the scales of T tokens, t0 and following (those behind the last repeat it): start is what pays for
+ * the offset before the first product, of the whole group or of its halves; weight is what minima are multiplied with.
+ */
+typedef struct quant_tokens {
+    _Alignas(64) float scale[8][QUANT_GROUPS];
+    _Alignas(64) int32_t start[8][2][QUANT_GROUPS];
+    _Alignas(64) float weight[8][2][QUANT_GROUPS];
+} quant_tokens;
+
+KERN_INLINE void quant_prepare(const int kind, const int T, const quant_work *w, int64_t t0, quant_tokens *out) {
+    for (int t = 0; t < T; t++) {
+        const int64_t from = (t0 + t < w->n ? t0 + t : w->n - 1) * w->row_groups;
+        const float *scale = w->scale + from;
+        const int32_t *sums = w->sums + from;
+        for (int64_t g = 0; g < w->n_groups; g++) {
+            out->scale[t][g] = scale[g];
+            if (kind & QUANT_HALVES) {
+                const int32_t first = w->half_sums[from + g], last = sums[g] - first;
+                out->start[t][0][g] = -w->offset * first;
+                out->start[t][1][g] = -w->offset * last;
+                if (kind & QUANT_MIN) out->weight[t][0][g] = (float)first, out->weight[t][1][g] = (float)last;
+            } else {
+                out->start[t][0][g] = -w->offset * sums[g];
+                if (kind & QUANT_MIN) out->weight[t][0][g] = scale[g] * (float)sums[g];
+            }
+        }
+    }
+}
+
+/* Types whose codes stand in a book: everything in C, a block at a time. */
+void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups,
+                         quant_part *out);
+enum { QUANT_BOOK_OFFSET = 64 };
+
+#endif

@@ -1,0 +1,149 @@
+/* unpack512.c: the unpackers of unpack.c in registers of 64 bytes, for the types that are packed for full speed. */
+#include "../internal.h"
+
+#if defined(KERN_X86)
+
+#include "avx512.h"
+#include "unpack.h"
+
+enum { UNPACK512_AHEAD = 8192 }; /* bytes the prefetch runs ahead */
+
+/* Register j of a plane of `bits` bits, moved up by `up`; other bits of a byte are not yet masked. */
+AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j, const uint8_t *plane) {
+    const __m512i v = _mm512_loadu_si512(plane + j % bits * 64);
+    const int down = bits * (j / bits) - up;
+    if (down == 0) return v;
+    return down > 0 ? _mm512_srli_epi16(v, (unsigned)down) : _mm512_slli_epi16(v, (unsigned)-down);
+}
+
+/* One group of codes in planes of LOW and HIGH bits; with a table, what it says. */
+AVX512_INLINE void unpack512_group(const int low, const int high, const int with_table, __m512i table,
+                                   const uint8_t *codes, uint8_t (*out)[64]) {
+    const __m512i low_mask = _mm512_set1_epi8((char)((1 << low) - 1));
+    const __m512i high_mask = _mm512_set1_epi8((char)(((1 << high) - 1) << low));
+    KERN_UNROLL
+    for (int i = 0; i < 64 * (low + high); i += 64)
+        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T0);
+    KERN_UNROLL
+    for (int j = 0; j < 8; j++) {
+        __m512i v = _mm512_and_si512(unpack512_plane(low, 0, j, codes), low_mask);
+        if (high) /* v | (plane & mask) */
+            v = _mm512_ternarylogic_epi32(v, unpack512_plane(high, low, j, codes + 64 * low), high_mask, 0xf8);
+        if (with_table) v = _mm512_shuffle_epi8(table, v);
+        _mm512_store_si512(out[j], v);
+    }
+}
+
+AVX512_INLINE __m512 unpack512_f16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+
+/* 16 signed bytes as floats */
+AVX512_INLINE __m512 unpack512_bytes(__m128i bytes) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+
+/* Four rows of 16 bytes: bits shift .. shift + bits - 1, moved up. */
+AVX512_INLINE __m512i unpack512_bits(__m512i v, const int shift, const int bits, const int up) {
+    const __m512i mask = _mm512_set1_epi8((char)(((1 << bits) - 1) << up));
+    const int down = shift - up;
+    return _mm512_and_si512(down >= 0 ? _mm512_srli_epi16(v, (unsigned)down) : _mm512_slli_epi16(v, (unsigned)-down),
+                            mask);
+}
+
+/* ---- scales of a block of 8 groups ------------------------------------------------------------------------------- */
+
+AVX512_INLINE void unpack512_scales_q4_k(const uint8_t *rows, int64_t g, quant_part *out) {
+    const __m512 d = unpack512_f16(rows), dmin = unpack512_f16(rows + 32), sign = _mm512_set1_ps(-0.0f);
+    const __m512i x = _mm512_loadu_si512(rows + 64), y = _mm512_loadu_si512(rows + 128);
+    const __m512i z = _mm512_loadu_si512(rows + 192);
+    const __m512i a[2] = {unpack512_bits(x, 0, 6, 0),
+                          _mm512_or_si512(unpack512_bits(z, 0, 4, 0), unpack512_bits(x, 6, 2, 4))};
+    const __m512i b[2] = {unpack512_bits(y, 0, 6, 0),
+                          _mm512_or_si512(unpack512_bits(z, 4, 4, 0), unpack512_bits(y, 6, 2, 4))};
+#define UNPACK512_FOUR(HALF, I)                                                                                        \
+    _mm512_store_ps(out->scale[g + 4 * (HALF) + (I)][0],                                                               \
+                    _mm512_mul_ps(d, unpack512_bytes(_mm512_extracti32x4_epi32(a[HALF], I))));                         \
+    _mm512_store_ps(out->min[g + 4 * (HALF) + (I)][0],                                                                 \
+                    _mm512_xor_ps(_mm512_mul_ps(dmin, unpack512_bytes(_mm512_extracti32x4_epi32(b[HALF], I))), sign))
+    UNPACK512_FOUR(0, 0);
+    UNPACK512_FOUR(0, 1);
+    UNPACK512_FOUR(0, 2);
+    UNPACK512_FOUR(0, 3);
+    UNPACK512_FOUR(1, 0);
+    UNPACK512_FOUR(1, 1);
+    UNPACK512_FOUR(1, 2);
+    UNPACK512_FOUR(1, 3);
+#undef UNPACK512_FOUR
+}
+
+AVX512_INLINE void unpack512_scales_q6_k(const uint8_t *rows, int64_t g, quant_part *out) {
+    const __m512 d = unpack512_f16(rows);
+    KERN_UNROLL
+    for (int i = 0; i < 16; i++) {
+        const __m128i s = _mm_loadu_si128((const void *)(rows + 32 + KERN_PANEL * i));
+        _mm512_store_ps(out->scale[g + i / 2][i % 2], _mm512_mul_ps(d, unpack512_bytes(s)));
+    }
+}
+
+AVX512_INLINE void unpack512_scales_iq4_xs(const uint8_t *rows, int64_t g, quant_part *out) {
+    const __m512 d = unpack512_f16(rows), offset = _mm512_set1_ps(-32.0f);
+    KERN_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m128i l = _mm_loadu_si128((const void *)(rows + 64 + KERN_PANEL * (i / 2)));
+        const __m128i h = _mm_loadu_si128((const void *)(rows + 32 + KERN_PANEL * (i / 4)));
+        const __m128i low = _mm_and_si128(_mm_srli_epi16(l, 4 * (i % 2)), _mm_set1_epi8(15));
+        const __m128i high = _mm_and_si128(_mm_srli_epi16(h, 2 * (i % 4)), _mm_set1_epi8(3));
+        const __m128i six = _mm_or_si128(low, _mm_slli_epi16(high, 4));
+        _mm512_store_ps(out->scale[g + i][0], _mm512_mul_ps(d, _mm512_add_ps(unpack512_bytes(six), offset)));
+    }
+}
+
+/* ---- the unpackers ----------------------------------------------------------------------------------------------- */
+
+AVX512_INLINE void unpack512_part(const uint32_t type, const int low, const int high, const uint8_t *values,
+                                  const int groups, const int side, const uint8_t *panel, int64_t row_groups,
+                                  int64_t first, int64_t n, quant_part *out) {
+    const int64_t group_bytes = 64 * (low + high);
+    const uint8_t *codes = panel + first * group_bytes;
+    const uint8_t *rows = panel + row_groups * group_bytes + first / groups * side * KERN_PANEL;
+    const __m512i table =
+        values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)values)) : _mm512_setzero_si512();
+    for (int64_t g = 0; g < n; g++, codes += group_bytes) {
+        unpack512_group(low, high, values != NULL, table, codes, out->code[g]);
+        if (g % groups) continue;
+        _mm_prefetch((const char *)rows + UNPACK512_AHEAD, _MM_HINT_T0);
+        switch (type) {
+        case KERN_Q4_K:
+        case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;
+        case KERN_Q6_K: unpack512_scales_q6_k(rows, g, out); break;
+        case KERN_IQ4_XS: unpack512_scales_iq4_xs(rows, g, out); break;
+        case KERN_Q4_1:
+        case KERN_Q5_1: _mm512_store_ps(out->min[g][0], unpack512_f16(rows + 32)); /* fall through */
+        default: _mm512_store_ps(out->scale[g][0], unpack512_f16(rows));
+        }
+        rows += side * KERN_PANEL;
+    }
+}
+
+#define UNPACK512_PLANES(NAME, LOW, HIGH, TABLE, GROUPS, SIDE)                                                         \
+    AVX512_TARGET static void unpack512_##NAME(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n,     \
+                                               quant_part *out) {                                                      \
+        unpack512_part(KERN_##NAME, LOW, HIGH, TABLE, GROUPS, SIDE, panel, row_groups, first, n, out);                 \
+    }
+UNPACK512_PLANES(Q4_1, 4, 0, NULL, 1, 4)
+UNPACK512_PLANES(Q5_0, 4, 1, NULL, 1, 2)
+UNPACK512_PLANES(Q5_1, 4, 1, NULL, 1, 4)
+UNPACK512_PLANES(Q4_K, 4, 0, NULL, 8, 16)
+UNPACK512_PLANES(Q5_K, 4, 1, NULL, 8, 16)
+UNPACK512_PLANES(Q6_K, 4, 2, NULL, 8, 18)
+UNPACK512_PLANES(IQ4_NL, 4, 0, kern_iq4_unsigned, 1, 2)
+UNPACK512_PLANES(IQ4_XS, 4, 0, kern_iq4_unsigned, 8, 8)
+
+quant_unpack *const kern_avx512_unpackers[KERN_TYPE_END] = {
+    [KERN_Q4_1] = unpack512_Q4_1,     [KERN_Q5_0] = unpack512_Q5_0,     [KERN_Q5_1] = unpack512_Q5_1,
+    [KERN_Q4_K] = unpack512_Q4_K,     [KERN_Q5_K] = unpack512_Q5_K,     [KERN_Q6_K] = unpack512_Q6_K,
+    [KERN_IQ4_NL] = unpack512_IQ4_NL, [KERN_IQ4_XS] = unpack512_IQ4_XS,
+};
+
+#endif

@@ -31,6 +31,7 @@ found = $(shell $(CC) $(CPPFLAGS) -include $(1) -fsyntax-only -x c /dev/null 2>/
 
 HAVE_CURL    := $(call found,curl/curl.h)
 HAVE_JANSSON := $(call found,jansson.h)
+HAVE_SQLITE  := $(call found,sqlite3.h)
 HAVE_EDIT    := $(call found,histedit.h)
 HAVE_BLAS    := $(call found,cblas.h)
 HAVE_CMOCKA  := $(call found,stdarg.h -include stddef.h -include setjmp.h -include stdint.h -include cmocka.h)
@@ -39,7 +40,8 @@ HAVE_CXX     := $(shell $(CC) -fsyntax-only -x c++ /dev/null 2>/dev/null && echo
 HAVE_REMOTE  := $(and $(HAVE_CURL),$(HAVE_JANSSON))
 
 # Their names in Debian and Ubuntu.
-NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) $(if $(HAVE_EDIT),,libedit-dev)
+NEED_RUN  := $(if $(HAVE_CURL),,libcurl4-openssl-dev) $(if $(HAVE_JANSSON),,libjansson-dev) \
+             $(if $(HAVE_SQLITE),,libsqlite3-dev) $(if $(HAVE_EDIT),,libedit-dev)
 NEED_TEST := $(if $(HAVE_CMOCKA),,libcmocka-dev) $(if $(HAVE_HTTPD),,libmicrohttpd-dev) $(if $(HAVE_CXX),,g++)
 NEED_BLAS := $(if $(HAVE_BLAS),,libopenblas-dev)
 NEED_ARM  := $(if $(shell command -v aarch64-linux-gnu-gcc),,gcc-aarch64-linux-gnu libc6-dev-arm64-cross) \
@@ -51,18 +53,22 @@ NEED_ARM  := $(if $(shell command -v aarch64-linux-gnu-gcc),,gcc-aarch64-linux-g
 # -march: each kernel names its instruction set, and the best one is chosen when the program starts.
 FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvisibility=hidden -fPIC -pthread \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-TOOLS_FLAGS := $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
-ROUTER_LIBS := $(if $(HAVE_REMOTE),-lcurl -ljansson)
+ROUTER_HAS  := $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER) $(if $(HAVE_SQLITE),-DMINIM_WITH_LEDGER)
+TOOLS_FLAGS := $(ROUTER_HAS) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
+ROUTER_LIBS := $(if $(HAVE_REMOTE),-lcurl -ljansson) $(if $(HAVE_SQLITE),-lsqlite3)
 TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_EDIT),-ledit)
 LIBS        := -lm -pthread
 
 # ---- what there is to build --------------------------------------------------------------------------------------------
 
 ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/quants/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
-# Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask.
+# Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask. Without SQLite
+# it has no ledger.
 with_remote := curl/curl.h|jansson.h|"openai.h"|"remote_test.h"|MINIM_WITH_ROUTER
 needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/null))
-without      = $(filter-out $(call needs_remote,$(1)),$(1))
+with_ledger := sqlite3.h|"ledger_sql.h"|MINIM_WITH_LEDGER
+needs_ledger = $(if $(HAVE_SQLITE),,$(shell grep -lE '$(with_ledger)' $(1) /dev/null))
+without      = $(filter-out $(call needs_remote,$(1)) $(call needs_ledger,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
 TOOLS_SRC   := $(wildcard tools/*.c)
 # tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
@@ -94,6 +100,7 @@ lib: $(ARCHIVES) ## build only the libraries (build/libminim.a)
 
 left-out:
 	@$(if $(HAVE_REMOTE),,echo "left out: remote models, so 'minim ask' needs --route local (install libcurl4-openssl-dev libjansson-dev)")
+	@$(if $(HAVE_SQLITE),,echo "left out: the router's ledger, so no budgets, no cached answers, no 'minim route report' (install libsqlite3-dev)")
 	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (install libedit-dev)")
 	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
@@ -114,7 +121,7 @@ $B/%.o: %.c $B/flags
 	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
-$B/tests/%.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER)
+$B/tests/%.o: FLAGS += $(ROUTER_HAS)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 # The commit stands beside every measurement; only this file is compiled anew when it changes.
@@ -234,7 +241,7 @@ install: all lib ## install program, libraries, headers and minim.pc (PREFIX=/us
 	install -m 644 engine/minim.h $(DEST)/include/
 	sed 's|"../engine/minim.h"|"minim.h"|' router/minim_router.h > $(DEST)/include/minim_router.h
 	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim > $(DEST)/lib/pkgconfig/minim.pc
-	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim_router "$(if $(HAVE_REMOTE),libcurl jansson)" \
+	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim_router "$(if $(HAVE_REMOTE),libcurl jansson) $(if $(HAVE_SQLITE),sqlite3)" \
 	    > $(DEST)/lib/pkgconfig/minim_router.pc
 
 # ---- for who works on it -----------------------------------------------------------------------------------------------

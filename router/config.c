@@ -2,6 +2,7 @@
  * is read in config_file.c. */
 #include "config.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ void minim_router_config_default(minim_router_config *config) {
     config->input_cost_per_token = config->output_cost_per_token = -1;
     config->max_response_bytes = (uint64_t)16 << 20;
     config->require_done = 1;
+    config->max_budget = -1;
+    config->cache_max_age = 86400;
 }
 
 /* ---- the keys --------------------------------------------------------------------------------------------------- */
@@ -42,6 +45,29 @@ static int config_parse_tokens_field(const char *word, int *value) {
     return *value || !strcmp(word, "max_tokens") ? 0 : -1;
 }
 
+static int config_parse_cache(const char *word, int *value) {
+    for (*value = MINIM_ROUTE_CACHE_OFF; *value <= MINIM_ROUTE_CACHE_WRITE_ONLY; ++*value) {
+        if (!strcmp(word, minim_route_cache_name((minim_route_cache)*value))) return 0;
+    }
+    return -1;
+}
+
+int config_parse_duration(const char *text, double *value) {
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}, {"mo", -1}};
+    char *end;
+    if (text[0] < '1' || text[0] > '9') return -1;
+    unsigned long n = strtoul(text, &end, 10);
+    for (size_t i = 0; n <= 10000 && i < sizeof units / sizeof *units; i++) {
+        if (strcmp(end, units[i].unit)) continue;
+        *value = (double)n * units[i].seconds;
+        return 0;
+    }
+    return -1;
+}
+
 #define CONFIG_AT(field) offsetof(minim_router_config, field)
 #define CONFIG_SECONDS   CONFIG_REAL
 static const char config_seconds[] = "a number of seconds from 0.001 to 86400";
@@ -53,6 +79,17 @@ static const config_key config_keys[] = {
      config_parse_mode},
     {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0, "\"avg_logprob\"", config_parse_method},
     {"", "threshold", CONFIG_REAL, CONFIG_AT(threshold), 0, 1, "a number from 0 to 1", NULL},
+    {"", "max_budget", CONFIG_REAL, CONFIG_AT(max_budget), 0, 1e6, "an amount of $ from 0 to 1000000", NULL},
+    {"", "budget_duration", CONFIG_DURATION, CONFIG_AT(budget_duration), 0, 0,
+     "\"30s\", \"30m\", \"30h\", \"30d\" or \"1mo\"", NULL},
+    {"ledger", "path", CONFIG_STRING, CONFIG_AT(ledger), 0, sizeof((minim_router_config *)0)->ledger,
+     "a path shorter than 1024 bytes", NULL},
+    {"ledger", "content", CONFIG_BOOLEAN, CONFIG_AT(ledger_content), 0, 0, "true or false", NULL},
+    {"cache", "enabled", CONFIG_WORD, CONFIG_AT(cache), 0, 0, "\"on\", \"off\", \"read_only\" or \"write_only\"",
+     config_parse_cache},
+    {"cache", "max_age_s", CONFIG_REAL, CONFIG_AT(cache_max_age), 1, 1e9, "a number of seconds from 1 to 1000000000",
+     NULL},
+    {"cache", "sampled", CONFIG_BOOLEAN, CONFIG_AT(cache_sampled), 0, 0, "true or false", NULL},
     {"remote", "base_url", CONFIG_STRING, CONFIG_AT(base_url), 0, sizeof((minim_router_config *)0)->base_url,
      "a URL shorter than 1024 bytes", NULL},
     {"remote", "model", CONFIG_STRING, CONFIG_AT(model), 0, sizeof((minim_router_config *)0)->model,
@@ -81,6 +118,20 @@ const config_key *config_find(const char *section, const char *name) {
     return NULL;
 }
 
+int config_is_section(const char *name) {
+    for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {
+        if (name[0] && !strcmp(config_keys[i].section, name)) return 1;
+    }
+    return 0;
+}
+
+/* Not given: what a number has that nobody set, and that may be outside of what can be given. */
+static int config_is_default(const config_key *key, double value) {
+    minim_router_config defaults;
+    minim_router_config_default(&defaults);
+    return key->kind == CONFIG_REAL && value == *(double *)(void *)((char *)&defaults + key->offset);
+}
+
 minim_status router_copy_config(minim_router_config *to, const minim_router_config *from, minim_error *error) {
     minim_router_config defaults;
     minim_router_config_default(&defaults);
@@ -90,6 +141,9 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
     }
     if ((unsigned)to->mode > MINIM_ROUTE_MODE_REMOTE || to->confidence_method != MINIM_ROUTE_AVG_LOGPROB) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's mode or method is none of the known ones");
+    }
+    if ((unsigned)to->cache > MINIM_ROUTE_CACHE_WRITE_ONLY || !(fabs(to->budget_duration) <= 1e9)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's cache or budget_duration makes no sense");
     }
     for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {
         const config_key *key = &config_keys[i];
@@ -105,7 +159,7 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
         else
             continue;
         int is_unknown_price = key->expected == config_price && value < 0;
-        if (!is_unknown_price && !(value >= key->min && value <= key->max)) {
+        if (!is_unknown_price && !(value >= key->min && value <= key->max) && !config_is_default(key, value)) {
             return router_fail(error, MINIM_ERR_ARGUMENT, "%s: found %.10g, expected %s", key->name, value,
                                key->expected);
         }

@@ -10,7 +10,8 @@ typedef enum config_kind {
     CONFIG_BYTES,   /* uint64_t */
     CONFIG_BOOLEAN, /* int */
     CONFIG_STRING,  /* char [max] */
-    CONFIG_WORD     /* an enum: int */
+    CONFIG_WORD,    /* an enum: int */
+    CONFIG_DURATION /* double: seconds, -n = n months; a string such as "30d" */
 } config_kind;
 
 typedef struct config_key {
@@ -22,8 +23,11 @@ typedef struct config_key {
     int (*parse_word)(const char *word, int *value);
 } config_key;
 
-/* NULL when there is none of that name. section is "" at the top level, else "remote". */
+/* NULL when there is none of that name. section is "" at the top level, else the object's name. */
 const config_key *config_find(const char *section, const char *name);
+int config_is_section(const char *name);
+/* "30s", "30m", "30h", "30d", "1mo" to seconds or minus months; 0, or -1 when it is none. */
+int config_parse_duration(const char *text, double *value);
 /* Writes *from to the caller's struct, as much as that has room for. */
 void config_give_back(minim_router_config *to, minim_router_config *from);
 

@@ -18,7 +18,7 @@ static void config_found(const config_key *key, const json_t *value, char *buffe
     case JSON_OBJECT: router_line(buffer, capacity, "an object"); break;
     case JSON_ARRAY: router_line(buffer, capacity, "an array"); break;
     case JSON_STRING:
-        if (key->kind == CONFIG_WORD)
+        if (key->kind == CONFIG_WORD || key->kind == CONFIG_DURATION)
             router_line(buffer, capacity, "\"%.80s\"", json_string_value(value));
         else
             router_line(buffer, capacity, "a string of %zu bytes", json_string_length(value));
@@ -57,6 +57,7 @@ static int config_store(const config_key *key, const json_t *value, minim_router
         if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
         memcpy(field, json_string_value(value), json_string_length(value) + 1);
         return 0;
+    case CONFIG_DURATION: return json_is_string(value) ? config_parse_duration(json_string_value(value), field) : -1;
     case CONFIG_WORD:
         if (!json_is_string(value) || key->parse_word(json_string_value(value), &word)) return -1;
         memcpy(field, &word, sizeof word); /* an enum of ours is as wide as an int */
@@ -70,11 +71,11 @@ static minim_status config_read_object(const char *path, const char *section, js
     const char *name, *dot = section[0] ? "." : "";
     json_t *value;
     json_object_foreach(object, name, value) {
-        if (!section[0] && !strcmp(name, "remote")) {
+        if (!section[0] && config_is_section(name)) {
             if (!json_is_object(value)) {
-                return router_fail(error, MINIM_ERR_FORMAT, "%s: remote: expected an object", path);
+                return router_fail(error, MINIM_ERR_FORMAT, "%s: %s: expected an object", path, name);
             }
-            minim_status status = config_read_object(path, "remote", value, config, error);
+            minim_status status = config_read_object(path, name, value, config, error);
             if (status != MINIM_OK) return status;
             continue;
         }
@@ -119,17 +120,31 @@ static minim_status config_read_file(const char *path, router_bytes *text, minim
     return status;
 }
 
-/* A relative "file:PATH" is relative to the file that says it. */
-static minim_status config_place_key(const char *path, minim_router_config *config, minim_error *error) {
+/* A path that a file says is relative to that file. field: the path behind a prefix of n_prefix bytes. */
+static minim_status config_place(const char *path, const char *name, char *field, size_t capacity, size_t n_prefix,
+                                 minim_error *error) {
     const char *slash = strrchr(path, '/');
-    char *key = config->api_key, placed[sizeof config->api_key];
-    if (strncmp(key, "file:", 5) || key[5] == '/' || !slash) return MINIM_OK;
-    int n = snprintf(placed, sizeof placed, "file:%.*s%s", (int)(slash + 1 - path), path, key + 5);
-    if (n < 0 || (size_t)n >= sizeof placed) {
-        return router_fail(error, MINIM_ERR_FORMAT, "%s: remote.api_key: the path is too long", path);
+    char placed[1024];
+    if (field[n_prefix] == '/' || !slash) return MINIM_OK;
+    int n = snprintf(placed, sizeof placed, "%.*s%.*s%s", (int)n_prefix, field, (int)(slash + 1 - path), path,
+                     field + n_prefix);
+    if (n < 0 || (size_t)n >= capacity || (size_t)n >= sizeof placed) {
+        return router_fail(error, MINIM_ERR_FORMAT, "%s: %s: the path is too long", path, name);
     }
-    memcpy(key, placed, (size_t)n + 1);
+    memcpy(field, placed, (size_t)n + 1);
     return MINIM_OK;
+}
+
+static minim_status config_place_paths(const char *path, const minim_router_config *before, minim_router_config *config,
+                                       minim_error *error) {
+    minim_status status = MINIM_OK;
+    if (!strncmp(config->api_key, "file:", 5)) {
+        status = config_place(path, "remote.api_key", config->api_key, sizeof config->api_key, 5, error);
+    }
+    if (status == MINIM_OK && config->ledger[0] && strcmp(config->ledger, before->ledger)) {
+        status = config_place(path, "ledger.path", config->ledger, sizeof config->ledger, 0, error);
+    }
+    return status;
 }
 
 /* What the remote section of a file may not say; `before` is the configuration without the file. Whether a base_url is
@@ -150,6 +165,13 @@ static minim_status config_check_remote(const char *path, int was_found, const m
             error, MINIM_ERR_FORMAT,
             "%s: remote.api_key: not taken from a file that merely lies in the current directory; if you "
             "trust it say --config %s",
+            path, path);
+    }
+    if (was_found && config->ledger[0] && strcmp(config->ledger, before->ledger)) {
+        return router_fail(
+            error, MINIM_ERR_FORMAT,
+            "%s: ledger.path: not taken from a file that merely lies in the current directory (its cache would "
+            "answer for the models); if you trust it say --config %s",
             path, path);
     }
     if (has_url) config->url_was_found = was_found;
@@ -213,7 +235,7 @@ minim_status minim_router_config_load(minim_router_config *config, const char *p
     minim_router_config before = c;
     if (status == MINIM_OK) status = config_read_object(path, "", root, &c, error);
     if (status == MINIM_OK) status = config_check_remote(path, was_found, &before, &c, error);
-    if (status == MINIM_OK) status = config_place_key(path, &c, error);
+    if (status == MINIM_OK) status = config_place_paths(path, &before, &c, error);
     if (status == MINIM_OK) config_give_back(config, &c);
     json_decref(root);
     router_bytes_free(&text);

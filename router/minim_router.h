@@ -4,6 +4,7 @@
  *   minim_router_backend   something that answers a conversation: a minim_engine, an HTTP server, a test's script.
  *   minim_route_decision   a value: who answers, why, with which score, tokens, cost. Made by a pure function.
  *   minim_router           asks the backends in the order the decisions say.
+ *   minim_ledger           a file that remembers every decision, keeps the budget and caches answers. Optional.
  *
  * The shortest complete program (errors left out; model and engine as in minim.h):
  *
@@ -57,6 +58,14 @@ typedef enum minim_route_action {
     MINIM_ROUTE_FAIL     /* nobody could answer */
 } minim_route_action;
 
+/* Whether answers are remembered and given again. */
+typedef enum minim_route_cache {
+    MINIM_ROUTE_CACHE_OFF = 0,   /* "off" */
+    MINIM_ROUTE_CACHE_ON,        /* "on" */
+    MINIM_ROUTE_CACHE_READ_ONLY, /* "read_only" */
+    MINIM_ROUTE_CACHE_WRITE_ONLY /* "write_only" */
+} minim_route_cache;
+
 typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_LOCAL_ONLY = 0, /* "local_only": the mode allows nothing else */
     MINIM_ROUTE_REASON_LOCAL_FIRST,    /* "local_first": a cascade begins here */
@@ -67,7 +76,10 @@ typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_LOCAL_CONTEXT,  /* "local_context": its context was full before its answer ended */
     MINIM_ROUTE_REASON_LOCAL_FAILED,   /* "local_failed": for example a prompt longer than its context */
     MINIM_ROUTE_REASON_NO_REMOTE,      /* "no_remote": there is nobody else to ask */
-    MINIM_ROUTE_REASON_REMOTE_FAILED   /* "remote_failed": see degraded_reason */
+    MINIM_ROUTE_REASON_REMOTE_FAILED,  /* "remote_failed": see degraded_reason */
+    MINIM_ROUTE_REASON_PRIVATE,        /* "private": this request may not leave the machine */
+    MINIM_ROUTE_REASON_OVER_BUDGET,    /* "over_budget": the most it could cost does not fit max_budget any more */
+    MINIM_ROUTE_REASON_CACHED          /* "cached": the same request was answered before */
 } minim_route_reason;
 
 /* Why a backend failed. */
@@ -105,6 +117,7 @@ MINIM_API const char *minim_route_name(minim_route route);
 MINIM_API const char *minim_route_reason_name(minim_route_reason reason);
 MINIM_API const char *minim_route_failure_name(minim_route_failure failure);
 MINIM_API const char *minim_route_finish_name(minim_route_finish finish);
+MINIM_API const char *minim_route_cache_name(minim_route_cache cache);
 /* A word or an alias to a mode; 0, or -1 when it is none. */
 MINIM_API int minim_route_mode_parse(const char *word, minim_route_mode *mode);
 
@@ -150,6 +163,12 @@ typedef struct minim_route_state {
     minim_route_usage local_usage, remote_usage;
     char local_detail[256], remote_detail[256]; /* why it failed, one line */
     double seconds;                             /* since the prompt came in */
+    int is_private;                             /* 1: the request may not leave the machine */
+    int over_budget;                            /* 1: there is no money for a call */
+    int cached;                                 /* 1: there is an answer of cached_route from before, of this usage */
+    minim_route cached_route;
+    minim_route_usage cached_usage;
+    uint64_t request_bytes; /* of all messages */
 } minim_route_state;
 
 typedef struct minim_route_decision {
@@ -169,6 +188,8 @@ typedef struct minim_route_decision {
     double seconds;
     int degraded; /* 1: the answer is not the one that the mode asks for */
     char degraded_reason[256];
+    int all_remote_known; /* what it would have cost to ask nobody but the remote; an estimate where it was not asked */
+    double all_remote_cost;
 } minim_route_decision;
 
 /* The score of an answer in [0, 1]. avg_logprob: exp(sum_logprob / n_tokens). 0 for an answer without tokens or text,
@@ -188,11 +209,23 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
  *   remote   none     local    always (no_remote, degraded)                      fail
  *   remote   there    remote   the remote failed (remote_failed, degraded)       fail
  *
+ * A cached answer stands at once. A private request, and one that does not fit the budget, is answered as if there were
+ * no remote, for that reason; that is what was asked for, so such an answer is not degraded.
+ *
  * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for NULL, a size of 0
  * or an unknown mode. */
 // clang-format on
 MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
                                           const minim_route_state *state, minim_route_decision *decision);
+
+/* What the decision depended on as one line of words, "mode=cascade threshold=0.5 ...", which minim_route_inputs_read()
+ * reads again; it holds no content. Returns the length it needs without the NUL, as snprintf() does. */
+MINIM_API size_t minim_route_inputs(const minim_route_policy *policy, const minim_route_features *features,
+                                    const minim_route_state *state, char *buffer, size_t capacity);
+/* Reads such a line; names it does not hold are 0, names that are not known are MINIM_ERR_FORMAT. */
+MINIM_API minim_status minim_route_inputs_read(const char *text, minim_route_policy *policy,
+                                               minim_route_features *features, minim_route_state *state,
+                                               minim_error *error);
 
 /* The decision as one line of text without a newline: who answered, why, score, threshold, tokens, cost, time. Returns
  * the length it needs without the NUL; what fits is written, as snprintf() does. */
@@ -225,6 +258,18 @@ typedef struct minim_router_config {
     int url_was_found;            /* base_url is from a ./minim.json that nobody named: only this machine is accepted */
     int new_max_tokens;           /* "max_tokens_field": "max_tokens" (default, 0) or "max_completion_tokens" (1), which
                                      OpenAI's reasoning models insist on */
+
+    /* At the top level of the file again. A budget and a cache need a ledger. */
+    double max_budget;      /* "max_budget": $ that the remote may cost within budget_duration; default -1 = no limit */
+    double budget_duration; /* "budget_duration": "30s", "30m", "30h", "30d", "1mo"; seconds, or -n = n calendar months;
+                               default 0 = for ever */
+    /* Inside "ledger": {...}. */
+    char ledger[1024];  /* "path": a file, made when it is not there; "" = no ledger */
+    int ledger_content; /* "content": true also stores prompts and answers, except private ones; default false */
+    /* Inside "cache": {...}. */
+    minim_route_cache cache; /* "enabled": "on", "off" (default), "read_only", "write_only" */
+    double cache_max_age;    /* "max_age_s": default 86400 */
+    int cache_sampled;       /* "sampled": true also caches answers made with a temperature above 0; default false */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);
@@ -261,6 +306,7 @@ typedef struct minim_router_request {
     unsigned send;           /* MINIM_ROUTER_SEND_... */
     const char *const *stop; /* stop strings */
     size_t n_stop;
+    int is_private; /* 1: may not leave the machine, whatever the mode; its content is stored nowhere */
 } minim_router_request;
 
 MINIM_API void minim_router_request_default(minim_router_request *request);
@@ -318,6 +364,58 @@ MINIM_API minim_status minim_router_remote_http(void *user, const minim_router_c
  * credentials in the URL, the key is there, is one line, and its file is readable by its owner only. */
 MINIM_API minim_status minim_router_remote_check(const minim_router_config *config, minim_error *error);
 
+/* ---- the ledger -------------------------------------------------------------------------------------------------- */
+
+/* One SQLite file (WAL) that any number of threads and processes use at once. A line a decision: what was decided and
+ * why, lengths and salted hashes of prompt and answer, tokens, costs. Content only where `ledger_content` asks for it,
+ * and never that of private requests. What a call may cost at most is set aside before it is made; when a process dies
+ * in between, that amount stays booked (the call may have been billed). What minim_router_ask() has returned is in the
+ * file even if the process is killed the next moment; a power cut may lose the last moments. */
+typedef struct minim_ledger minim_ledger;
+
+/* Opens or makes it, readable by its owner only. The error names the file. Not there in a minim without SQLite. */
+MINIM_API minim_status minim_ledger_open(const char *path, minim_ledger **ledger, minim_error *error);
+MINIM_API void minim_ledger_close(minim_ledger *ledger);
+
+/* One day (UTC) of a ledger, or all of it. Money is in $. */
+typedef struct minim_ledger_day {
+    size_t size;
+    char day[12];                           /* "2026-11-21"; "total" */
+    uint64_t requests;                      /* = local + remote + cached + failed */
+    uint64_t local, remote, cached, failed; /* who answered */
+    uint64_t private_requests, degraded, over_budget;
+    uint64_t unsettled;    /* reservations of processes that did not come back; in cost, not in requests */
+    uint64_t remote_calls; /* requests for which the remote was asked, whoever answered */
+    uint64_t local_tokens, remote_tokens;
+    double cost;            /* what was paid or is set aside */
+    uint64_t unknown_costs; /* requests that failed, or whose costs are not known; in none of the following */
+    double compared_cost;   /* what was paid for the others */
+    double all_remote;      /* what asking nobody but the remote would have cost */
+    /* A router that throws dice and sends the same share of requests away, at the mean all-remote cost. */
+    double random_same_share;
+    /* One that throws dice until its answers are as good on average, when P(right) is the calibrated confidence and 1
+     * for the remote. has_quality 0: not every local answer has a calibrated confidence. */
+    int has_quality;
+    double random_same_quality;
+} minim_ledger_day;
+
+/* The days of a ledger in order and at the end "total"; *days is freed with minim_ledger_days_free(). since is Unix
+ * time in seconds, 0 = from the start. */
+MINIM_API minim_status minim_ledger_report(minim_ledger *ledger, double since, minim_ledger_day **days, size_t *n_days,
+                                           minim_error *error);
+MINIM_API void minim_ledger_days_free(minim_ledger_day *days);
+
+typedef enum minim_ledger_view {
+    MINIM_LEDGER_LINES = 0, /* every line, with the keys of OpenTelemetry's GenAI conventions where they have one */
+    MINIM_LEDGER_PAIRS,     /* prompts and complete remote answers as {"messages": [...]}, for fine-tuning */
+    MINIM_LEDGER_INPUTS     /* {"id", "inputs", "action", "route", "reason"}: what minim_route_decide() saw and said */
+} minim_ledger_view;
+
+/* Calls on_line with each line as a JSON object without a newline, oldest first; non-zero stops. */
+MINIM_API minim_status minim_ledger_read(minim_ledger *ledger, minim_ledger_view view, double since,
+                                         int (*on_line)(void *user, const char *json, size_t n_bytes), void *user,
+                                         minim_error *error);
+
 /* ---- the router ------------------------------------------------------------------------------------------------- */
 
 typedef struct minim_router minim_router;
@@ -328,7 +426,14 @@ typedef struct minim_router_options {
     const minim_router_backend *local; /* must outlive the router, which does not free it */
     minim_router_factory remote;       /* NULL = no remote. What it makes belongs to the router */
     void *remote_user;
+    minim_ledger *ledger;       /* NULL = none; must outlive the router. May serve several routers at once */
+    const char *local_identity; /* copied; names the local model and its quantisation in the keys of the cache, see
+                                   minim_router_identity(). NULL or "": answers are not cached */
 } minim_router_options;
+
+/* 64 hexadecimal digits over what a model says about itself: metadata, tensors, their types and sizes, chat format. Two
+ * fine-tunings of one model may say the same: add what tells them apart, such as the file's name and date. */
+MINIM_API minim_status minim_router_identity(const minim_model *model, char identity[65], minim_error *error);
 
 MINIM_API void minim_router_options_default(minim_router_options *options);
 
@@ -356,6 +461,7 @@ typedef struct minim_router_answer {
     size_t n_bytes;
     const minim_route_decision *decision;
     const minim_router_reply *local, *remote; /* NULL for a side that was not asked */
+    const char *ledger_error;                 /* why the ledger has no line of it; NULL = it has, or there is none */
 } minim_router_answer;
 
 /* Answers one conversation. callbacks may be NULL. Fails when nobody could answer (the error says what each said), or

@@ -40,6 +40,17 @@ static void policy_local_stands(const minim_route_state *state, minim_route_reas
     policy_set(d, action, MINIM_ROUTE_LOCAL, reason);
 }
 
+/* Whether a remote that there is may be asked; if not, the local model answers and the decision says why. */
+static int policy_may_ask(const minim_route_state *state, minim_route_decision *d) {
+    if (state->is_private)
+        policy_local_stands(state, MINIM_ROUTE_REASON_PRIVATE, d);
+    else if (state->over_budget)
+        policy_local_stands(state, MINIM_ROUTE_REASON_OVER_BUDGET, d);
+    else
+        return 1;
+    return 0;
+}
+
 /* The remote is wanted, for this reason. */
 static void policy_want_remote(const minim_route_state *state, minim_route_reason reason, minim_route_decision *d) {
     if (state->remote == MINIM_ROUTE_FAILED) {
@@ -57,6 +68,7 @@ static void policy_cascade(const minim_route_policy *policy, const minim_route_f
         policy_local_stands(state, MINIM_ROUTE_REASON_NO_REMOTE, d);
         return;
     }
+    if (!policy_may_ask(state, d)) return;
     if (state->local == MINIM_ROUTE_NOT_ASKED) {
         policy_set(d, MINIM_ROUTE_ASK, MINIM_ROUTE_LOCAL, MINIM_ROUTE_REASON_LOCAL_FIRST);
         d->hold = 1;
@@ -72,11 +84,19 @@ static void policy_cascade(const minim_route_policy *policy, const minim_route_f
 static void policy_remote_first(const minim_route_policy *policy, const minim_route_state *state,
                                 minim_route_decision *d) {
     if (policy->remote_available) {
-        policy_want_remote(state, MINIM_ROUTE_REASON_REMOTE_FIRST, d);
+        if (policy_may_ask(state, d)) policy_want_remote(state, MINIM_ROUTE_REASON_REMOTE_FIRST, d);
     } else {
         policy_local_stands(state, MINIM_ROUTE_REASON_NO_REMOTE, d);
         policy_degrade(d, "no remote is configured");
     }
+}
+
+/* The price of these tokens; 0 and *cost untouched when it is not known. */
+static int policy_price(const minim_route_policy *policy, uint64_t prompt, uint64_t completion, double *cost) {
+    double in = policy->input_cost_per_token, out = policy->output_cost_per_token;
+    if ((prompt && !(in >= 0)) || (completion && !(out >= 0))) return 0;
+    *cost = (prompt ? in * (double)prompt : 0) + (completion ? out * (double)completion : 0);
+    return 1;
 }
 
 /* Tokens of a remote that failed half way are paid for as well. */
@@ -84,12 +104,13 @@ static void policy_account(const minim_route_policy *policy, const minim_route_s
     d->local = state->local_usage;
     d->remote = state->remote_usage;
     d->seconds = state->seconds;
-    uint64_t prompt = d->remote.prompt_tokens, completion = d->remote.completion_tokens;
-    double in = policy->input_cost_per_token, out = policy->output_cost_per_token;
-    d->cost_known = (!prompt || in >= 0) && (!completion || out >= 0);
-    if (!d->cost_known) return;
-    if (prompt) d->cost += in * (double)prompt;
-    if (completion) d->cost += out * (double)completion;
+    d->cost_known = policy_price(policy, d->remote.prompt_tokens, d->remote.completion_tokens, &d->cost);
+    /* Where the remote did not answer: its prompt as the local model counts it, an answer of the same length. */
+    const minim_route_usage *alone = state->cached                           ? &state->cached_usage
+                                     : state->remote == MINIM_ROUTE_ANSWERED ? &state->remote_usage
+                                                                             : &state->local_usage;
+    uint64_t prompt = alone->prompt_tokens ? alone->prompt_tokens : (state->request_bytes + 3) / 4;
+    d->all_remote_known = policy_price(policy, prompt, alone->completion_tokens, &d->all_remote_cost);
 }
 
 minim_status minim_route_decide(const minim_route_policy *policy_in, const minim_route_features *features_in,
@@ -115,12 +136,15 @@ minim_status minim_route_decide(const minim_route_policy *policy_in, const minim
         d.truncated = features.finish == MINIM_ROUTE_FINISH_LENGTH || features.finish == MINIM_ROUTE_FINISH_CONTEXT;
     }
     policy_account(&policy, &state, &d);
-    switch (policy.mode) {
-    case MINIM_ROUTE_MODE_LOCAL: policy_local_stands(&state, MINIM_ROUTE_REASON_LOCAL_ONLY, &d); break;
-    case MINIM_ROUTE_MODE_REMOTE: policy_remote_first(&policy, &state, &d); break;
-    case MINIM_ROUTE_MODE_CASCADE: policy_cascade(&policy, &features, &state, &d); break;
-    default: return MINIM_ERR_ARGUMENT;
-    }
+    if (state.cached)
+        policy_set(&d, MINIM_ROUTE_ANSWER, state.cached_route, MINIM_ROUTE_REASON_CACHED);
+    else
+        switch (policy.mode) {
+        case MINIM_ROUTE_MODE_LOCAL: policy_local_stands(&state, MINIM_ROUTE_REASON_LOCAL_ONLY, &d); break;
+        case MINIM_ROUTE_MODE_REMOTE: policy_remote_first(&policy, &state, &d); break;
+        case MINIM_ROUTE_MODE_CASCADE: policy_cascade(&policy, &features, &state, &d); break;
+        default: return MINIM_ERR_ARGUMENT;
+        }
     d.size = decision->size < sizeof d ? decision->size : sizeof d;
     memcpy(decision, &d, d.size);
     return MINIM_OK;

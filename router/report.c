@@ -33,6 +33,9 @@ static const char *report_reason_text(minim_route_reason reason) {
         [MINIM_ROUTE_REASON_LOCAL_FAILED] = "the local model failed",
         [MINIM_ROUTE_REASON_NO_REMOTE] = "no remote is configured",
         [MINIM_ROUTE_REASON_REMOTE_FAILED] = "the remote failed",
+        [MINIM_ROUTE_REASON_PRIVATE] = "the request may not leave this machine",
+        [MINIM_ROUTE_REASON_OVER_BUDGET] = "a call does not fit the budget",
+        [MINIM_ROUTE_REASON_CACHED] = "the same request was answered before",
     };
     size_t i = (size_t)reason;
     return i < sizeof texts / sizeof *texts && texts[i] ? texts[i] : "unknown reason";

@@ -1,22 +1,11 @@
 /* router.c: asks whom the decisions name, keeps what they say, and shows it. Which backend that is and when is up to
  * policy.c; nothing here depends on the mode. */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "support.h"
+#include "job.h"
 
 enum { ROUTER_MAX_TEXT = 1 << 28 };
-
-struct minim_router {
-    minim_router_config config;
-    minim_router_backend local;
-    minim_router_factory factory; /* NULL: there is no remote, or the mode forbids it */
-    void *factory_user;
-    minim_router_backend remote;
-    int has_remote;
-    atomic_int cancelled;
-};
 
 void minim_router_options_default(minim_router_options *options) {
     if (!options) return;
@@ -40,6 +29,23 @@ void minim_router_request_default(minim_router_request *request) {
     request->sampling = generate.sampling;
 }
 
+/* A budget that nobody keeps, or a cache that is nowhere, would be believed in. */
+static minim_status router_check_ledger(const minim_router_config *config, const minim_ledger *ledger,
+                                        minim_error *error) {
+    int has_remote = config->mode != MINIM_ROUTE_MODE_LOCAL && config->base_url[0];
+    if (!ledger && ((config->max_budget >= 0 && has_remote) || config->cache != MINIM_ROUTE_CACHE_OFF)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "%s: found no ledger, expected one to keep it in (ledger.path)",
+                           config->cache != MINIM_ROUTE_CACHE_OFF ? "cache.enabled" : "max_budget");
+    }
+    if (config->max_budget >= 0 && has_remote &&
+        !(config->input_cost_per_token >= 0 && config->output_cost_per_token >= 0)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT,
+                           "max_budget: found no prices, expected remote.input_cost_per_token and "
+                           "remote.output_cost_per_token");
+    }
+    return MINIM_OK;
+}
+
 minim_status minim_router_new(const minim_router_options *options_in, minim_router **router, minim_error *error) {
     minim_router_options options;
     minim_router_options_default(&options);
@@ -50,11 +56,16 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
     if (!r) return router_fail_memory(error, "the router");
     minim_router_config_default(&r->config);
     minim_status status = options.config ? router_copy_config(&r->config, options.config, error) : MINIM_OK;
+    if (status == MINIM_OK) status = router_check_ledger(&r->config, options.ledger, error);
     if (status != MINIM_OK) {
         free(r);
         return status;
     }
     r->local = *options.local;
+    r->ledger = options.ledger;
+    if (options.local_identity) {
+        router_line(r->local_identity, sizeof r->local_identity, "%s", options.local_identity);
+    }
     /* Nothing that could reach a network exists in this mode. */
     if (r->config.mode != MINIM_ROUTE_MODE_LOCAL && r->config.base_url[0]) r->factory = options.remote;
     r->factory_user = options.remote_user;
@@ -74,28 +85,6 @@ void minim_router_cancel(minim_router *router) {
 }
 
 /* ---- one prompt ------------------------------------------------------------------------------------------------- */
-
-/* What one side has said. */
-typedef struct router_side {
-    minim_router_reply reply;
-    router_bytes text;
-} router_side;
-
-/* One prompt on its way through the router. The answer is its first member, so that it can be freed by it. */
-typedef struct router_job {
-    minim_router_answer answer;
-    minim_route_decision decision;
-    router_side sides[2]; /* by minim_route */
-    minim_router *router;
-    minim_router_callbacks callbacks;
-    minim_route_features features;
-    minim_route_state state;
-    minim_route asking;
-    int hold;           /* text of the side that is asked is not shown yet */
-    int shown;          /* some text was shown and not withdrawn */
-    minim_status broke; /* the job itself failed: memory or size */
-    double started;
-} router_job;
 
 void minim_router_answer_free(minim_router_answer *answer) {
     router_job *job = (router_job *)answer;
@@ -194,17 +183,20 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
     return MINIM_OK;
 }
 
+static void router_policy(const minim_router *router, minim_route_policy *policy) {
+    const minim_router_config *config = &router->config;
+    *policy = (minim_route_policy){.size = sizeof *policy,
+                                   .mode = config->mode,
+                                   .method = config->confidence_method,
+                                   .threshold = config->threshold,
+                                   .remote_available = router->factory != NULL,
+                                   .input_cost_per_token = config->input_cost_per_token,
+                                   .output_cost_per_token = config->output_cost_per_token};
+}
+
 static minim_status router_decide(router_job *job) {
-    const minim_router_config *config = &job->router->config;
-    minim_route_policy policy = {.size = sizeof policy,
-                                 .mode = config->mode,
-                                 .method = config->confidence_method,
-                                 .threshold = config->threshold,
-                                 .remote_available = job->router->factory != NULL,
-                                 .input_cost_per_token = config->input_cost_per_token,
-                                 .output_cost_per_token = config->output_cost_per_token};
     job->state.seconds = router_now() - job->started;
-    minim_status status = minim_route_decide(&policy, &job->features, &job->state, &job->decision);
+    minim_status status = minim_route_decide(&job->policy, &job->features, &job->state, &job->decision);
     if (status == MINIM_OK && job->callbacks.on_decision) {
         job->callbacks.on_decision(job->callbacks.user, &job->decision);
     }
@@ -233,16 +225,29 @@ static minim_status router_nobody(const router_job *job, minim_error *error) {
                        state->remote_detail[0] && !both ? "the remote failed: " : "", state->remote_detail);
 }
 
-static minim_status router_run(router_job *job, const minim_router_request *request, minim_error *error) {
+static minim_status router_run(router_job *job, minim_router_request *request, minim_error *error) {
     for (;;) {
         minim_status status = router_decide(job);
         if (status != MINIM_OK) return router_fail(error, status, "minim_router_ask: no decision");
         if (job->decision.action == MINIM_ROUTE_ANSWER) return router_conclude(job, error);
         if (job->decision.action == MINIM_ROUTE_FAIL) return router_nobody(job, error);
         minim_route_decision asked = job->decision;
+        if (asked.route == MINIM_ROUTE_REMOTE) {
+            book_reserve(job, request);
+            if (job->state.over_budget) continue;
+        }
         status = router_ask_side(job, request, &asked, error);
         if (status != MINIM_OK) return status;
     }
+}
+
+/* After a request that came to nothing: what was paid until then is booked as well. */
+static void router_account(router_job *job) {
+    job->state.local_usage = job->sides[MINIM_ROUTE_LOCAL].reply.usage;
+    job->state.remote_usage = job->sides[MINIM_ROUTE_REMOTE].reply.usage;
+    if (job->sides[MINIM_ROUTE_LOCAL].reply.size) job->answer.local = &job->sides[MINIM_ROUTE_LOCAL].reply;
+    if (job->sides[MINIM_ROUTE_REMOTE].reply.size) job->answer.remote = &job->sides[MINIM_ROUTE_REMOTE].reply;
+    minim_route_decide(&job->policy, &job->features, &job->state, &job->decision);
 }
 
 minim_status minim_router_ask(minim_router *router, const minim_router_request *request_in,
@@ -271,8 +276,14 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->features.size = sizeof job->features;
     job->state.size = sizeof job->state;
     job->sides[0].text.limit = job->sides[1].text.limit = ROUTER_MAX_TEXT;
+    job->state.is_private = request.is_private != 0;
+    router_policy(router, &job->policy);
     atomic_store(&router->cancelled, 0);
+    book_begin(job, &request);
     minim_status status = router_run(job, &request, error);
+    if (status != MINIM_OK) router_account(job);
+    book_end(job, &request, status);
+    if (job->ledger_error[0]) job->answer.ledger_error = job->ledger_error;
     if (status != MINIM_OK) {
         minim_router_answer_free(&job->answer);
         return status;

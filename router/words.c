@@ -22,9 +22,9 @@ const char *minim_route_name(minim_route route) {
 }
 
 const char *minim_route_reason_name(minim_route_reason reason) {
-    static const char *const words[] = {"local_only", "local_first",  "remote_first",  "score_passed",
-                                        "score_low",  "local_empty",  "local_context", "local_failed",
-                                        "no_remote",  "remote_failed"};
+    static const char *const words[] = {"local_only",  "local_first",   "remote_first", "score_passed", "score_low",
+                                        "local_empty", "local_context", "local_failed", "no_remote",    "remote_failed",
+                                        "private",     "over_budget",   "cached"};
     return WORDS_AT(words, reason);
 }
 
@@ -38,6 +38,11 @@ const char *minim_route_failure_name(minim_route_failure failure) {
 const char *minim_route_finish_name(minim_route_finish finish) {
     static const char *const words[] = {"stop", "length", "context", "other"};
     return WORDS_AT(words, finish);
+}
+
+const char *minim_route_cache_name(minim_route_cache cache) {
+    static const char *const words[] = {"off", "on", "read_only", "write_only"};
+    return WORDS_AT(words, cache);
 }
 
 int minim_route_mode_parse(const char *word, minim_route_mode *mode) {

@@ -9,7 +9,7 @@
 
 #include "../engine/minim.h"
 #include "../kernels/kernels.h"
-#include "sha256.h"
+#include "../router/sha256.h"
 #include "synth.h"
 
 enum { BITS_VOCAB = 512, BITS_TOKENS = 300 };

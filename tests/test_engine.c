@@ -15,7 +15,7 @@
 #include "../engine/minim.h"
 #include "../engine/model.h"
 #include "../kernels/kernels.h"
-#include "sha256.h"
+#include "../router/sha256.h"
 #include "synth.h"
 
 enum { N_VOCAB = 512 };

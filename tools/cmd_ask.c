@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../router/minim_router.h"
@@ -13,9 +14,9 @@
 
 typedef struct ask_settings {
     tool_settings tool;
-    const char *prompt, *system, *format, *route, *config, *remote_url, *remote_model;
+    const char *prompt, *system, *format, *route, *config, *remote_url, *remote_model, *ledger;
     float threshold; /* -1 = not given */
-    int json;
+    int json, is_private;
 } ask_settings;
 
 #define ASK(field) offsetof(ask_settings, field)
@@ -41,6 +42,10 @@ static const option ask_route_options[] = {
     {"--remote-model", "NAME", OPTION_STRING, ASK(remote_model), 0, 0, "its model (default: OPENAI_MODEL)"},
     {"--config", "FILE", OPTION_STRING, ASK(config), 0, 0,
      "instead of ./minim.json or\n$XDG_CONFIG_HOME/minim/minim.json"},
+    {"--private", NULL, OPTION_FLAG, ASK(is_private), 0, 0,
+     "this question may not leave the machine,\nwhatever the route"},
+    {"--ledger", "FILE", OPTION_STRING, ASK(ledger), 0, 0,
+     "book the decision here (default: ledger.path of\nminim.json; see minim route report)"},
     {0},
 };
 
@@ -85,6 +90,14 @@ static int ask_read_prompt(const ask_settings *settings, const option_list *argu
 
 /* ---- the configuration ------------------------------------------------------------------------------------------- */
 
+/* Returns -1 or an exit code. */
+static int ask_name_ledger(const ask_settings *settings, minim_router_config *config) {
+    if (!settings->ledger) return -1;
+    if (strlen(settings->ledger) >= sizeof config->ledger) return tool_fail("--ledger: the path is too long");
+    memcpy(config->ledger, settings->ledger, strlen(settings->ledger) + 1);
+    return -1;
+}
+
 #ifdef MINIM_WITH_ROUTER
 
 #define ASK_REMOTE minim_router_remote_http
@@ -104,7 +117,7 @@ static int ask_configure(const ask_settings *settings, minim_router_config *conf
         }
         if (status == MINIM_OK && config->base_url[0]) status = minim_router_remote_check(config, &error);
     }
-    return status == MINIM_OK ? -1 : tool_fail_error(&error);
+    return status == MINIM_OK ? ask_name_ledger(settings, config) : tool_fail_error(&error);
 }
 
 static int ask_print_json(const minim_router_answer *answer) {
@@ -130,7 +143,7 @@ static int ask_configure(const ask_settings *settings, minim_router_config *conf
     if (settings->json || settings->config) return tool_fail("%s: --json and --config need them", missing);
     config->mode = MINIM_ROUTE_MODE_LOCAL;
     if (settings->threshold >= 0) config->threshold = rint((double)settings->threshold * 1e6) / 1e6;
-    return -1;
+    return ask_name_ledger(settings, config);
 }
 
 static int ask_print_json(const minim_router_answer *answer) {
@@ -258,6 +271,7 @@ static int ask_print_answer(const ask_settings *settings, const ask_local *local
         code = ask_print_json(answer);
     else
         putchar('\n');
+    if (answer->ledger_error) fprintf(stderr, "minim: %s\n", answer->ledger_error);
     if (code >= 0 || tool_flush()) return code < 0 ? EXIT_CODE_OK : code; /* main() knows about standard output */
     ask_print_line(settings, answer->decision);
     if (answer->local && !settings->tool.quiet) ask_print_statistics(local, &answer->decision->local);
@@ -291,6 +305,7 @@ static int ask_with_router(const ask_settings *settings, const ask_local *local,
     request.max_tokens = settings->tool.n_predict < 0 ? 0 : settings->tool.n_predict;
     request.stop = settings->tool.stop.items;
     request.n_stop = settings->tool.stop.n;
+    request.is_private = settings->is_private;
     ask_sampling(settings, &request);
     ask_screen screen = {.json = settings->json, .show_progress = !settings->tool.quiet && isatty(STDERR_FILENO)};
     minim_router_callbacks callbacks;
@@ -313,21 +328,71 @@ static int ask_with_router(const ask_settings *settings, const ask_local *local,
     return tool_fail_error(&error);
 }
 
+#ifdef MINIM_WITH_LEDGER
+
+/* Returns -1, or the exit code after a message. */
+static int ask_open_ledger(const minim_router_config *config, minim_ledger **ledger) {
+    minim_error error = {.status = MINIM_OK};
+    if (!config->ledger[0] || minim_ledger_open(config->ledger, ledger, &error) == MINIM_OK) return -1;
+    return tool_fail_error(&error);
+}
+
+static void ask_close_ledger(minim_ledger *ledger) {
+    minim_ledger_close(ledger);
+}
+
+#else
+
+static int ask_open_ledger(const minim_router_config *config, minim_ledger **ledger) {
+    (void)ledger;
+    if (!config->ledger[0]) return -1;
+    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+}
+
+static void ask_close_ledger(minim_ledger *ledger) {
+    (void)ledger;
+}
+
+#endif
+
+/* Names the local model in the keys of the cache: the file's date besides what it says about itself, which two
+ * fine-tunings may have in common. "" when it can not be told. */
+static void ask_identity(const ask_local *local, char *identity, size_t n) {
+    const char *path = local->settings->tool.model;
+    struct stat info;
+    char model[65] = "";
+    identity[0] = 0;
+    if (path && stat(path, &info)) return;
+    if (local->model && minim_router_identity(local->model, model, NULL) != MINIM_OK) return;
+    if (path)
+        snprintf(identity, n, "%s %lld %lld.%09ld", model, (long long)info.st_size, (long long)info.st_mtim.tv_sec,
+                 info.st_mtim.tv_nsec);
+    else
+        snprintf(identity, n, "%s built-in", model);
+}
+
 static int ask_with_config(const ask_settings *settings, const minim_router_config *config, const char *prompt) {
     ask_local local = {.settings = settings};
     minim_router_backend backend = {.state = &local, .chat = ask_local_chat};
     minim_router_options options;
     minim_router *router = NULL;
+    minim_ledger *ledger = NULL;
     minim_error error = {.status = MINIM_OK};
+    char identity[256];
     minim_router_options_default(&options);
     options.config = config;
     options.local = &backend;
     if (config->mode != MINIM_ROUTE_MODE_LOCAL) options.remote = ASK_REMOTE;
     int remote_first = config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0];
-    int code = remote_first ? -1 : ask_load(&local);
+    int code = ask_open_ledger(config, &ledger);
+    if (code < 0 && !remote_first) code = ask_load(&local);
+    ask_identity(&local, identity, sizeof identity);
+    options.ledger = ledger;
+    options.local_identity = identity;
     if (code < 0 && minim_router_new(&options, &router, &error) != MINIM_OK) code = tool_fail_error(&error);
     if (code < 0) code = ask_with_router(settings, &local, router, prompt);
     minim_router_free(router);
+    ask_close_ledger(ledger);
     ask_local_free(&local);
     return code;
 }

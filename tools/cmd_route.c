@@ -14,6 +14,10 @@ typedef struct route_command {
 
 static const route_command route_commands[] = {
     {"check", route_check, "is the configuration usable? Asks nobody"},
+    {"report", route_report, "what was asked, who answered, what it cost and what was saved"},
+    {"log", route_log, "every line of the ledger as JSON"},
+    {"export", route_export, "prompts and remote answers as JSON lines, for fine-tuning"},
+    {"replay", route_replay, "makes the ledger's decisions again"},
 };
 
 enum { ROUTE_COMMANDS = sizeof route_commands / sizeof *route_commands };

@@ -4,5 +4,9 @@
 #define TOOLS_ROUTE_H
 
 int route_check(int argc, char **argv);
+int route_report(int argc, char **argv);
+int route_log(int argc, char **argv);
+int route_export(int argc, char **argv);
+int route_replay(int argc, char **argv);
 
 #endif

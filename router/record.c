@@ -1,0 +1,181 @@
+/* record.c: what a decision depended on as a line of words, and back: a ledger's decisions can be replayed with another
+ * threshold, or by a later version. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+
+typedef enum record_kind { RECORD_REAL, RECORD_COUNT, RECORD_FLAG, RECORD_WORD } record_kind;
+typedef enum record_part { RECORD_POLICY, RECORD_FEATURES, RECORD_STATE } record_part;
+
+typedef struct record_field {
+    const char *name;
+    record_part part;
+    record_kind kind;
+    size_t offset;
+    const char *(*word)(int value); /* "unknown" past the last one */
+} record_field;
+
+static const char *record_mode(int value) {
+    return minim_route_mode_name((minim_route_mode)value);
+}
+static const char *record_method(int value) {
+    return minim_route_method_name((minim_route_method)value);
+}
+static const char *record_route(int value) {
+    return minim_route_name((minim_route)value);
+}
+static const char *record_finish(int value) {
+    return minim_route_finish_name((minim_route_finish)value);
+}
+static const char *record_outcome(int value) {
+    static const char *const words[] = {"not_asked", "answered", "failed"};
+    return value >= 0 && value < 3 ? words[value] : "unknown";
+}
+
+/* name, part, kind, offset, words. Content, and what a server said about a failure, have no row. */
+#define RECORD_ROW(name, part, type, kind, field, word)                                                                \
+    { name, part, kind, offsetof(type, field), word }
+#define POLICY(name, kind, field, word)   RECORD_ROW(name, RECORD_POLICY, minim_route_policy, kind, field, word)
+#define FEATURES(name, kind, field, word) RECORD_ROW(name, RECORD_FEATURES, minim_route_features, kind, field, word)
+#define STATE(name, kind, field, word)    RECORD_ROW(name, RECORD_STATE, minim_route_state, kind, field, word)
+
+static const record_field record_fields[] = {
+    POLICY("mode", RECORD_WORD, mode, record_mode),
+    POLICY("method", RECORD_WORD, method, record_method),
+    POLICY("threshold", RECORD_REAL, threshold, NULL),
+    POLICY("remote_available", RECORD_FLAG, remote_available, NULL),
+    POLICY("input_cost_per_token", RECORD_REAL, input_cost_per_token, NULL),
+    POLICY("output_cost_per_token", RECORD_REAL, output_cost_per_token, NULL),
+    FEATURES("n_tokens", RECORD_COUNT, n_tokens, NULL),
+    FEATURES("n_bytes", RECORD_COUNT, n_bytes, NULL),
+    FEATURES("sum_logprob", RECORD_REAL, sum_logprob, NULL),
+    FEATURES("finish", RECORD_WORD, finish, record_finish),
+    STATE("local", RECORD_WORD, local, record_outcome),
+    STATE("local_prompt_tokens", RECORD_COUNT, local_usage.prompt_tokens, NULL),
+    STATE("local_completion_tokens", RECORD_COUNT, local_usage.completion_tokens, NULL),
+    STATE("remote", RECORD_WORD, remote, record_outcome),
+    STATE("remote_prompt_tokens", RECORD_COUNT, remote_usage.prompt_tokens, NULL),
+    STATE("remote_completion_tokens", RECORD_COUNT, remote_usage.completion_tokens, NULL),
+    STATE("remote_estimated", RECORD_FLAG, remote_usage.estimated, NULL),
+    STATE("is_private", RECORD_FLAG, is_private, NULL),
+    STATE("over_budget", RECORD_FLAG, over_budget, NULL),
+    STATE("cached", RECORD_FLAG, cached, NULL),
+    STATE("cached_route", RECORD_WORD, cached_route, record_route),
+    STATE("cached_prompt_tokens", RECORD_COUNT, cached_usage.prompt_tokens, NULL),
+    STATE("cached_completion_tokens", RECORD_COUNT, cached_usage.completion_tokens, NULL),
+    STATE("request_bytes", RECORD_COUNT, request_bytes, NULL),
+    STATE("seconds", RECORD_REAL, seconds, NULL),
+};
+
+enum { RECORD_FIELDS = sizeof record_fields / sizeof *record_fields };
+
+/* A field's value as text; "" when it is zero, which is what a line without it means. */
+static void record_print(const record_field *field, const void *at, char *buffer, size_t capacity) {
+    double real;
+    uint64_t count;
+    int number;
+    buffer[0] = 0;
+    switch (field->kind) {
+    case RECORD_REAL:
+        memcpy(&real, at, sizeof real);
+        if (real != 0) snprintf(buffer, capacity, "%.17g", real); /* NaN too */
+        return;
+    case RECORD_COUNT:
+        memcpy(&count, at, sizeof count);
+        if (count) snprintf(buffer, capacity, "%llu", (unsigned long long)count);
+        return;
+    default:
+        memcpy(&number, at, sizeof number);
+        if (number && field->kind == RECORD_FLAG) snprintf(buffer, capacity, "1");
+        if (number && field->kind == RECORD_WORD) snprintf(buffer, capacity, "%s", field->word(number));
+    }
+}
+
+static int record_scan(const record_field *field, const char *text, void *at) {
+    char *end = NULL;
+    if (field->kind == RECORD_REAL) {
+        double real = strtod(text, &end);
+        memcpy(at, &real, sizeof real);
+    } else if (field->kind == RECORD_COUNT) {
+        uint64_t count = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
+        memcpy(at, &count, sizeof count);
+    } else if (field->kind == RECORD_FLAG) {
+        int flag = text[0] == '1';
+        memcpy(at, &flag, sizeof flag);
+        return !strcmp(text, "0") || !strcmp(text, "1") ? 0 : -1;
+    } else {
+        for (int value = 0; strcmp(field->word(value), "unknown"); value++) {
+            if (strcmp(field->word(value), text)) continue;
+            memcpy(at, &value, sizeof value); /* an enum of ours is as wide as an int */
+            return 0;
+        }
+        return -1;
+    }
+    return end && end != text && !*end ? 0 : -1;
+}
+
+size_t minim_route_inputs(const minim_route_policy *policy_in, const minim_route_features *features_in,
+                          const minim_route_state *state_in, char *buffer, size_t capacity) {
+    minim_route_policy policy = {0};
+    minim_route_features features = {0};
+    minim_route_state state = {0};
+    size_t n = 0;
+    if (capacity) buffer[0] = 0;
+    if (router_copy_sized(&policy, sizeof policy, policy_in) ||
+        router_copy_sized(&features, sizeof features, features_in) ||
+        router_copy_sized(&state, sizeof state, state_in)) {
+        return 0;
+    }
+    const void *const parts[] = {&policy, &features, &state};
+    for (int i = 0; i < RECORD_FIELDS; i++) {
+        char value[40];
+        record_print(&record_fields[i], (const char *)parts[record_fields[i].part] + record_fields[i].offset, value,
+                     sizeof value);
+        if (!value[0] && i) continue; /* the mode is always told */
+        if (!value[0]) snprintf(value, sizeof value, "%s", record_mode(0));
+        size_t room = n < capacity ? capacity - n : 0;
+        int more = snprintf(room ? buffer + n : NULL, room, "%s%s=%s", n ? " " : "", record_fields[i].name, value);
+        if (more > 0) n += (size_t)more;
+    }
+    return n;
+}
+
+minim_status minim_route_inputs_read(const char *text, minim_route_policy *policy, minim_route_features *features,
+                                     minim_route_state *state, minim_error *error) {
+    if (!text || !policy || !features || !state) {
+        return router_fail(error, MINIM_ERR_ARGUMENT, "minim_route_inputs_read: an argument is NULL");
+    }
+    minim_route_policy p = {.size = sizeof p};
+    minim_route_features f = {.size = sizeof f};
+    minim_route_state s = {.size = sizeof s};
+    void *const parts[] = {&p, &f, &s};
+    while (*text) {
+        char word[128];
+        size_t n = strcspn(text, " "), skip = strspn(text, " ");
+        if (skip) {
+            text += skip;
+            continue;
+        }
+        if (n >= sizeof word) return router_fail(error, MINIM_ERR_FORMAT, "inputs: found a word of %zu bytes", n);
+        memcpy(word, text, n);
+        word[n] = 0;
+        text += n;
+        char *value = strchr(word, '=');
+        const record_field *field = NULL;
+        if (value) *value++ = 0;
+        for (int i = 0; value && i < RECORD_FIELDS; i++) {
+            if (!strcmp(record_fields[i].name, word)) field = &record_fields[i];
+        }
+        if (!field) return router_fail(error, MINIM_ERR_FORMAT, "inputs: unknown name \"%s\"", word);
+        if (record_scan(field, value, (char *)parts[field->part] + field->offset)) {
+            return router_fail(error, MINIM_ERR_FORMAT, "inputs: %s: found \"%s\"", word, value);
+        }
+    }
+    *policy = p;
+    *features = f;
+    *state = s;
+    return MINIM_OK;
+}

@@ -24,6 +24,7 @@ void minim_router_config_default(minim_router_config *config) {
     config->require_done = 1;
     config->max_budget = -1;
     config->cache_max_age = 86400;
+    config->private_detect = MINIM_PRIVATE_ALL;
 }
 
 /* ---- the keys --------------------------------------------------------------------------------------------------- */
@@ -48,6 +49,13 @@ static int config_parse_tokens_field(const char *word, int *value) {
 static int config_parse_cache(const char *word, int *value) {
     for (*value = MINIM_ROUTE_CACHE_OFF; *value <= MINIM_ROUTE_CACHE_WRITE_ONLY; ++*value) {
         if (!strcmp(word, minim_route_cache_name((minim_route_cache)*value))) return 0;
+    }
+    return -1;
+}
+
+static int config_parse_private(const char *word, int *value) {
+    for (*value = 1; *value < MINIM_PRIVATE_ALL; *value *= 2) {
+        if (!strcmp(word, minim_private_name((unsigned)*value))) return 0;
     }
     return -1;
 }
@@ -90,6 +98,11 @@ static const config_key config_keys[] = {
     {"cache", "max_age_s", CONFIG_REAL, CONFIG_AT(cache_max_age), 1, 1e9, "a number of seconds from 1 to 1000000000",
      NULL},
     {"cache", "sampled", CONFIG_BOOLEAN, CONFIG_AT(cache_sampled), 0, 0, "true or false", NULL},
+    {"privacy", "detect", CONFIG_SET, CONFIG_AT(private_detect), 0, 0,
+     "an array of \"email\", \"phone\", \"card\", \"iban\", \"key\"", config_parse_private},
+    {"privacy", "patterns", CONFIG_LINES, CONFIG_AT(private_patterns), 0,
+     sizeof((minim_router_config *)0)->private_patterns,
+     "an array of regular expressions, 4095 bytes in all, without empty ones and newlines", NULL},
     {"remote", "base_url", CONFIG_STRING, CONFIG_AT(base_url), 0, sizeof((minim_router_config *)0)->base_url,
      "a URL shorter than 1024 bytes", NULL},
     {"remote", "model", CONFIG_STRING, CONFIG_AT(model), 0, sizeof((minim_router_config *)0)->model,
@@ -149,7 +162,7 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
         const config_key *key = &config_keys[i];
         char *field = (char *)to + key->offset;
         double value;
-        if (key->kind == CONFIG_STRING) field[(size_t)key->max - 1] = 0;
+        if (key->kind == CONFIG_STRING || key->kind == CONFIG_LINES) field[(size_t)key->max - 1] = 0;
         if (key->kind == CONFIG_REAL)
             value = *(double *)(void *)field;
         else if (key->kind == CONFIG_INTEGER)

@@ -31,6 +31,37 @@ static void config_found(const config_key *key, const json_t *value, char *buffe
     }
 }
 
+/* Bits of words; -1 when one is none. */
+static int config_store_set(const config_key *key, const json_t *value, unsigned *set) {
+    const json_t *item;
+    size_t i;
+    int bit;
+    unsigned bits = 0;
+    if (!json_is_array(value)) return -1;
+    json_array_foreach(value, i, item) {
+        if (!json_is_string(item) || key->parse_word(json_string_value(item), &bit)) return -1;
+        bits |= (unsigned)bit;
+    }
+    *set = bits;
+    return 0;
+}
+
+/* Strings, a line each. */
+static int config_store_lines(const config_key *key, const json_t *value, char *lines) {
+    const json_t *item;
+    size_t i, n = 0;
+    if (!json_is_array(value)) return -1;
+    json_array_foreach(value, i, item) {
+        size_t length = json_string_length(item);
+        if (!length || strchr(json_string_value(item), '\n') || length + 2 > (size_t)key->max - n) return -1;
+        if (n) lines[n++] = '\n';
+        memcpy(lines + n, json_string_value(item), length);
+        n += length;
+    }
+    lines[n] = 0;
+    return 0;
+}
+
 /* Stores a value of the right type and range; -1 when it is not. */
 static int config_store(const config_key *key, const json_t *value, minim_router_config *config) {
     void *field = (char *)config + key->offset;
@@ -57,6 +88,8 @@ static int config_store(const config_key *key, const json_t *value, minim_router
         if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
         memcpy(field, json_string_value(value), json_string_length(value) + 1);
         return 0;
+    case CONFIG_SET: return config_store_set(key, value, field);
+    case CONFIG_LINES: return config_store_lines(key, value, field);
     case CONFIG_DURATION: return json_is_string(value) ? config_parse_duration(json_string_value(value), field) : -1;
     case CONFIG_WORD:
         if (!json_is_string(value) || key->parse_word(json_string_value(value), &word)) return -1;
@@ -174,6 +207,8 @@ static minim_status config_check_remote(const char *path, int was_found, const m
             "answer for the models); if you trust it say --config %s",
             path, path);
     }
+    /* Nor may it make anything less private. */
+    if (was_found) config->private_detect |= before->private_detect;
     if (has_url) config->url_was_found = was_found;
     if (has_key && !has_url) {
         return router_fail(

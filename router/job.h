@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "ledger.h"
+#include "private.h"
 
 struct minim_router {
     minim_router_config config;
@@ -13,6 +14,7 @@ struct minim_router {
     void *factory_user;
     minim_router_backend remote;
     int has_remote;
+    private_rules *rules;
     minim_ledger *ledger;     /* NULL = none */
     char local_identity[256]; /* "" = unknown: nothing is cached */
     atomic_int cancelled;

@@ -116,12 +116,10 @@ minim_status minim_ledger_report(minim_ledger *head, double since, minim_ledger_
     if (status == MINIM_OK && code != SQLITE_DONE) status = ledger_sql_fail(ledger, "it can not be read", error);
     sqlite3_finalize(s);
     pthread_mutex_unlock(&ledger->lock);
-    if (status == MINIM_OK && !list && !(list = malloc(sizeof *list))) {
-        status = router_fail_memory(error, "the ledger's report");
-    }
-    if (status != MINIM_OK) {
+    if (status == MINIM_OK && !list) list = malloc(sizeof *list);
+    if (status != MINIM_OK || !list) {
         free(list);
-        return status;
+        return status != MINIM_OK ? status : router_fail_memory(error, "the ledger's report");
     }
     ledger_compare(&total, &total_sums);
     list[n] = total;

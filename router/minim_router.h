@@ -66,6 +66,18 @@ typedef enum minim_route_cache {
     MINIM_ROUTE_CACHE_WRITE_ONLY /* "write_only" */
 } minim_route_cache;
 
+/* What makes a request private. Bits of a set. */
+enum {
+    MINIM_PRIVATE_EMAIL = 1, /* "email" */
+    MINIM_PRIVATE_PHONE = 2, /* "phone": with a +, a leading 0, brackets or separators, or 10 to 11 digits */
+    MINIM_PRIVATE_CARD = 4,  /* "card": 13 to 19 digits whose last one is Luhn's check digit */
+    MINIM_PRIVATE_IBAN = 8,  /* "iban": with the right check digits (ISO 13616) */
+    MINIM_PRIVATE_KEY = 16,  /* "key": private keys, tokens with a known prefix, "password: ...", long random words */
+    MINIM_PRIVATE_ALL = 31,
+    MINIM_PRIVATE_PATTERN = 32, /* a pattern of the configuration */
+    MINIM_PRIVATE_REQUEST = 64  /* the request says so itself */
+};
+
 typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_LOCAL_ONLY = 0, /* "local_only": the mode allows nothing else */
     MINIM_ROUTE_REASON_LOCAL_FIRST,    /* "local_first": a cascade begins here */
@@ -118,6 +130,12 @@ MINIM_API const char *minim_route_reason_name(minim_route_reason reason);
 MINIM_API const char *minim_route_failure_name(minim_route_failure failure);
 MINIM_API const char *minim_route_finish_name(minim_route_finish finish);
 MINIM_API const char *minim_route_cache_name(minim_route_cache cache);
+MINIM_API const char *minim_private_name(unsigned bit); /* "email" ...; "pattern", "request" */
+
+/* Which of the wanted kinds (MINIM_PRIVATE_EMAIL ... _KEY) a text holds. Wide forms, odd spaces and dashes, and
+ * invisible characters do not hide them. What has no form, such as a name, an address or a diagnosis, is not seen;
+ * neither is what is spelt out, split over messages, encoded or in a picture. */
+MINIM_API unsigned minim_private_find(const char *text, size_t n_bytes, unsigned wanted);
 /* A word or an alias to a mode; 0, or -1 when it is none. */
 MINIM_API int minim_route_mode_parse(const char *word, minim_route_mode *mode);
 
@@ -163,9 +181,9 @@ typedef struct minim_route_state {
     minim_route_usage local_usage, remote_usage;
     char local_detail[256], remote_detail[256]; /* why it failed, one line */
     double seconds;                             /* since the prompt came in */
-    int is_private;                             /* 1: the request may not leave the machine */
-    int over_budget;                            /* 1: there is no money for a call */
-    int cached;                                 /* 1: there is an answer of cached_route from before, of this usage */
+    unsigned is_private; /* MINIM_PRIVATE_...: why the request may not leave the machine; 0 = it may */
+    int over_budget;     /* 1: there is no money for a call */
+    int cached;          /* 1: there is an answer of cached_route from before, of this usage */
     minim_route cached_route;
     minim_route_usage cached_usage;
     uint64_t request_bytes; /* of all messages */
@@ -270,6 +288,10 @@ typedef struct minim_router_config {
     minim_route_cache cache; /* "enabled": "on", "off" (default), "read_only", "write_only" */
     double cache_max_age;    /* "max_age_s": default 86400 */
     int cache_sampled;       /* "sampled": true also caches answers made with a temperature above 0; default false */
+    /* Inside "privacy": {...}. All messages are looked through, whatever their role, and the stop strings. A request
+     * can only become more private by it. */
+    unsigned private_detect;     /* "detect": an array of "email", "phone", "card", "iban", "key"; default all */
+    char private_patterns[4096]; /* "patterns": an array of POSIX extended regular expressions; here a line each */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);

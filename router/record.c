@@ -7,7 +7,7 @@
 
 #include "support.h"
 
-typedef enum record_kind { RECORD_REAL, RECORD_COUNT, RECORD_FLAG, RECORD_WORD } record_kind;
+typedef enum record_kind { RECORD_REAL, RECORD_COUNT, RECORD_FLAG, RECORD_BITS, RECORD_WORD } record_kind;
 typedef enum record_part { RECORD_POLICY, RECORD_FEATURES, RECORD_STATE } record_part;
 
 typedef struct record_field {
@@ -60,7 +60,7 @@ static const record_field record_fields[] = {
     STATE("remote_prompt_tokens", RECORD_COUNT, remote_usage.prompt_tokens, NULL),
     STATE("remote_completion_tokens", RECORD_COUNT, remote_usage.completion_tokens, NULL),
     STATE("remote_estimated", RECORD_FLAG, remote_usage.estimated, NULL),
-    STATE("is_private", RECORD_FLAG, is_private, NULL),
+    STATE("is_private", RECORD_BITS, is_private, NULL),
     STATE("over_budget", RECORD_FLAG, over_budget, NULL),
     STATE("cached", RECORD_FLAG, cached, NULL),
     STATE("cached_route", RECORD_WORD, cached_route, record_route),
@@ -90,6 +90,7 @@ static void record_print(const record_field *field, const void *at, char *buffer
     default:
         memcpy(&number, at, sizeof number);
         if (number && field->kind == RECORD_FLAG) snprintf(buffer, capacity, "1");
+        if (number && field->kind == RECORD_BITS) snprintf(buffer, capacity, "%d", number);
         if (number && field->kind == RECORD_WORD) snprintf(buffer, capacity, "%s", field->word(number));
     }
 }
@@ -102,6 +103,9 @@ static int record_scan(const record_field *field, const char *text, void *at) {
     } else if (field->kind == RECORD_COUNT) {
         uint64_t count = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
         memcpy(at, &count, sizeof count);
+    } else if (field->kind == RECORD_BITS) {
+        int bits = text[0] >= '0' && text[0] <= '9' ? (int)strtoul(text, &end, 10) : 0;
+        memcpy(at, &bits, sizeof bits);
     } else if (field->kind == RECORD_FLAG) {
         int flag = text[0] == '1';
         memcpy(at, &flag, sizeof flag);

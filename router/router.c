@@ -57,6 +57,7 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
     minim_router_config_default(&r->config);
     minim_status status = options.config ? router_copy_config(&r->config, options.config, error) : MINIM_OK;
     if (status == MINIM_OK) status = router_check_ledger(&r->config, options.ledger, error);
+    if (status == MINIM_OK) status = private_rules_new(&r->config, &r->rules, error);
     if (status != MINIM_OK) {
         free(r);
         return status;
@@ -77,6 +78,7 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
 void minim_router_free(minim_router *router) {
     if (!router) return;
     if (router->has_remote && router->remote.free) router->remote.free(router->remote.state);
+    private_rules_free(router->rules);
     free(router);
 }
 
@@ -128,15 +130,22 @@ static minim_status router_check_remote(router_side *side, minim_error *error) {
     return router_fail(error, MINIM_ERR_IO, "a complete answer without text");
 }
 
-/* Makes the remote when it is asked for the first time. */
-static minim_status router_need_remote(minim_router *router, minim_router_reply *reply, minim_error *error) {
-    if (router->has_remote) return MINIM_OK;
-    minim_status status = router->factory(router->factory_user, &router->config, &router->remote, error);
-    if (status == MINIM_OK)
-        router->has_remote = 1;
-    else
+/* The only way out: makes the remote when it is asked for the first time, and asks it. Whatever the policies have said,
+ * what is private does not pass. */
+static minim_status router_ask_remote(router_job *job, const minim_router_request *request,
+                                      const minim_router_sink *sink, minim_router_reply *reply, minim_error *error) {
+    minim_router *router = job->router;
+    minim_status status = MINIM_OK;
+    if (job->state.is_private || private_request(router->rules, request)) {
         reply->failure = MINIM_ROUTE_FAILED_CONFIG;
-    return status;
+        return router_fail(error, MINIM_ERR_ARGUMENT, "the request is private");
+    }
+    if (!router->has_remote) {
+        status = router->factory(router->factory_user, &router->config, &router->remote, error);
+        router->has_remote = status == MINIM_OK;
+        if (status != MINIM_OK) reply->failure = MINIM_ROUTE_FAILED_CONFIG;
+    }
+    return status == MINIM_OK ? router->remote.chat(router->remote.state, request, sink, reply, error) : status;
 }
 
 /* Asks one side and notes what came of it. MINIM_OK also when the side failed; else the job is over. */
@@ -150,9 +159,10 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
     job->asking = route;
     job->hold = decision->hold;
     side->reply.size = sizeof side->reply;
-    minim_router_backend *backend = route == MINIM_ROUTE_LOCAL ? &job->router->local : &job->router->remote;
-    if (route == MINIM_ROUTE_REMOTE) status = router_need_remote(job->router, &side->reply, &said);
-    if (status == MINIM_OK) status = backend->chat(backend->state, request, &sink, &side->reply, &said);
+    if (route == MINIM_ROUTE_REMOTE)
+        status = router_ask_remote(job, request, &sink, &side->reply, &said);
+    else
+        status = job->router->local.chat(job->router->local.state, request, &sink, &side->reply, &said);
     if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(side, &said);
     if (job->broke != MINIM_OK) return router_fail(error, job->broke, "no room for the answer's text");
     if (status == MINIM_ERR_CANCELLED) return router_fail(error, status, "cancelled");
@@ -276,7 +286,7 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->features.size = sizeof job->features;
     job->state.size = sizeof job->state;
     job->sides[0].text.limit = job->sides[1].text.limit = ROUTER_MAX_TEXT;
-    job->state.is_private = request.is_private != 0;
+    job->state.is_private = private_request(router->rules, &request);
     router_policy(router, &job->policy);
     atomic_store(&router->cancelled, 0);
     book_begin(job, &request);

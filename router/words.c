@@ -45,6 +45,14 @@ const char *minim_route_cache_name(minim_route_cache cache) {
     return WORDS_AT(words, cache);
 }
 
+const char *minim_private_name(unsigned bit) {
+    static const char *const words[] = {"email", "phone", "card", "iban", "key", "pattern", "request"};
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+        if (bit == 1u << i) return words[i];
+    }
+    return "unknown";
+}
+
 int minim_route_mode_parse(const char *word, minim_route_mode *mode) {
     static const struct {
         const char *word;

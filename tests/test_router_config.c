@@ -76,6 +76,39 @@ static void a_configuration_file_is_read_whole(void **state) {
     assert_int_equal(c.mode, MINIM_ROUTE_MODE_CASCADE);
 }
 
+static void the_ledger_the_cache_and_privacy_are_configured(void **state) {
+    (void)state;
+    minim_router_config c;
+    minim_error error = {.text = ""};
+    static const char text[] =
+        "{\"max_budget\":2.5,\"budget_duration\":\"2mo\",\"ledger\":{\"path\":\"l.db\",\"content\":true},"
+        "\"cache\":{\"enabled\":\"read_only\",\"max_age_s\":60,\"sampled\":true},"
+        "\"privacy\":{\"detect\":[\"email\",\"key\"],\"patterns\":[\"a.b\",\"^c\"]}}";
+    if (load_text(text, &c, &error)) fail_msg("%s", error.text);
+    assert_true(c.max_budget == 2.5 && c.budget_duration == -2 && c.cache_max_age == 60 && c.cache_sampled);
+    assert_int_equal(c.cache, MINIM_ROUTE_CACHE_READ_ONLY);
+    assert_true(c.ledger_content && c.private_detect == (MINIM_PRIVATE_EMAIL | MINIM_PRIVATE_KEY));
+    assert_string_equal(c.ledger, "l.db");
+    assert_string_equal(c.private_patterns, "a.b\n^c");
+    assert_int_equal(load_text("{\"budget_duration\":\"30h\",\"privacy\":{\"detect\":[]}}", &c, &error), MINIM_OK);
+    assert_true(c.budget_duration == 108000 && c.private_detect == 0 && c.max_budget < 0);
+    /* A path is relative to the file that says it. */
+    assert_int_equal(mkdir("sub", 0755), 0);
+    write_file("sub/m.json", "{\"ledger\":{\"path\":\"l.db\"}}", 0644);
+    minim_router_config_default(&c);
+    assert_int_equal(minim_router_config_load(&c, "sub/m.json", &error), MINIM_OK);
+    assert_string_equal(c.ledger, "sub/l.db");
+    /* A ./minim.json that nobody named names no ledger and makes nothing less private. */
+    write_file("minim.json", "{\"ledger\":{\"path\":\"l.db\"}}", 0644);
+    minim_router_config_default(&c);
+    assert_int_equal(minim_router_config_load(&c, NULL, &error), MINIM_ERR_FORMAT);
+    assert_has(error.text, "ledger.path: not taken");
+    write_file("minim.json", "{\"privacy\":{\"detect\":[],\"patterns\":[\"x\"]}}", 0644);
+    assert_int_equal(minim_router_config_load(&c, NULL, &error), MINIM_OK);
+    assert_int_equal(c.private_detect, MINIM_PRIVATE_ALL);
+    assert_string_equal(c.private_patterns, "x");
+}
+
 static void mistakes_in_a_configuration_name_file_key_found_and_expected(void **state) {
     (void)state;
     static const struct {
@@ -105,6 +138,13 @@ static void mistakes_in_a_configuration_name_file_key_found_and_expected(void **
         {"{\"remote\":{\"base_url\":\"https://a\",\"api_key\":\"sk-very-secret\"}}",
          "remote.api_key: found something else"},
         {"{\"remote\":{\"api_key\":\"env:TEST_KEY\"}}", "remote.api_key: expected remote.base_url beside it"},
+        {"{\"max_budget\":-1}", "max_budget: found -1, expected an amount"},
+        {"{\"budget_duration\":\"1y\"}", "budget_duration: found \"1y\", expected \"30s\""},
+        {"{\"budget_duration\":30}", "budget_duration: found 30, expected"},
+        {"{\"cache\":{\"enabled\":true}}", "cache.enabled: found true, expected \"on\""},
+        {"{\"privacy\":{\"detect\":[\"emails\"]}}", "privacy.detect: found an array, expected an array of \"email\""},
+        {"{\"privacy\":{\"patterns\":[\"a\",\"\"]}}", "privacy.patterns: found an array, expected"},
+        {"{\"privacy\":{\"patterns\":[\"a\\nb\"]}}", "privacy.patterns: found an array, expected"},
         {"{\"threshold\":1,\"threshold\":0}", "test.json:1:"},
         {"{\"remote\":{\"api_key\":\"sk-very-secret\"", "test.json:1:"},
         {"{\"remote\":{\"api_key\": sk-very-secret}}", "test.json:1:"},
@@ -415,6 +455,7 @@ int main(void) {
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, enter_empty_folder, leave_folder)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_configuration_file_is_read_whole),
+        IN_FOLDER(the_ledger_the_cache_and_privacy_are_configured),
         IN_FOLDER(mistakes_in_a_configuration_name_file_key_found_and_expected),
         IN_FOLDER(a_configuration_that_is_no_file_is_refused_with_its_name),
         IN_FOLDER(configurations_are_found_in_order),

@@ -165,7 +165,9 @@ static void forward_multiply(minim_engine *e, const float *x, int n, const forwa
     /* Enough items that a slow core does not hold the others, few enough that handing out costs nothing. */
     int threads = pool_threads(e->pool);
     j.panels_per_item = threads == 1 || work < SMALL ? panels : panels / (uint32_t)(threads * 8);
+    const uint32_t group = (uint32_t)e->kern.panel_group;
     if (j.panels_per_item < 1) j.panels_per_item = 1;
+    j.panels_per_item = (j.panels_per_item + group - 1) / group * group;
     for (int i = 0; i < n_products; i++) items += forward_items(&j, i);
     if (work < SMALL) {
         for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);

@@ -265,10 +265,13 @@ AVX512VNNI_INLINE void gemm(const uint32_t type, int32_t offset, const void *pan
                             const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t row_blocks = cols / KERN_BLOCK, code_bytes = avx512_code_bytes(type);
     const int64_t panel_bytes = row_blocks * (code_bytes + 2 * KERN_PANEL);
+    /* Parts of about the same size, of whole tiles. */
+    const int64_t parts = (n + GEMM_TOKENS - 1) / GEMM_TOKENS;
+    const int64_t most = ((n + parts - 1) / parts + GEMM_TILE - 1) / GEMM_TILE * GEMM_TILE;
     gemm_part g;
     g.row_blocks = row_blocks, g.offset = offset;
     for (int64_t t = 0, n_tokens; t < n; t += n_tokens) {
-        n_tokens = n - t < GEMM_TOKENS ? n - t : GEMM_TOKENS;
+        n_tokens = n - t < most ? n - t : most;
         for (int64_t row = 0; row < rows; row += GEMM_PANELS * KERN_PANEL) {
             memset(g.sum, 0, sizeof *g.sum * (size_t)n_tokens);
             for (int64_t first = 0; first < row_blocks; first += GEMM_BLOCKS) {
@@ -317,6 +320,7 @@ AVX512VNNI_TARGET void kern_avx512vnni_matmul_q8_0(const void *panels, int64_t r
 }
 
 void kern_table_avx512vnni(kern_table *table) {
+    table->panel_group = GEMM_PANELS;
     table->matmul[KERN_Q4_0] = kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = kern_avx512vnni_matmul_q8_0;
     kern_table_quants512(table);

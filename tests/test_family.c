@@ -429,6 +429,34 @@ static void mixtures_of_experts_are_refused_by_their_name(void **state) {
     gw_free(&w);
 }
 
+/* ---- in words ---------------------------------------------------------------------------------------------------- */
+
+static void every_family_is_explained(void **state) {
+    (void)state;
+    for (const family_model *f = family_models; f->name; f++) {
+        char text[2048], small[64];
+        size_t size, needed = 0;
+        int lines = 0;
+        void *image = family_model_image(f, -1, FAMILY_INTACT, NULL, &size);
+        minim_model *m = family_load(image, size, f->name);
+        assert_int_equal(minim_model_explain(m, text, sizeof text, &needed), MINIM_OK);
+        assert_int_equal(needed, strlen(text));
+        for (const char *c = text; *c; c++) lines += *c == '\n';
+        if (lines < 6 || lines > 12) fail_msg("%s: %d lines", f->name, lines);
+        assert_non_null(strstr(text, family_find(f->architecture)->title));
+        assert_non_null(strstr(text, family_find(f->architecture)->story));
+        assert_int_equal(strstr(text, "a matrix of its own") != NULL, (f->parts & FM_OUTPUT) != 0);
+        assert_int_equal(strstr(text, "biases\ton q") != NULL, (f->parts & FM_BIAS_QKV) != 0);
+        assert_int_equal(strstr(text, "in parallel on") != NULL, (f->parts & FM_NO_FFN_NORM) != 0);
+        assert_int_equal(minim_model_explain(m, small, sizeof small, &needed), MINIM_ERR_SPACE);
+        assert_int_equal(needed, strlen(text));
+        assert_int_equal(strlen(small), sizeof small - 1);
+        assert_int_equal(minim_model_explain(m, NULL, 0, &needed), MINIM_ERR_SPACE);
+        minim_model_free(m);
+        free(image);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_gives_the_golden_logits),
@@ -442,6 +470,7 @@ int main(void) {
         cmocka_unit_test(rotary_factors_that_are_no_factors_are_refused),
         cmocka_unit_test(a_gemma_2_of_an_unknown_size_is_run_with_a_warning),
         cmocka_unit_test(mixtures_of_experts_are_refused_by_their_name),
+        cmocka_unit_test(every_family_is_explained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,7 +117,10 @@ void kern_table_avx2(kern_table *table);
 void kern_table_avxvnni(kern_table *table);
 void kern_table_avx512(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);
-void kern_table_quants512(kern_table *table); /* part of it: the types that are not Q4_0 or Q8_0 */
+/* Parts of avx2, avxvnni and avx512vnni: the types that are not Q4_0 or Q8_0. */
+void kern_table_quants256(kern_table *table);
+void kern_table_quants256_vnni(kern_table *table);
+void kern_table_quants512(kern_table *table);
 void kern_table_amx(kern_table *table);
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,

@@ -539,6 +539,7 @@ void kern_table_avx2(kern_table *table) {
     table->matmul[KERN_BF16] = avx2_matmul_bf16;
     table->matmul[KERN_Q4_0] = avx2_matmul_q4_0;
     table->matmul[KERN_Q8_0] = avx2_matmul_q8_0;
+    kern_table_quants256(table);
     table->rms_norm = avx2_rms_norm;
     table->layer_norm = avx2_layer_norm;
     table->add = avx2_add;

@@ -40,6 +40,7 @@ AVX2_TARGET static void avxvnni_matmul_q8_0(const void *panels, int64_t rows, in
 void kern_table_avxvnni(kern_table *table) {
     table->matmul[KERN_Q4_0] = avxvnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = avxvnni_matmul_q8_0;
+    kern_table_quants256_vnni(table);
 }
 
 #endif

@@ -49,14 +49,21 @@ done
 tiny=(--layers 2 --embd 64 --heads 4 --kv-heads 2 --ff 96 --vocab 700 --ctx 512)
 run synth --list
 check "synth --list names the shapes with their sizes" 'exits 0' 'quiet' 'prints tinyllama-1.1b' 'prints qwen3-4b' 'prints "619 MB"'
-for type in f32 f16 bf16 q8_0 q4_0; do
+for type in f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl; do
     run synth "${tiny[@]}" --type $type $type.gguf
     check "a $type file is written and reported in one line" 'exits 0' 'one_line' 'empty' 'alone' "says $type.gguf"
     run inspect $type.gguf
     check "inspect finds its shape" 'exits 0' 'prints "2 layers of width 64"' 'prints "4 query heads, 2 key/value heads"' \
         'prints "700 tokens"' "prints $(echo $type | tr '[:lower:]' '[:upper:]')"
-    run run -q -m $type.gguf -n 12 --json --logprobs 1 "babe cido"
-    check "it runs, and its log-probabilities are finite" 'exits 0' 'prints "\"generated_tokens\": 12"' \
+    run run -q -m $type.gguf -n 5 --json --logprobs 1 "babe cido"
+    check "it runs, and its log-probabilities are finite" 'exits 0' 'prints "\"generated_tokens\": 5"' \
+        '! grep -qE "nan|inf|null" out'
+done
+for type in q2_k q3_k q4_k q5_k q6_k iq4_xs; do
+    run synth --layers 1 --embd 256 --heads 4 --kv-heads 2 --ff 512 --vocab 700 --ctx 512 --type $type -q $type.gguf
+    check "a $type file is written" 'exits 0'
+    run run -q -m $type.gguf -n 5 --json --logprobs 1 "babe cido"
+    check "it runs, and its log-probabilities are finite" 'exits 0' 'prints "\"generated_tokens\": 5"' \
         '! grep -qE "nan|inf|null" out'
 done
 run synth "${tiny[@]}" --tied --output-type q8_0 tied.gguf

@@ -16,7 +16,7 @@ typedef struct synth_settings {
 } synth_settings;
 
 #define SYNTH(field) offsetof(synth_settings, field)
-#define SYNTH_TYPES  "f32|f16|bf16|q8_0|q4_0"
+#define SYNTH_TYPES  "f32|f16|bf16|q8_0|q6_k|q5_1|q5_k|q5_0|q4_1|q4_k|q4_0|iq4_nl|iq4_xs|q3_k|q2_k"
 
 static const option synth_model_options[] = {
     {"--shape", "NAME", OPTION_STRING, SYNTH(shape), 0, 0, "a known model's dimensions (see --list)"},
@@ -128,17 +128,19 @@ static int synth_check_shape(const synth_settings *settings, const tool_shape *s
 }
 
 static void synth_print_list(void) {
+    static const char *const listed[] = {"f32", "f16", "q8_0", "q5_0", "q4_0"};
+    enum { LISTED = sizeof listed / sizeof *listed };
     const tool_shape *shape;
-    const synth_type *type;
     printf("%-16s %-7s %6s %5s %5s %8s %8s %5s %6s %7s %5s", "shape", "family", "layers", "embd", "heads", "kv-heads",
            "head-dim", "ff", "vocab", "ctx", "tied");
-    for (size_t i = 0; (type = synth_type_at(i)); i++) printf(" %7s", type->name);
+    for (size_t i = 0; i < LISTED; i++) printf(" %7s", listed[i]);
     putchar('\n');
     for (size_t i = 0; (shape = tool_shape_at(i)); i++) {
         printf("%-16s %-7s %6d %5d %5d %8d %8d %5d %6d %7d %5s", shape->name, shape->family, shape->n_layers,
                shape->n_embd, shape->n_heads, shape->n_kv_heads, shape->head_dim, shape->n_ff, shape->n_vocab,
                shape->n_ctx, shape->tied ? "yes" : "no");
-        for (size_t k = 0; (type = synth_type_at(k)); k++) {
+        for (size_t k = 0; k < LISTED; k++) {
+            const synth_type *type = synth_type_find(listed[k]);
             const synth_plan plan = {.shape = shape, .type = type, .output_type = type};
             char text[32];
             printf(" %7s", tool_size_text(synth_data_bytes(&plan), text, sizeof text));

@@ -39,11 +39,12 @@ static inline uint32_t synth_bits(float x) {
     return bits;
 }
 
-/* float32 of a magnitude below 65504 to f16, to the nearest; what is too small for a normal f16 becomes 0. */
+/* float32 of a magnitude below 65504 to f16, to the nearest. */
 static inline uint16_t synth_f16(float x) {
     uint32_t bits = synth_bits(x), magnitude = bits & 0x7fffffff;
     uint32_t half = (magnitude - (112u << 23) + 0x1000) >> 13;
-    return (uint16_t)(magnitude < 113u << 23 ? 0 : (bits >> 16 & 0x8000) | half);
+    if (magnitude < 113u << 23) half = (uint32_t)(fabsf(x) * 0x1p24f + 0.5f); /* subnormal: multiples of 2^-24 */
+    return (uint16_t)((bits >> 16 & 0x8000) | half);
 }
 
 static inline void synth_put16(uint8_t *out, uint16_t x) {
@@ -115,6 +116,40 @@ static void synth_fill_q4_0(uint64_t *random, float deviation, uint8_t *out, siz
     }
 }
 
+/* Blocks of random bytes, with an f16 scale at `at` that gives them the deviation wanted: `unit` is what they have when
+ * the scale is 1. Behind it, with `minimum`, the f16 factor of the minima, which is that many scales. */
+static void synth_fill_blocks(uint64_t *random, float scale, float minimum, int at, int bytes, uint8_t *out,
+                              size_t n_blocks) {
+    for (size_t b = 0; b < n_blocks; b++, out += bytes) {
+        uint64_t bits = 0;
+        for (int i = 0; i < bytes; i++, bits >>= 8) {
+            if (i % 8 == 0) bits = synth_random(random);
+            out[i] = (uint8_t)bits;
+        }
+        float two[2];
+        synth_two(random, two);
+        const float d = (two[1] < 0 ? -scale : scale) * (1 + 0.25f * two[0]);
+        synth_put16(out + at, synth_f16(d));
+        if (minimum != 0) synth_put16(out + at + 2, synth_f16(d * minimum));
+    }
+}
+
+/* UNIT: the root mean square of a code times its small scale, less the minimum, all of them uniform. */
+#define SYNTH_BLOCKS(NAME, UNIT, MINIMUM, AT, BYTES)                                                                   \
+    static void synth_fill_##NAME(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks) {                  \
+        synth_fill_blocks(random, deviation / (UNIT), MINIMUM, AT, BYTES, out, n_blocks);                              \
+    }
+SYNTH_BLOCKS(q4_1, 4.61f, -7.5f, 0, 20)
+SYNTH_BLOCKS(q5_0, 9.25f, 0, 0, 22)
+SYNTH_BLOCKS(q5_1, 9.23f, -15.5f, 0, 24)
+SYNTH_BLOCKS(q2_k, 13.9f, 1.5f, 80, 84)
+SYNTH_BLOCKS(q3_k, 43.4f, 0, 108, 110)
+SYNTH_BLOCKS(q4_k, 258.0f, 7.5f, 0, 144)
+SYNTH_BLOCKS(q5_k, 527.0f, 15.5f, 0, 176)
+SYNTH_BLOCKS(q6_k, 1367.0f, 0, 208, 210)
+SYNTH_BLOCKS(iq4_nl, 67.4f, 0, 0, 18)
+SYNTH_BLOCKS(iq4_xs, 1247.0f, 0, 0, 136)
+
 /* Norm weights: around 1. */
 static void synth_fill_norm(uint64_t *random, float deviation, uint8_t *out, size_t n) {
     float two[2];
@@ -126,21 +161,28 @@ static void synth_fill_norm(uint64_t *random, float deviation, uint8_t *out, siz
 }
 
 static const synth_type synth_types[] = {
-    {"f32", 0, 0, 1, 4, synth_fill_f32},     {"f16", 1, 1, 1, 2, synth_fill_f16},
-    {"bf16", 30, 32, 1, 2, synth_fill_bf16}, {"q8_0", 8, 7, 32, 34, synth_fill_q8_0},
+    {"f32", 0, 0, 1, 4, synth_fill_f32},
+    {"f16", 1, 1, 1, 2, synth_fill_f16},
+    {"bf16", 30, 32, 1, 2, synth_fill_bf16},
+    {"q8_0", 8, 7, 32, 34, synth_fill_q8_0},
+    {"q6_k", 14, 18, 256, 210, synth_fill_q6_k},
+    {"q5_1", 7, 9, 32, 24, synth_fill_q5_1},
+    {"q5_k", 13, 17, 256, 176, synth_fill_q5_k},
+    {"q5_0", 6, 8, 32, 22, synth_fill_q5_0},
+    {"q4_1", 3, 3, 32, 20, synth_fill_q4_1},
+    {"q4_k", 12, 15, 256, 144, synth_fill_q4_k},
     {"q4_0", 2, 2, 32, 18, synth_fill_q4_0},
+    {"iq4_nl", 20, 25, 32, 18, synth_fill_iq4_nl},
+    {"iq4_xs", 23, 30, 256, 136, synth_fill_iq4_xs},
+    {"q3_k", 11, 12, 256, 110, synth_fill_q3_k},
+    {"q2_k", 10, 10, 256, 84, synth_fill_q2_k},
 };
 
 static const synth_type synth_norm = {"f32", 0, 0, 1, 4, synth_fill_norm};
 
-const synth_type *synth_type_at(size_t index) {
-    return index < sizeof synth_types / sizeof *synth_types ? &synth_types[index] : NULL;
-}
-
 const synth_type *synth_type_find(const char *name) {
-    const synth_type *type;
-    for (size_t i = 0; (type = synth_type_at(i)); i++) {
-        if (!strcmp(type->name, name)) return type;
+    for (size_t i = 0; i < sizeof synth_types / sizeof *synth_types; i++) {
+        if (!strcmp(synth_types[i].name, name)) return &synth_types[i];
     }
     return NULL;
 }

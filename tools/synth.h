@@ -16,8 +16,6 @@ typedef struct synth_type {
     void (*fill)(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks);
 } synth_type;
 
-/* The index-th type, largest first; NULL behind the last. */
-const synth_type *synth_type_at(size_t index);
 const synth_type *synth_type_find(const char *name);
 
 enum { SYNTH_VOCAB_MIN = 512 }; /* control tokens, bytes, letters and a few words */

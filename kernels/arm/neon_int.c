@@ -221,6 +221,7 @@ static void neon_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, con
 void neon_table_int(kern_table *table) {
     table->matmul[KERN_Q4_0] = neon_matmul_q4_0;
     table->matmul[KERN_Q8_0] = neon_matmul_q8_0;
+    kern_table_neon_quants(table);
 }
 
 #endif

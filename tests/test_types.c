@@ -14,7 +14,7 @@
 #include "../engine/minim.h"
 #include "../kernels/quants/quants.h"
 #include "gguf_writer.h"
-#include "sha256.h"
+#include "../router/sha256.h"
 #include "synth.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

@@ -297,6 +297,7 @@ static void quants_matmul(uint32_t type, quant_unpack *unpack, int sdot, const v
 KERN_QUANT_TYPES(QUANTS_MATMUL)
 
 void kern_table_neon_quants(kern_table *table) {
+    table->panel_group = QUANT_PANELS;
 #define QUANTS_MUL_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants_mul_##TYPE;
     KERN_QUANT_TYPES(QUANTS_MUL_ENTRY)
 }

@@ -72,6 +72,8 @@ void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int6
         kern_ref_matmul_int(p->type, panels, rows, cols, act, n, y, ldy);
         return;
     }
+    const int64_t parts = (n + most - 1) / most, even = (n + parts - 1) / parts; /* of about the same size */
+    if ((even + 19) / 20 * 20 < most) most = (even + 19) / 20 * 20;
     if (rows <= KERN_PANEL) memset(&w.part[1], 0, sizeof w.part[1]);
     w.row_groups = row_groups, w.offset = p->offset;
     for (int64_t t = 0; t < n; t += w.n) {

@@ -9,9 +9,9 @@
 enum {
     QUANT_GROUPS = 16, /* groups of 32 inputs that are unpacked at a time: a multiple of what the largest blocks have */
     QUANT_PANELS = 2,  /* panels side by side: an activation that is fetched serves both */
-    QUANT_TOKENS = 96, /* tokens that use what was unpacked before it is overwritten */
-    QUANT_HALVES = 1,  /* kinds of products: two scales in a group, */
-    QUANT_MIN = 2,     /* and minima; 0..3 in all */
+    QUANT_TOKENS = 120, /* tokens that use what was unpacked before it is overwritten: a multiple of all tiles */
+    QUANT_HALVES = 1,   /* kinds of products: two scales in a group, */
+    QUANT_MIN = 2,      /* and minima; 0..3 in all */
     QUANT_KINDS = 4
 };
 

@@ -197,6 +197,7 @@ static void quants256_matmul(uint32_t type, int vnni, const void *panels, int64_
 KERN_QUANT_TYPES(QUANTS256_MATMUL)
 
 void kern_table_quants256(kern_table *table) {
+    table->panel_group = QUANT_PANELS;
 #define QUANTS256_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants256_##TYPE;
     KERN_QUANT_TYPES(QUANTS256_ENTRY)
 }

@@ -37,8 +37,19 @@ static int config_parse_mode(const char *word, int *value) {
 }
 
 static int config_parse_method(const char *word, int *value) {
-    *value = MINIM_ROUTE_AVG_LOGPROB;
-    return strcmp(word, minim_route_method_name(MINIM_ROUTE_AVG_LOGPROB)) ? -1 : 0;
+    minim_route_method method;
+    if (minim_route_method_parse(word, &method)) return -1;
+    *value = (int)method;
+    return 0;
+}
+
+static int config_parse_semantics(const char *word, int *value) {
+    for (int i = MINIM_ROUTE_THRESHOLD_AUTO; i <= MINIM_ROUTE_THRESHOLD_CERTIFIED; i++) {
+        if (strcmp(word, minim_route_threshold_name((minim_route_threshold)i)) != 0) continue;
+        *value = i;
+        return 0;
+    }
+    return -1;
 }
 
 static int config_parse_tokens_field(const char *word, int *value) {
@@ -85,7 +96,8 @@ static const config_key config_keys[] = {
     {"", "mode", CONFIG_WORD, CONFIG_AT(mode), 0, 0,
      "\"cascade\", \"local\", \"remote\", \"prefer_on_device\", \"only_on_device\" or \"prefer_in_cloud\"",
      config_parse_mode},
-    {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0, "\"avg_logprob\"", config_parse_method},
+    {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0,
+     "\"avg_logprob\", \"margin\", \"quantile\" or \"learned\"", config_parse_method},
     {"", "threshold", CONFIG_REAL, CONFIG_AT(threshold), 0, 1, "a number from 0 to 1", NULL},
     {"", "max_budget", CONFIG_REAL, CONFIG_AT(max_budget), 0, 1e6, "an amount of $ from 0 to 1000000", NULL},
     {"", "budget_duration", CONFIG_DURATION, CONFIG_AT(budget_duration), 0, 0,
@@ -103,6 +115,13 @@ static const config_key config_keys[] = {
     {"privacy", "patterns", CONFIG_LINES, CONFIG_AT(private_patterns), 0,
      sizeof((minim_router_config *)0)->private_patterns,
      "an array of regular expressions, 4095 bytes in all, without empty ones and newlines", NULL},
+    {"", "threshold_semantics", CONFIG_WORD, CONFIG_AT(threshold_semantics), 0, 0,
+     "\"auto\", \"raw\", \"calibrated\" or \"certified\"", config_parse_semantics},
+    {"", "calibration", CONFIG_STRING, CONFIG_AT(calibration), 0, sizeof((minim_router_config *)0)->calibration,
+     "a path shorter than 1024 bytes", NULL},
+    {"", "prompt_model", CONFIG_STRING, CONFIG_AT(prompt_model), 0, sizeof((minim_router_config *)0)->prompt_model,
+     "a path shorter than 1024 bytes", NULL},
+    {"", "prompt_threshold", CONFIG_REAL, CONFIG_AT(prompt_threshold), -1, 1, "a number from -1 to 1", NULL},
     {"remote", "base_url", CONFIG_STRING, CONFIG_AT(base_url), 0, sizeof((minim_router_config *)0)->base_url,
      "a URL shorter than 1024 bytes", NULL},
     {"remote", "model", CONFIG_STRING, CONFIG_AT(model), 0, sizeof((minim_router_config *)0)->model,
@@ -152,7 +171,8 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
     if (router_copy_sized(to, sizeof *to, from)) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration is NULL or has no size");
     }
-    if ((unsigned)to->mode > MINIM_ROUTE_MODE_REMOTE || to->confidence_method != MINIM_ROUTE_AVG_LOGPROB) {
+    if ((unsigned)to->mode > MINIM_ROUTE_MODE_REMOTE || (unsigned)to->confidence_method > MINIM_ROUTE_LEARNED ||
+        (unsigned)to->threshold_semantics > MINIM_ROUTE_THRESHOLD_CERTIFIED) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's mode or method is none of the known ones");
     }
     if ((unsigned)to->cache > MINIM_ROUTE_CACHE_WRITE_ONLY || !(fabs(to->budget_duration) <= 1e9)) {

@@ -129,30 +129,6 @@ static minim_status config_read_object(const char *path, const char *section, js
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */
 
-static minim_status config_read_file(const char *path, router_bytes *text, minim_error *error) {
-    char chunk[4096];
-    struct stat info;
-    FILE *file = NULL;
-    /* A FIFO would hang us. */
-    if (!stat(path, &info) && !S_ISREG(info.st_mode)) {
-        return router_fail(error, MINIM_ERR_IO, "%s: expected a regular file", path);
-    }
-    if (!(file = fopen(path, "rb"))) return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
-    minim_status status = MINIM_OK;
-    size_t n;
-    while (status == MINIM_OK && (n = fread(chunk, 1, sizeof chunk, file)) > 0) {
-        status = router_bytes_append(text, chunk, n);
-    }
-    if (status == MINIM_ERR_SPACE)
-        router_fail(error, status = MINIM_ERR_FORMAT, "%s: larger than 1 MiB", path);
-    else if (status != MINIM_OK)
-        router_fail_memory(error, path);
-    else if (ferror(file))
-        status = router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
-    fclose(file);
-    return status;
-}
-
 /* A path that a file says is relative to that file. field: the path behind a prefix of n_prefix bytes. */
 static minim_status config_place(const char *path, const char *name, char *field, size_t capacity, size_t n_prefix,
                                  minim_error *error) {
@@ -176,6 +152,12 @@ static minim_status config_place_paths(const char *path, const minim_router_conf
     }
     if (status == MINIM_OK && config->ledger[0] && strcmp(config->ledger, before->ledger)) {
         status = config_place(path, "ledger.path", config->ledger, sizeof config->ledger, 0, error);
+    }
+    if (status == MINIM_OK && config->calibration[0] && strcmp(config->calibration, before->calibration)) {
+        status = config_place(path, "calibration", config->calibration, sizeof config->calibration, 0, error);
+    }
+    if (status == MINIM_OK && config->prompt_model[0] && strcmp(config->prompt_model, before->prompt_model)) {
+        status = config_place(path, "prompt_model", config->prompt_model, sizeof config->prompt_model, 0, error);
     }
     return status;
 }
@@ -250,7 +232,7 @@ minim_status minim_router_config_load(minim_router_config *config, const char *p
         path = searched;
     }
     router_bytes text = {.limit = CONFIG_FILE_MAX};
-    minim_status status = config_read_file(path, &text, error);
+    minim_status status = router_read_file(path, &text, error);
     json_t *root = NULL;
     json_error_t json_error;
     if (status == MINIM_OK) {

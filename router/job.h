@@ -12,6 +12,8 @@ struct minim_router {
     minim_router_backend local;
     minim_router_factory factory; /* NULL: there is no remote, or the mode forbids it */
     void *factory_user;
+    const minim_route_calibration *calibration; /* NULL = none */
+    const minim_route_model *prompt_model;      /* NULL = none */
     minim_router_backend remote;
     int has_remote;
     private_rules *rules;

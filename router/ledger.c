@@ -217,9 +217,10 @@ static void ledger_bind_line(ledger_binder *b, const ledger_line *line) {
     ledger_bind_text(b, answered ? minim_route_name(d->route) : NULL);
     ledger_bind_text(b, minim_route_reason_name(d->reason));
     ledger_bind_text(b, minim_route_method_name(d->method));
-    ledger_bind_real(b, d->has_score, d->score);
+    /* Where there is a confidence that is the score that counts; the raw one is among the inputs. */
+    ledger_bind_real(b, d->has_score, d->has_confidence ? d->confidence : d->score);
     ledger_bind_real(b, 1, d->threshold);
-    ledger_bind_integer(b, 1, d->calibrated);
+    ledger_bind_integer(b, 1, d->has_confidence);
     ledger_bind_integer(b, 1, d->truncated);
     ledger_bind_integer(b, 1, d->degraded);
     ledger_bind_integer(b, 1, line->is_private);

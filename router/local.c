@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support.h"
+#include "signals.h"
 
 typedef struct local_model {
     const minim_model *model;
@@ -15,6 +15,7 @@ typedef struct local_model {
 typedef struct local_answer {
     const minim_router_sink *sink;
     minim_router_reply *reply;
+    signal_track track;
 } local_answer;
 
 static int local_on_text(void *user, const char *text, size_t n_bytes) {
@@ -27,6 +28,7 @@ static int local_on_token(void *user, const minim_token_event *event) {
     const minim_router_sink *sink = answer->sink;
     answer->reply->n_logprobs++;
     answer->reply->sum_logprob += (double)event->logprob;
+    signal_add(&answer->track, event);
     return sink->on_progress ? sink->on_progress(sink->user, answer->reply->n_logprobs) : 0;
 }
 
@@ -60,7 +62,7 @@ static minim_route_finish local_finish(minim_stop stop) {
 static minim_status local_generate(minim_seq *seq, const minim_router_request *request, const int32_t *tokens,
                                    size_t n_tokens, const minim_router_sink *sink, minim_router_reply *reply,
                                    minim_error *error) {
-    local_answer answer = {sink, reply};
+    local_answer answer = {.sink = sink, .reply = reply};
     minim_result result;
     memset(&result, 0, sizeof result);
     result.size = sizeof result;
@@ -75,11 +77,15 @@ static minim_status local_generate(minim_seq *seq, const minim_router_request *r
     options.on_token = local_on_token;
     options.on_prefill = local_on_prefill;
     minim_status status = minim_generate(seq, tokens, n_tokens, &options, &result, error);
+    reply->finish = local_finish(result.stop);
+    /* Where tokens are drawn at random their figures say how lucky the draw was: not what calibrations are made of. */
+    if (status == MINIM_OK && request->sampling.temperature <= 0)
+        reply->has_signals = !signal_finish(&answer.track, reply->finish, reply->signals);
+    signal_free(&answer.track);
     if (status != MINIM_OK) return status;
     if (result.stop == MINIM_STOP_CALLBACK || result.stop == MINIM_STOP_CANCELLED) {
         return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
     }
-    reply->finish = local_finish(result.stop);
     reply->usage.prompt_tokens = result.n_prompt;
     reply->usage.completion_tokens = result.n_generated;
     reply->usage.first_token_seconds = result.first_token_seconds;
@@ -94,8 +100,11 @@ static minim_status local_chat(void *state, const minim_router_request *request,
     size_t n_tokens = 0;
     minim_seq *seq = NULL;
     minim_model_info info = {.size = sizeof info};
-    if (minim_model_get_info(local->model, &info) == MINIM_OK)
+    if (minim_model_get_info(local->model, &info) == MINIM_OK) {
         router_line(reply->model, sizeof reply->model, "%s", info.name);
+        router_line(reply->quantisation, sizeof reply->quantisation, "%s, %llu parameters, %s", info.architecture,
+                    (unsigned long long)info.n_params, info.weight_types);
+    }
     minim_status status = local_tokenize(local, request, &tokens, &n_tokens, error);
     if (status == MINIM_OK) status = minim_seq_new(local->engine, &seq, error);
     if (status == MINIM_OK) status = local_generate(seq, request, tokens, n_tokens, sink, reply, error);

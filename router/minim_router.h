@@ -25,7 +25,8 @@
  *     run in parallel. Callbacks run on the thread that called minim_router_ask().
  *   - In the mode "local" the remote is not merely unused: its factory is dropped by minim_router_new(), no backend is
  *     made, no API key is read, libcurl is not initialised.
- *   - `calibrated` says whether a score is a probability that the answer is right. In this version it never is.
+ *   - `confidence` is a calibrated probability that the local answer is right, a `score` is not. A bar for the one is
+ *     never compared with the other.
  */
 #ifndef MINIM_ROUTER_H
 #define MINIM_ROUTER_H
@@ -47,8 +48,19 @@ typedef enum minim_route_mode {
 
 /* How a score is made from the local model's raw log-probabilities. */
 typedef enum minim_route_method {
-    MINIM_ROUTE_AVG_LOGPROB = 0 /* "avg_logprob": exp(mean log-probability), the geometric mean token probability */
+    MINIM_ROUTE_AVG_LOGPROB = 0, /* "avg_logprob": exp(mean log-probability), the geometric mean token probability */
+    MINIM_ROUTE_MARGIN,          /* "margin": 1 - exp(-mean margin between the best two tokens) */
+    MINIM_ROUTE_QUANTILE,        /* "quantile": exp(the log-probability that a tenth of the tokens stays below) */
+    MINIM_ROUTE_LEARNED          /* "learned": a logistic model of all signals, from a calibration */
 } minim_route_method;
+
+/* What the threshold of a cascade is. */
+typedef enum minim_route_threshold {
+    MINIM_ROUTE_THRESHOLD_AUTO = 0,   /* "auto": calibrated where a calibration is configured, else raw */
+    MINIM_ROUTE_THRESHOLD_RAW,        /* "raw": the least score */
+    MINIM_ROUTE_THRESHOLD_CALIBRATED, /* "calibrated": the least confidence; without one the remote is asked */
+    MINIM_ROUTE_THRESHOLD_CERTIFIED   /* "certified": the bar that the calibration could certify; none: the same */
+} minim_route_threshold;
 
 typedef enum minim_route { MINIM_ROUTE_LOCAL = 0, MINIM_ROUTE_REMOTE } minim_route;
 
@@ -91,7 +103,9 @@ typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_REMOTE_FAILED,  /* "remote_failed": see degraded_reason */
     MINIM_ROUTE_REASON_PRIVATE,        /* "private": this request may not leave the machine */
     MINIM_ROUTE_REASON_OVER_BUDGET,    /* "over_budget": the most it could cost does not fit max_budget any more */
-    MINIM_ROUTE_REASON_CACHED          /* "cached": the same request was answered before */
+    MINIM_ROUTE_REASON_CACHED,         /* "cached": the same request was answered before */
+    MINIM_ROUTE_REASON_UNCALIBRATED, /* "uncalibrated": a confidence is asked for, and this score has no calibration */
+    MINIM_ROUTE_REASON_PROMPT_SCORE  /* "prompt_score": the prompt looks like one that only the remote gets right */
 } minim_route_reason;
 
 /* Why a backend failed. */
@@ -125,6 +139,7 @@ typedef enum minim_route_finish {
 /* The words in quotes above. Never NULL. */
 MINIM_API const char *minim_route_mode_name(minim_route_mode mode);
 MINIM_API const char *minim_route_method_name(minim_route_method method);
+MINIM_API const char *minim_route_threshold_name(minim_route_threshold threshold);
 MINIM_API const char *minim_route_name(minim_route route);
 MINIM_API const char *minim_route_reason_name(minim_route_reason reason);
 MINIM_API const char *minim_route_failure_name(minim_route_failure failure);
@@ -138,6 +153,28 @@ MINIM_API const char *minim_private_name(unsigned bit); /* "email" ...; "pattern
 MINIM_API unsigned minim_private_find(const char *text, size_t n_bytes, unsigned wanted);
 /* A word or an alias to a mode; 0, or -1 when it is none. */
 MINIM_API int minim_route_mode_parse(const char *word, minim_route_mode *mode);
+MINIM_API int minim_route_method_parse(const char *word, minim_route_method *method);
+
+/* What the sampler saw while the local model answered, from the raw logits; collected for free. */
+typedef enum minim_route_signal {
+    MINIM_ROUTE_SIGNAL_LOGPROB_MEAN = 0, /* "logprob_mean": of the tokens of the answer */
+    MINIM_ROUTE_SIGNAL_LOGPROB_MIN,      /* "logprob_min" */
+    MINIM_ROUTE_SIGNAL_LOGPROB_Q10,      /* "logprob_q10": quantiles over the tokens */
+    MINIM_ROUTE_SIGNAL_LOGPROB_Q25,      /* "logprob_q25" */
+    MINIM_ROUTE_SIGNAL_LOGPROB_Q50,      /* "logprob_q50" */
+    MINIM_ROUTE_SIGNAL_LOGPROB_FIRST,    /* "logprob_first": of the first token */
+    MINIM_ROUTE_SIGNAL_MARGIN_MEAN,      /* "margin_mean": best logprob minus the second best */
+    MINIM_ROUTE_SIGNAL_MARGIN_Q10,       /* "margin_q10" */
+    MINIM_ROUTE_SIGNAL_ENTROPY_MEAN,     /* "entropy_mean": nats */
+    MINIM_ROUTE_SIGNAL_ENTROPY_MAX,      /* "entropy_max" */
+    MINIM_ROUTE_SIGNAL_ENTROPY_FIRST,    /* "entropy_first" */
+    MINIM_ROUTE_SIGNAL_LOG_LENGTH,       /* "log_length": log(1 + tokens) */
+    MINIM_ROUTE_SIGNAL_CUT_OFF,          /* "cut_off": 1 when the answer did not end by itself */
+    MINIM_ROUTE_N_SIGNALS
+} minim_route_signal;
+
+/* The words in quotes above; "unknown" past the last. Never NULL. */
+MINIM_API const char *minim_route_signal_name(minim_route_signal signal);
 
 /* ---- decisions: pure functions of values ------------------------------------------------------------------------ */
 
@@ -155,6 +192,14 @@ typedef struct minim_route_features {
     uint64_t n_bytes;   /* of text that is not white space */
     double sum_logprob; /* of those tokens, from the raw logits */
     minim_route_finish finish;
+    int has_signals;
+    double signals[MINIM_ROUTE_N_SIGNALS];
+    double learned_score; /* what "learned" makes of the signals */
+    int has_confidence;   /* a calibration fits this model, quantisation and method; minim_route_apply_calibration() */
+    double confidence;    /* calibrated P(the answer is right) */
+    int certified;        /* 1: the score reaches the bar that the calibration certified */
+    int has_prompt_score; /* known before there is an answer; 0 also when the prompt is too unfamiliar */
+    double prompt_score;  /* P(remote right) - P(local right), from minim_route_predict() */
 } minim_route_features;
 
 /* What a decision depends on besides the answer; the part of the configuration that policies see. */
@@ -166,6 +211,8 @@ typedef struct minim_route_policy {
     int remote_available;        /* 1: a remote is configured */
     double input_cost_per_token; /* $ a token; negative = unknown */
     double output_cost_per_token;
+    minim_route_threshold threshold_semantics; /* AUTO is raw here */
+    double prompt_threshold;                   /* prompts of this prompt_score go to the remote at once; 0 = none do */
 } minim_route_policy;
 
 typedef enum minim_route_outcome {
@@ -198,7 +245,7 @@ typedef struct minim_route_decision {
     int has_score; /* 0: the local model was not asked or failed */
     double score, threshold;
     minim_route_method method;
-    int calibrated;                  /* 0: the score is not a probability of being right */
+    int calibrated;                  /* 1: a confidence was compared with the threshold; 0: a score, if anything */
     int truncated;                   /* the local answer was cut off at max_tokens or by a full context */
     minim_route_usage local, remote; /* all zero for a side that was not asked */
     int cost_known;                  /* 0: the remote was asked and has no prices */
@@ -208,6 +255,11 @@ typedef struct minim_route_decision {
     char degraded_reason[256];
     int all_remote_known; /* what it would have cost to ask nobody but the remote; an estimate where it was not asked */
     double all_remote_cost;
+    int has_confidence;
+    double confidence; /* calibrated P(the local answer is right) */
+    int has_prompt_score;
+    double prompt_score;
+    minim_route_threshold threshold_semantics; /* what `threshold` is; AUTO: no bar was looked at */
 } minim_route_decision;
 
 /* The score of an answer in [0, 1]. avg_logprob: exp(sum_logprob / n_tokens). 0 for an answer without tokens or text,
@@ -223,12 +275,16 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
  *   mode     remote   first    the local answer stands when                      else
  *   local    -        local    always                                            fail
  *   cascade  none     local    always (no_remote)                                fail
- *   cascade  there    local    score >= threshold, not empty, context not full   remote; if that fails local, degraded
+ *   cascade  there    local    the bar is reached, not empty, context not full   remote; if that fails local, degraded
  *   remote   none     local    always (no_remote, degraded)                      fail
  *   remote   there    remote   the remote failed (remote_failed, degraded)       fail
  *
  * A cached answer stands at once. A private request, and one that does not fit the budget, is answered as if there were
  * no remote, for that reason; that is what was asked for, so such an answer is not degraded.
+ *
+ * The bar: score >= threshold where that is raw, confidence >= threshold where it is calibrated, or certified. A
+ * cascade asks the remote at once, as if the local answer had not reached the bar, for a prompt_score >=
+ * prompt_threshold.
  *
  * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for NULL, a size of 0
  * or an unknown mode. */
@@ -254,7 +310,7 @@ MINIM_API size_t minim_route_describe(const minim_route_decision *decision, char
 typedef struct minim_router_config {
     size_t size;
     minim_route_mode mode;                /* "mode": default cascade */
-    minim_route_method confidence_method; /* "confidence_method": "avg_logprob" */
+    minim_route_method confidence_method; /* "confidence_method": "avg_logprob", "margin", "quantile", "learned" */
     double threshold;                     /* "threshold": 0..1, default 0.5 (see router/README.md) */
 
     /* In the file, everything below is inside "remote": {...}. */
@@ -292,6 +348,13 @@ typedef struct minim_router_config {
      * can only become more private by it. */
     unsigned private_detect;     /* "detect": an array of "email", "phone", "card", "iban", "key"; default all */
     char private_patterns[4096]; /* "patterns": an array of POSIX extended regular expressions; here a line each */
+    /* At the top level of the file again. */
+    minim_route_threshold threshold_semantics; /* "threshold_semantics": "auto" (default), "raw", "calibrated",
+                                                  "certified" */
+    char calibration[1024];                    /* "calibration": a file that `minim route calibrate` wrote; "" = none */
+    char prompt_model[1024];                   /* "prompt_model": a file that `minim route train` wrote; "" = none */
+    double prompt_threshold; /* "prompt_threshold": prompts that score as much go to the remote at once; default 0 =
+                                none do */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);
@@ -351,9 +414,12 @@ typedef struct minim_router_reply {
     minim_route_usage usage;
     uint64_t n_logprobs; /* tokens that sum_logprob is over; 0 = the backend has none */
     double sum_logprob;
-    int http_status; /* 0 = none */
-    int attempts;    /* requests that were sent; 0 for a local model */
-    char model[256]; /* as the backend names it */
+    int http_status;        /* 0 = none */
+    int attempts;           /* requests that were sent; 0 for a local model */
+    char model[256];        /* as the backend names it */
+    char quantisation[256]; /* of a local model, with what else tells it from its namesakes; "" = not known */
+    int has_signals;        /* 0 when there are none, and after a temperature above 0: then they mean something else */
+    double signals[MINIM_ROUTE_N_SIGNALS];
 } minim_router_reply;
 
 /* Something that answers a conversation. The struct is a value; `state` is what it stands for. */
@@ -441,6 +507,8 @@ MINIM_API minim_status minim_ledger_read(minim_ledger *ledger, minim_ledger_view
 /* ---- the router ------------------------------------------------------------------------------------------------- */
 
 typedef struct minim_router minim_router;
+typedef struct minim_route_calibration minim_route_calibration; /* see "learning" below */
+typedef struct minim_route_model minim_route_model;
 
 typedef struct minim_router_options {
     size_t size;
@@ -451,6 +519,9 @@ typedef struct minim_router_options {
     minim_ledger *ledger;       /* NULL = none; must outlive the router. May serve several routers at once */
     const char *local_identity; /* copied; names the local model and its quantisation in the keys of the cache, see
                                    minim_router_identity(). NULL or "": answers are not cached */
+    const minim_route_calibration *calibration; /* NULL = none; both must outlive the router. The files that the
+                                                   configuration names are the caller's to load */
+    const minim_route_model *prompt_model;
 } minim_router_options;
 
 /* 64 hexadecimal digits over what a model says about itself: metadata, tensors, their types and sizes, chat format. Two
@@ -497,10 +568,204 @@ MINIM_API void minim_router_answer_free(minim_router_answer *answer);
  * the remote. Safe from any thread and from a signal handler. The next minim_router_ask() starts afresh. */
 MINIM_API void minim_router_cancel(minim_router *router);
 
-/* The answer as one JSON object in one line: answer, route, reason, score, calibrated, threshold, local, remote, cost,
- * seconds, degraded, degraded_reason. What is not known is null. *json is freed with minim_router_text_free(). */
+/* The answer as one JSON object in one line: answer, route, reason, score, confidence, calibrated, threshold, local,
+ * remote, cost, seconds, degraded, degraded_reason. What is not known is null. *json is freed with
+ * minim_router_text_free(). */
 MINIM_API minim_status minim_router_answer_json(const minim_router_answer *answer, char **json, minim_error *error);
 MINIM_API void minim_router_text_free(char *text);
+
+/* ---- learning: judged answers ----------------------------------------------------------------------------------- */
+
+/* One prompt whose answers were judged. A quality is from 0 (wrong) to 1 (right). NaN: the file does not say. */
+typedef struct minim_route_label {
+    const char *group, *prompt; /* "" when the file does not say */
+    size_t n_prompt;            /* bytes of the prompt */
+    double weak, strong;        /* quality of the local and of the remote answer */
+    double score;               /* of the local answer */
+    double local_tokens, verify_tokens, remote_tokens;
+    int has_signals;
+    double signals[MINIM_ROUTE_N_SIGNALS];
+    const char *model, *quantisation; /* of the local model; "" when the file does not say */
+} minim_route_label;
+
+typedef struct minim_route_labels minim_route_labels;
+
+/* Reads tab-separated lines under a header line that names the columns: `prompt` (\t, \n, \r and \\ escaped), `group`,
+ * `weak` (or `correct`), `strong`, `score`, `local_tokens`, `verify_tokens`, `remote_tokens`, `model`, `quantisation`
+ * and the names of signals, in any order; other columns are passed over. An empty number is "not known". The error
+ * names file, line and column. */
+MINIM_API minim_status minim_route_labels_load(const char *path, minim_route_labels **labels, minim_error *error);
+MINIM_API void minim_route_labels_free(minim_route_labels *labels);
+MINIM_API size_t minim_route_labels_count(const minim_route_labels *labels);
+/* NULL past the end. Lives as long as the labels. */
+MINIM_API const minim_route_label *minim_route_labels_get(const minim_route_labels *labels, size_t index);
+
+/* ---- learning: what a router is worth --------------------------------------------------------------------------- */
+
+typedef struct minim_route_eval_options {
+    size_t size;
+    const double *weak, *strong; /* [n] quality of both answers, 0..1; required */
+    const double *confidence;    /* [n] P(the local answer is right); NULL = not known */
+    const double *local_cost;  /* [n] what the local answer, its verification and the remote answer cost, in any one */
+    const double *verify_cost; /*     unit; NULL = 0, and 1 for the remote: then costs are calls */
+    const double *remote_cost;
+    int cascade;     /* 1: the local answer is made (and verified) for every prompt, as in a cascade; 0: only where it
+                        stands, as when the prompt alone decides */
+    int n_bootstrap; /* resamples for the intervals; 0 = none; default 1000 */
+    uint64_t seed;
+} minim_route_eval_options;
+
+MINIM_API void minim_route_eval_options_default(minim_route_eval_options *options);
+
+/* A figure and its 95 % interval (bootstrap over prompts). NaN: not defined, or not asked for. */
+typedef struct minim_route_figure {
+    double value, low, high;
+} minim_route_figure;
+
+enum { MINIM_ROUTE_CURVE = 101 };
+
+typedef struct minim_route_report {
+    size_t size;
+    uint64_t n, strong_only, weak_only, neither; /* prompts; strong > weak, strong < weak, both 0 */
+    double weak_mean, strong_mean;
+    minim_route_figure apgr;         /* area under PGR = (quality - weak) / (strong - weak) over the share sent away */
+    minim_route_figure cpt50, cpt80; /* smallest share sent away with PGR >= 0.5, 0.8 */
+    minim_route_figure auc_df;       /* area under the quality over the same share */
+    minim_route_figure auroc;        /* of the confidence (else minus the score) for a right local answer, ties 1/2 */
+    double ece, ece_mass, brier;     /* of the confidence: 10 bins of equal width, of equal mass; mean squared error */
+    double cost_weak, cost_strong;   /* of all-local (verified when cascade) and all-remote, summed */
+    minim_route_figure cost50, cost80;              /* of the router at cpt50 and cpt80, as a share of cost_strong */
+    double oracle_apgr, oracle_cpt50, oracle_cpt80; /* a router that knows both answers' qualities */
+    double random_apgr, random_cpt50, random_cpt80; /* a router that throws dice, on average */
+    /* At i / 100 of the prompts sent away. */
+    double quality[MINIM_ROUTE_CURVE], oracle_quality[MINIM_ROUTE_CURVE], cost[MINIM_ROUTE_CURVE];
+} minim_route_report;
+
+/* Measures a router that sends the prompts with the highest scores away first. score[n]; prompts of equal score are one
+ * block that is sent in no particular order (linear interpolation), so the order of the input never matters.
+ * Definitions: Ong et al. 2024 (PGR, APGR, CPT; exact trapezoids and first crossings instead of ten bins), Gupta et al.
+ * 2024 (deferral curve), Guo et al. 2017 (ECE). What needs strong_mean > weak_mean is NaN without. Numbers that are not
+ * finite are MINIM_ERR_ARGUMENT. */
+MINIM_API minim_status minim_route_evaluate(const double *score, size_t n, const minim_route_eval_options *options,
+                                            minim_route_report *report, minim_error *error);
+
+/* APGR of score a minus that of score b on the same resamples (a paired bootstrap). */
+MINIM_API minim_status minim_route_compare(const double *score_a, const double *score_b, size_t n,
+                                           const minim_route_eval_options *options, minim_route_figure *difference,
+                                           minim_error *error);
+
+/* The curves of reports over the same prompts as one SVG image, with random and oracle. names[n] label them.
+ * MINIM_ERR_IO when it can not be written; the file appears whole or not at all. */
+MINIM_API minim_status minim_route_write_svg(const char *path, const minim_route_report *const *reports,
+                                             const char *const *names, size_t n, minim_error *error);
+
+/* ---- learning: a score of the prompt alone ---------------------------------------------------------------------- */
+
+typedef struct minim_route_train_options {
+    size_t size;
+    uint64_t seed; /* of the folds */
+    int n_folds;   /* cross-validation for the figures of _model_info; 0 = none; default 5 */
+} minim_route_train_options;
+
+MINIM_API void minim_route_train_options_default(minim_route_train_options *options);
+
+/* Trains two logistic heads on hashed word n-grams: P(weak is right) and P(strong is right). rows[n] have a prompt,
+ * weak and strong. At least 20. Deterministic. */
+MINIM_API minim_status minim_route_train(const minim_route_label *const *rows, size_t n,
+                                         const minim_route_train_options *options, minim_route_model **model,
+                                         minim_error *error);
+MINIM_API void minim_route_model_free(minim_route_model *model);
+
+typedef struct minim_route_model_info {
+    size_t size;
+    uint64_t n_labels, n_grams;
+    double weak_mean, strong_mean; /* of the labels */
+    minim_route_figure apgr;       /* cross-validated on the labels; NaN without folds */
+    double familiarity;            /* prompts below it are abstained from */
+} minim_route_model_info;
+
+MINIM_API minim_status minim_route_model_get_info(const minim_route_model *model, minim_route_model_info *info);
+
+typedef struct minim_route_prediction {
+    size_t size;
+    double weak, strong; /* P(right); the labels' means when it abstains */
+    double score;        /* strong - weak: what sending the prompt away would gain */
+    double familiarity;  /* share of the prompt's n-grams that were in the labelled prompts, rare ones count more */
+    int abstained;       /* 1: too unfamiliar, the prediction says nothing */
+    int learned;         /* 1: one of the prompts that were learned from: no test of the model */
+} minim_route_prediction;
+
+MINIM_API minim_status minim_route_predict(const minim_route_model *model, const char *prompt, size_t n_bytes,
+                                           minim_route_prediction *prediction);
+
+/* What one n-gram adds to the log-odds of both heads. The text is prompt[start .. start + length). */
+typedef struct minim_route_reason_part {
+    size_t start, length;
+    double weak, strong;
+} minim_route_reason_part;
+
+/* The n-grams that move the score most, first. Returns how many were written to parts[capacity]. */
+MINIM_API size_t minim_route_explain(const minim_route_model *model, const char *prompt, size_t n_bytes,
+                                     minim_route_reason_part *parts, size_t capacity);
+
+/* A JSON file with a version; written beside its place and renamed, so it is whole or not there. */
+MINIM_API minim_status minim_route_model_save(const minim_route_model *model, const char *path, minim_error *error);
+MINIM_API minim_status minim_route_model_load(const char *path, minim_route_model **model, minim_error *error);
+
+/* ---- learning: a score becomes a probability -------------------------------------------------------------------- */
+
+/* A minim_route_calibration is what was learned about the answers of local models: an entry per model, quantisation and
+ * method. */
+typedef struct minim_route_calibrate_options {
+    size_t size;
+    const char *model, *quantisation; /* whose answers these are, as in minim_router_reply */
+    minim_route_method method;        /* what the scores are */
+    double alpha, delta; /* wanted: at most alpha of the accepted answers wrong, with probability 1 - delta; 0.1, 0.1 */
+    int isotonic;        /* -1 (default): Platt under 500 labels, isotonic from there; 0, 1: always that */
+    uint64_t seed;       /* of the half that "learned" is fitted on */
+} minim_route_calibrate_options;
+
+MINIM_API void minim_route_calibrate_options_default(minim_route_calibrate_options *options);
+
+typedef struct minim_route_calibration_info {
+    size_t size;
+    char model[256], quantisation[256];
+    minim_route_method method;
+    int isotonic;
+    uint64_t n_labels, n_calibration; /* all; those that calibrate (half of them with "learned") */
+    double base_rate;                 /* of right answers */
+    double auroc, ece, brier;         /* of the confidence, cross-validated */
+    double alpha, delta;
+    int certified;                                     /* 1: answers with a score >= bar_score keep the promise */
+    double bar_score, bar_confidence, accepted, bound; /* share accepted, Clopper-Pearson bound of their error */
+    double labels_missing; /* not certified: so many more, if they look like these; -1: no number would do */
+} minim_route_calibration_info;
+
+/* An empty one, to be filled by _calibrate(). */
+MINIM_API minim_status minim_route_calibration_new(minim_route_calibration **calibration, minim_error *error);
+MINIM_API void minim_route_calibration_free(minim_route_calibration *calibration);
+
+/* Fits the entry for options' model, quantisation and method, in the place of an older one. rows[n] have weak (0 or 1)
+ * and signals, or a score where the method is not "learned". At least 20 labels, of both kinds. info may be NULL. */
+MINIM_API minim_status minim_route_calibrate(minim_route_calibration *calibration, const minim_route_label *const *rows,
+                                             size_t n, const minim_route_calibrate_options *options,
+                                             minim_route_calibration_info *info, minim_error *error);
+
+MINIM_API size_t minim_route_calibration_count(const minim_route_calibration *calibration);
+MINIM_API minim_status minim_route_calibration_get(const minim_route_calibration *calibration, size_t index,
+                                                   minim_route_calibration_info *info);
+
+/* Sets the calibrated part of *features: learned_score, has_confidence, confidence, certified. 0 when there is no entry
+ * for this model, quantisation and method, or no signals: then has_confidence is 0. */
+MINIM_API int minim_route_apply_calibration(const minim_route_calibration *calibration, const char *model,
+                                            const char *quantisation, minim_route_method method,
+                                            minim_route_features *features);
+
+/* JSON, as with a model. _save() keeps the entries that others wrote into the file for other models meanwhile. */
+MINIM_API minim_status minim_route_calibration_save(const minim_route_calibration *calibration, const char *path,
+                                                    minim_error *error);
+MINIM_API minim_status minim_route_calibration_load(const char *path, minim_route_calibration **calibration,
+                                                    minim_error *error);
 
 #ifdef __cplusplus
 }

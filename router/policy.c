@@ -4,11 +4,42 @@
 
 #include "support.h"
 
+double router_signal_score(minim_route_method method, const double *signals) {
+    double score;
+    switch (method) {
+    case MINIM_ROUTE_AVG_LOGPROB: score = exp(signals[MINIM_ROUTE_SIGNAL_LOGPROB_MEAN]); break;
+    case MINIM_ROUTE_MARGIN: score = 1 - exp(-signals[MINIM_ROUTE_SIGNAL_MARGIN_MEAN]); break;
+    case MINIM_ROUTE_QUANTILE: score = exp(signals[MINIM_ROUTE_SIGNAL_LOGPROB_Q10]); break;
+    default: return 0;
+    }
+    return score > 0 ? score < 1 ? score : 1 : 0; /* NaN is 0 */
+}
+
 double minim_route_score(minim_route_method method, const minim_route_features *features) {
-    if (!features || method != MINIM_ROUTE_AVG_LOGPROB || !features->n_tokens || !features->n_bytes) return 0;
-    double mean = features->sum_logprob / (double)features->n_tokens;
-    if (isnan(mean)) return 0;
-    return mean < 0 ? exp(mean) : 1; /* rounding may leave a certain answer's sum a hair above zero */
+    if (!features || !features->n_tokens || !features->n_bytes) return 0;
+    if (method == MINIM_ROUTE_AVG_LOGPROB) {
+        double mean = features->sum_logprob / (double)features->n_tokens;
+        if (isnan(mean)) return 0;
+        return mean < 0 ? exp(mean) : 1; /* rounding may leave a certain answer's sum a hair above zero */
+    }
+    if (features->size < sizeof *features || !features->has_signals) return 0;
+    if (method != MINIM_ROUTE_LEARNED) return router_signal_score(method, features->signals);
+    return features->has_confidence ? features->learned_score : 0;
+}
+
+/* Whether the answer reaches the bar: of the kind that is asked for, or not at all. */
+static minim_route_reason policy_judge_score(const minim_route_policy *policy, const minim_route_features *features,
+                                             double score) {
+    int passes = score >= policy->threshold;
+    if (policy->method == MINIM_ROUTE_LEARNED && !features->has_confidence) return MINIM_ROUTE_REASON_UNCALIBRATED;
+    if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_CALIBRATED ||
+        policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_CERTIFIED) {
+        if (!features->has_confidence) return MINIM_ROUTE_REASON_UNCALIBRATED;
+        passes = policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_CERTIFIED
+                     ? features->certified
+                     : features->confidence >= policy->threshold;
+    }
+    return passes ? MINIM_ROUTE_REASON_SCORE_PASSED : MINIM_ROUTE_REASON_SCORE_LOW;
 }
 
 /* Why the local answer of a cascade does not stand; MINIM_ROUTE_REASON_SCORE_PASSED when it does. */
@@ -17,7 +48,7 @@ static minim_route_reason policy_judge_local(const minim_route_policy *policy, c
     if (state->local == MINIM_ROUTE_FAILED) return MINIM_ROUTE_REASON_LOCAL_FAILED;
     if (!features->n_bytes) return MINIM_ROUTE_REASON_LOCAL_EMPTY;
     if (features->finish == MINIM_ROUTE_FINISH_CONTEXT) return MINIM_ROUTE_REASON_LOCAL_CONTEXT;
-    return score >= policy->threshold ? MINIM_ROUTE_REASON_SCORE_PASSED : MINIM_ROUTE_REASON_SCORE_LOW;
+    return policy_judge_score(policy, features, score);
 }
 
 static void policy_set(minim_route_decision *d, minim_route_action action, minim_route route,
@@ -62,6 +93,12 @@ static void policy_want_remote(const minim_route_state *state, minim_route_reaso
     }
 }
 
+/* The prompt alone says that the local model would answer in vain. */
+static int policy_prompt_leaves(const minim_route_policy *policy, const minim_route_features *features) {
+    return policy->prompt_threshold != 0 && features->has_prompt_score &&
+           features->prompt_score >= policy->prompt_threshold;
+}
+
 static void policy_cascade(const minim_route_policy *policy, const minim_route_features *features,
                            const minim_route_state *state, minim_route_decision *d) {
     if (!policy->remote_available) {
@@ -69,6 +106,13 @@ static void policy_cascade(const minim_route_policy *policy, const minim_route_f
         return;
     }
     if (!policy_may_ask(state, d)) return;
+    d->threshold_semantics = policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO ? MINIM_ROUTE_THRESHOLD_RAW
+                                                                                       : policy->threshold_semantics;
+    d->calibrated = features->has_confidence && d->threshold_semantics != MINIM_ROUTE_THRESHOLD_RAW;
+    if (state->local == MINIM_ROUTE_NOT_ASKED && policy_prompt_leaves(policy, features)) {
+        policy_want_remote(state, MINIM_ROUTE_REASON_PROMPT_SCORE, d);
+        return;
+    }
     if (state->local == MINIM_ROUTE_NOT_ASKED) {
         policy_set(d, MINIM_ROUTE_ASK, MINIM_ROUTE_LOCAL, MINIM_ROUTE_REASON_LOCAL_FIRST);
         d->hold = 1;
@@ -130,8 +174,12 @@ minim_status minim_route_decide(const minim_route_policy *policy_in, const minim
     memset(&d, 0, sizeof d);
     d.method = policy.method;
     d.threshold = policy.threshold;
+    d.has_prompt_score = features.has_prompt_score;
+    d.prompt_score = features.has_prompt_score ? features.prompt_score : 0;
     d.has_score = state.local == MINIM_ROUTE_ANSWERED;
     if (d.has_score) {
+        d.has_confidence = features.has_confidence;
+        d.confidence = features.has_confidence ? features.confidence : 0;
         d.score = minim_route_score(policy.method, &features);
         d.truncated = features.finish == MINIM_ROUTE_FINISH_LENGTH || features.finish == MINIM_ROUTE_FINISH_CONTEXT;
     }

@@ -24,6 +24,9 @@ static const char *record_mode(int value) {
 static const char *record_method(int value) {
     return minim_route_method_name((minim_route_method)value);
 }
+static const char *record_threshold(int value) {
+    return minim_route_threshold_name((minim_route_threshold)value);
+}
 static const char *record_route(int value) {
     return minim_route_name((minim_route)value);
 }
@@ -49,10 +52,32 @@ static const record_field record_fields[] = {
     POLICY("remote_available", RECORD_FLAG, remote_available, NULL),
     POLICY("input_cost_per_token", RECORD_REAL, input_cost_per_token, NULL),
     POLICY("output_cost_per_token", RECORD_REAL, output_cost_per_token, NULL),
+    POLICY("threshold_semantics", RECORD_WORD, threshold_semantics, record_threshold),
+    POLICY("prompt_threshold", RECORD_REAL, prompt_threshold, NULL),
     FEATURES("n_tokens", RECORD_COUNT, n_tokens, NULL),
     FEATURES("n_bytes", RECORD_COUNT, n_bytes, NULL),
     FEATURES("sum_logprob", RECORD_REAL, sum_logprob, NULL),
     FEATURES("finish", RECORD_WORD, finish, record_finish),
+    FEATURES("has_signals", RECORD_FLAG, has_signals, NULL),
+    FEATURES("logprob_mean", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_MEAN], NULL),
+    FEATURES("logprob_min", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_MIN], NULL),
+    FEATURES("logprob_q10", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_Q10], NULL),
+    FEATURES("logprob_q25", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_Q25], NULL),
+    FEATURES("logprob_q50", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_Q50], NULL),
+    FEATURES("logprob_first", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOGPROB_FIRST], NULL),
+    FEATURES("margin_mean", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_MARGIN_MEAN], NULL),
+    FEATURES("margin_q10", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_MARGIN_Q10], NULL),
+    FEATURES("entropy_mean", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_ENTROPY_MEAN], NULL),
+    FEATURES("entropy_max", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_ENTROPY_MAX], NULL),
+    FEATURES("entropy_first", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_ENTROPY_FIRST], NULL),
+    FEATURES("log_length", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_LOG_LENGTH], NULL),
+    FEATURES("cut_off", RECORD_REAL, signals[MINIM_ROUTE_SIGNAL_CUT_OFF], NULL),
+    FEATURES("learned_score", RECORD_REAL, learned_score, NULL),
+    FEATURES("has_confidence", RECORD_FLAG, has_confidence, NULL),
+    FEATURES("confidence", RECORD_REAL, confidence, NULL),
+    FEATURES("certified", RECORD_FLAG, certified, NULL),
+    FEATURES("has_prompt_score", RECORD_FLAG, has_prompt_score, NULL),
+    FEATURES("prompt_score", RECORD_REAL, prompt_score, NULL),
     STATE("local", RECORD_WORD, local, record_outcome),
     STATE("local_prompt_tokens", RECORD_COUNT, local_usage.prompt_tokens, NULL),
     STATE("local_completion_tokens", RECORD_COUNT, local_usage.completion_tokens, NULL),

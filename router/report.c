@@ -36,6 +36,8 @@ static const char *report_reason_text(minim_route_reason reason) {
         [MINIM_ROUTE_REASON_PRIVATE] = "the request may not leave this machine",
         [MINIM_ROUTE_REASON_OVER_BUDGET] = "a call does not fit the budget",
         [MINIM_ROUTE_REASON_CACHED] = "the same request was answered before",
+        [MINIM_ROUTE_REASON_UNCALIBRATED] = "the local score has no calibration, so it reaches no calibrated bar",
+        [MINIM_ROUTE_REASON_PROMPT_SCORE] = "the prompt looks too hard for the local model",
     };
     size_t i = (size_t)reason;
     return i < sizeof texts / sizeof *texts && texts[i] ? texts[i] : "unknown reason";
@@ -45,6 +47,20 @@ static void report_add_usage(report_line *line, const char *who, const minim_rou
     if (!usage->prompt_tokens && !usage->completion_tokens) return;
     report_add(line, "; %s tokens %llu in, %llu out%s", who, (unsigned long long)usage->prompt_tokens,
                (unsigned long long)usage->completion_tokens, usage->estimated ? " (estimated)" : "");
+}
+
+/* A score is never shown beside a bar of another kind. */
+static void report_add_score(report_line *line, const minim_route_decision *d) {
+    report_add(line, "; score %.3f (%s, %s)", d->score, minim_route_method_name(d->method),
+               d->has_confidence ? "calibrated" : "uncalibrated");
+    if (d->has_confidence) report_add(line, ", confidence %.3f", d->confidence);
+    if (d->threshold_semantics == MINIM_ROUTE_THRESHOLD_CERTIFIED)
+        report_add(line, ", certified bar");
+    else if (d->threshold_semantics == MINIM_ROUTE_THRESHOLD_CALIBRATED)
+        report_add(line, ", least confidence %.3f", d->threshold);
+    else
+        report_add(line, ", threshold %.3f", d->threshold);
+    if (d->truncated) report_add(line, ", answer cut off");
 }
 
 size_t minim_route_describe(const minim_route_decision *decision, char *buffer, size_t capacity) {
@@ -59,10 +75,8 @@ size_t minim_route_describe(const minim_route_decision *decision, char *buffer, 
         report_add(&line, "; DEGRADED");
     else if (d->degraded)
         report_add(&line, "; DEGRADED: %s", d->degraded_reason);
-    if (d->has_score) {
-        report_add(&line, "; score %.3f (%s, %s), threshold %.3f%s", d->score, minim_route_method_name(d->method),
-                   d->calibrated ? "calibrated" : "uncalibrated", d->threshold, d->truncated ? ", answer cut off" : "");
-    }
+    if (d->has_score) report_add_score(&line, d);
+    if (d->has_prompt_score) report_add(&line, "; prompt score %.3f", d->prompt_score);
     report_add_usage(&line, "local", &d->local);
     report_add_usage(&line, "remote", &d->remote);
     if (!d->cost_known)

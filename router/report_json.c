@@ -14,6 +14,17 @@ static void report_set(json_t *object, const char *name, json_t *value, int *fai
     if (json_object_set_new(object, name, value)) *failed = 1;
 }
 
+static json_t *report_signals(const double *signals) {
+    json_t *object = json_object();
+    int failed = !object;
+    for (int i = 0; i < MINIM_ROUTE_N_SIGNALS; i++) {
+        report_set(object, minim_route_signal_name((minim_route_signal)i), report_number(signals[i]), &failed);
+    }
+    if (!failed) return object;
+    json_decref(object);
+    return NULL;
+}
+
 static json_t *report_side(const minim_router_reply *reply) {
     if (!reply) return json_null();
     json_t *side = json_object();
@@ -32,6 +43,8 @@ static json_t *report_side(const minim_router_reply *reply) {
     report_set(side, "estimated", json_boolean(usage->estimated), &failed);
     report_set(side, "first_token_seconds", report_number(usage->first_token_seconds), &failed);
     report_set(side, "seconds", report_number(usage->seconds), &failed);
+    if (reply->quantisation[0]) report_set(side, "quantisation", json_string(reply->quantisation), &failed);
+    if (reply->has_signals) report_set(side, "signals", report_signals(reply->signals), &failed);
     if (reply->attempts) {
         report_set(side, "attempts", json_integer(reply->attempts), &failed);
         report_set(side, "http_status", reply->http_status ? json_integer(reply->http_status) : json_null(), &failed);
@@ -51,9 +64,12 @@ static json_t *report_answer(const minim_router_answer *answer) {
     report_set(object, "route", json_string(minim_route_name(d->route)), &failed);
     report_set(object, "reason", json_string(minim_route_reason_name(d->reason)), &failed);
     report_set(object, "score", d->has_score ? report_number(d->score) : json_null(), &failed);
+    report_set(object, "confidence", d->has_confidence ? report_number(d->confidence) : json_null(), &failed);
     report_set(object, "calibrated", json_boolean(d->calibrated), &failed);
     report_set(object, "confidence_method", json_string(minim_route_method_name(d->method)), &failed);
     report_set(object, "threshold", report_number(d->threshold), &failed);
+    report_set(object, "threshold_semantics", json_string(minim_route_threshold_name(d->threshold_semantics)), &failed);
+    report_set(object, "prompt_score", d->has_prompt_score ? report_number(d->prompt_score) : json_null(), &failed);
     report_set(object, "truncated", json_boolean(d->truncated), &failed);
     report_set(object, "local", report_side(answer->local), &failed);
     report_set(object, "remote", report_side(answer->remote), &failed);

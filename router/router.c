@@ -70,6 +70,8 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
     /* Nothing that could reach a network exists in this mode. */
     if (r->config.mode != MINIM_ROUTE_MODE_LOCAL && r->config.base_url[0]) r->factory = options.remote;
     r->factory_user = options.remote_user;
+    r->calibration = options.calibration;
+    r->prompt_model = options.prompt_model;
     atomic_init(&r->cancelled, 0);
     *router = r;
     return MINIM_OK;
@@ -180,6 +182,10 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
         job->features.n_bytes = router_visible_bytes(&side->text);
         job->features.sum_logprob = side->reply.sum_logprob;
         job->features.finish = side->reply.finish;
+        job->features.has_signals = side->reply.has_signals;
+        memcpy(job->features.signals, side->reply.signals, sizeof job->features.signals);
+        minim_route_apply_calibration(job->router->calibration, side->reply.model, side->reply.quantisation,
+                                      job->router->config.confidence_method, &job->features);
         job->answer.local = &side->reply;
     } else {
         job->state.remote = failed ? MINIM_ROUTE_FAILED : MINIM_ROUTE_ANSWERED;
@@ -201,7 +207,11 @@ static void router_policy(const minim_router *router, minim_route_policy *policy
                                    .threshold = config->threshold,
                                    .remote_available = router->factory != NULL,
                                    .input_cost_per_token = config->input_cost_per_token,
-                                   .output_cost_per_token = config->output_cost_per_token};
+                                   .output_cost_per_token = config->output_cost_per_token,
+                                   .threshold_semantics = config->threshold_semantics,
+                                   .prompt_threshold = config->prompt_threshold};
+    if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && router->calibration)
+        policy->threshold_semantics = MINIM_ROUTE_THRESHOLD_CALIBRATED;
 }
 
 static minim_status router_decide(router_job *job) {
@@ -233,6 +243,20 @@ static minim_status router_nobody(const router_job *job, minim_error *error) {
     return router_fail(error, MINIM_ERR_IO, "%s%s%s%s%s", state->local_detail[0] ? "the local model failed: " : "",
                        state->local_detail, both ? "; the remote failed: " : "",
                        state->remote_detail[0] && !both ? "the remote failed: " : "", state->remote_detail);
+}
+
+/* What the trained model says about the last message of the user, before anybody is asked. */
+static void router_score_prompt(router_job *job, const minim_router_request *request) {
+    minim_route_prediction prediction = {.size = sizeof prediction};
+    const char *prompt = NULL;
+    for (size_t i = 0; i < request->n_messages; i++) {
+        if (!strcmp(request->messages[i].role, "user")) prompt = request->messages[i].content;
+    }
+    if (!job->router->prompt_model || !prompt) return;
+    if (minim_route_predict(job->router->prompt_model, prompt, strlen(prompt), &prediction) || prediction.abstained)
+        return;
+    job->features.has_prompt_score = 1;
+    job->features.prompt_score = prediction.score;
 }
 
 static minim_status router_run(router_job *job, minim_router_request *request, minim_error *error) {
@@ -289,6 +313,7 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->state.is_private = private_request(router->rules, &request);
     router_policy(router, &job->policy);
     atomic_store(&router->cancelled, 0);
+    router_score_prompt(job, &request);
     book_begin(job, &request);
     minim_status status = router_run(job, &request, error);
     if (status != MINIM_OK) router_account(job);

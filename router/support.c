@@ -1,11 +1,14 @@
 /* support.c: see support.h. */
 #include "support.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- lines and errors ------------------------------------------------------------------------------------------- */
 
@@ -85,6 +88,67 @@ void router_bytes_free(router_bytes *bytes) {
     free(bytes->data);
     bytes->data = NULL;
     bytes->n = bytes->capacity = 0;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------ */
+
+minim_status router_read_file(const char *path, router_bytes *text, minim_error *error) {
+    char chunk[4096];
+    struct stat info;
+    FILE *file = NULL;
+    /* A FIFO would hang us. */
+    if (!stat(path, &info) && !S_ISREG(info.st_mode)) {
+        return router_fail(error, MINIM_ERR_IO, "%s: expected a regular file", path);
+    }
+    if (!(file = fopen(path, "rb"))) return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    minim_status status = MINIM_OK;
+    size_t n;
+    while (status == MINIM_OK && (n = fread(chunk, 1, sizeof chunk, file)) > 0) {
+        status = router_bytes_append(text, chunk, n);
+    }
+    if (status == MINIM_ERR_SPACE)
+        router_fail(error, status = MINIM_ERR_FORMAT, "%s: larger than %zu MiB", path, text->limit >> 20);
+    else if (status != MINIM_OK)
+        router_fail_memory(error, path);
+    else if (ferror(file))
+        status = router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    fclose(file);
+    return status;
+}
+
+static int support_write_all(int fd, const char *data, size_t n) {
+    while (n) {
+        ssize_t written = write(fd, data, n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return -1;
+        data += written;
+        n -= (size_t)written;
+    }
+    return 0;
+}
+
+minim_status router_write_file(const char *path, const char *data, size_t n, minim_error *error) {
+    size_t capacity = strlen(path) + sizeof ".XXXXXX";
+    char *beside = malloc(capacity);
+    if (!beside) return router_fail_memory(error, path);
+    snprintf(beside, capacity, "%s.XXXXXX", path);
+    int fd = mkstemp(beside);
+    if (fd < 0) {
+        free(beside);
+        return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    }
+    int failed = support_write_all(fd, data, n) || fchmod(fd, 0644) || fsync(fd), why = errno;
+    if (close(fd) && !failed) {
+        failed = 1;
+        why = errno;
+    }
+    if (!failed && rename(beside, path)) {
+        failed = 1;
+        why = errno;
+    }
+    if (failed) unlink(beside);
+    free(beside);
+    return failed ? router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(why)) : MINIM_OK;
 }
 
 /* ---- UTF-8 ------------------------------------------------------------------------------------------------------ */

@@ -43,6 +43,15 @@ typedef struct router_bytes {
 minim_status router_bytes_append(router_bytes *bytes, const char *data, size_t n);
 void router_bytes_free(router_bytes *bytes);
 
+/* ---- files ------------------------------------------------------------------------------------------------------ */
+
+/* Appends a regular file's bytes, up to text->limit. The error names the file. */
+minim_status router_read_file(const char *path, router_bytes *text, minim_error *error);
+
+/* Writes a file beside its place and renames it: who reads the path finds the old bytes or the new ones, never a part.
+ */
+minim_status router_write_file(const char *path, const char *data, size_t n, minim_error *error);
+
 /* ---- UTF-8 ------------------------------------------------------------------------------------------------------ */
 
 /* Length of the valid character at text[0..n), 0 when there is none. Unicode's table of well-formed sequences. */
@@ -56,6 +65,11 @@ minim_status router_utf8_append(router_bytes *bytes, const char *text, size_t n)
 void router_wipe(void *memory, size_t n);
 /* Replaces every occurrence of the secret in a line by "[key]", in place. An empty secret or NULL: nothing. */
 void router_redact(char *line, const char *secret);
+
+/* ---- scores ----------------------------------------------------------------------------------------------------- */
+
+/* What a method other than "learned" makes of signals[MINIM_ROUTE_N_SIGNALS], in 0..1. In policy.c. */
+double router_signal_score(minim_route_method method, const double *signals);
 
 /* ---- clock ------------------------------------------------------------------------------------------------------ */
 

@@ -6,14 +6,28 @@
 #define WORDS_AT(table, index)                                                                                         \
     ((size_t)(index) < sizeof(table) / sizeof *(table) ? (table)[(size_t)(index)] : "unknown")
 
+static const char *const words_methods[] = {"avg_logprob", "margin", "quantile", "learned"};
+
 const char *minim_route_mode_name(minim_route_mode mode) {
     static const char *const words[] = {"cascade", "local", "remote"};
     return WORDS_AT(words, mode);
 }
 
 const char *minim_route_method_name(minim_route_method method) {
-    static const char *const words[] = {"avg_logprob"};
-    return WORDS_AT(words, method);
+    return WORDS_AT(words_methods, method);
+}
+
+const char *minim_route_threshold_name(minim_route_threshold threshold) {
+    static const char *const words[] = {"auto", "raw", "calibrated", "certified"};
+    return WORDS_AT(words, threshold);
+}
+
+static const char *const words_signals[MINIM_ROUTE_N_SIGNALS] = {
+    "logprob_mean", "logprob_min",  "logprob_q10", "logprob_q25",   "logprob_q50", "logprob_first", "margin_mean",
+    "margin_q10",   "entropy_mean", "entropy_max", "entropy_first", "log_length",  "cut_off"};
+
+const char *minim_route_signal_name(minim_route_signal signal) {
+    return WORDS_AT(words_signals, signal);
 }
 
 const char *minim_route_name(minim_route route) {
@@ -24,7 +38,7 @@ const char *minim_route_name(minim_route route) {
 const char *minim_route_reason_name(minim_route_reason reason) {
     static const char *const words[] = {"local_only",  "local_first",   "remote_first", "score_passed", "score_low",
                                         "local_empty", "local_context", "local_failed", "no_remote",    "remote_failed",
-                                        "private",     "over_budget",   "cached"};
+                                        "private",     "over_budget",   "cached",       "uncalibrated", "prompt_score"};
     return WORDS_AT(words, reason);
 }
 
@@ -63,6 +77,16 @@ int minim_route_mode_parse(const char *word, minim_route_mode *mode) {
     for (size_t i = 0; word && i < sizeof words / sizeof *words; i++) {
         if (!strcmp(word, words[i].word)) {
             *mode = words[i].mode;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+int minim_route_method_parse(const char *word, minim_route_method *method) {
+    for (size_t i = 0; word && i < sizeof words_methods / sizeof *words_methods; i++) {
+        if (!strcmp(word, words_methods[i])) {
+            *method = (minim_route_method)i;
             return 0;
         }
     }

@@ -125,7 +125,7 @@ static void mistakes_in_a_configuration_name_file_key_found_and_expected(void **
         {"{\"threshold\":[0.5]}", "threshold: found an array, expected"},
         {"{\"mode\":\"loacl\"}", "mode: found \"loacl\", expected \"cascade\", \"local\""},
         {"{\"mode\":1}", "mode: found 1, expected"},
-        {"{\"confidence_method\":\"margin\"}", "confidence_method: found \"margin\", expected \"avg_logprob\""},
+        {"{\"confidence_method\":\"verbalised\"}", "confidence_method: found \"verbalised\", expected \"avg_logprob\""},
         {"{\"remote\":{\"timeout\":0}}", "remote.timeout: found 0, expected a number of seconds"},
         {"{\"remote\":{\"timeout\":true}}", "remote.timeout: found true, expected"},
         {"{\"remote\":{\"num_retries\":1.5}}", "remote.num_retries: found 1.5, expected a whole number from 0 to 10"},

@@ -18,6 +18,8 @@ static const route_command route_commands[] = {
     {"log", route_log, "every line of the ledger as JSON"},
     {"export", route_export, "prompts and remote answers as JSON lines, for fine-tuning"},
     {"replay", route_replay, "makes the ledger's decisions again"},
+    {"train", route_train, "learn from judged answers which prompts are too hard for the local model"},
+    {"eval", route_eval, "what a router is worth on judged answers"},
 };
 
 enum { ROUTE_COMMANDS = sizeof route_commands / sizeof *route_commands };

@@ -8,5 +8,7 @@ int route_report(int argc, char **argv);
 int route_log(int argc, char **argv);
 int route_export(int argc, char **argv);
 int route_replay(int argc, char **argv);
+int route_train(int argc, char **argv);
+int route_eval(int argc, char **argv);
 
 #endif

@@ -54,9 +54,9 @@ NEED_ARM  := $(if $(shell command -v aarch64-linux-gnu-gcc),,gcc-aarch64-linux-g
 FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvisibility=hidden -fPIC -pthread \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ROUTER_HAS  := $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER) $(if $(HAVE_SQLITE),-DMINIM_WITH_LEDGER)
-TOOLS_FLAGS := $(ROUTER_HAS) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
+TOOLS_FLAGS := $(ROUTER_HAS) $(if $(HAVE_JANSSON),-DMINIM_WITH_JANSSON) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
 ROUTER_LIBS := $(if $(HAVE_REMOTE),-lcurl -ljansson) $(if $(HAVE_SQLITE),-lsqlite3)
-TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_EDIT),-ledit)
+TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_JANSSON),-ljansson) $(if $(HAVE_EDIT),-ledit)
 LIBS        := -lm -pthread
 
 # ---- what there is to build --------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ with_ledger := sqlite3.h|"ledger_sql.h"|MINIM_WITH_LEDGER
 needs_ledger = $(if $(HAVE_SQLITE),,$(shell grep -lE '$(with_ledger)' $(1) /dev/null))
 without      = $(filter-out $(call needs_remote,$(1)) $(call needs_ledger,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
-TOOLS_SRC   := $(wildcard tools/*.c)
+TOOLS_SRC   := $(filter-out $(if $(HAVE_JANSSON),,tools/convert_%),$(wildcard tools/*.c))
 # tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
 TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
 HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_%,$(wildcard tests/*.c)))
@@ -101,6 +101,7 @@ lib: $(ARCHIVES) ## build only the libraries (build/libminim.a)
 left-out:
 	@$(if $(HAVE_REMOTE),,echo "left out: remote models, so 'minim ask' needs --route local (install libcurl4-openssl-dev libjansson-dev)")
 	@$(if $(HAVE_SQLITE),,echo "left out: the router's ledger, so no budgets, no cached answers, no 'minim route report' (install libsqlite3-dev)")
+	@$(if $(HAVE_JANSSON),,echo "left out: 'minim convert' (install libjansson-dev)")
 	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (install libedit-dev)")
 	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 

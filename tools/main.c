@@ -21,6 +21,7 @@ static const command main_commands[] = {
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"logits", cmd_logits, "raw logits of every position of a token sequence"},
     {"bench", cmd_bench, "how fast a model runs: prompt processing and text generation"},
+    {"convert", cmd_convert, "a Hugging Face directory becomes a GGUF file"},
     {"synth", cmd_synth, "a model file with random weights in the shape of a real model, for benchmarks"},
 };
 

@@ -5,16 +5,14 @@
  * scales of about the same size and of both signs. */
 #include "synth.h"
 
-#include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "common.h"
+#include "gguf_write.h"
 
 /* ---- random weights ---------------------------------------------------------------------------------------------- */
 
@@ -47,28 +45,13 @@ static inline uint16_t synth_f16(float x) {
     return (uint16_t)((bits >> 16 & 0x8000) | half);
 }
 
-static inline void synth_put16(uint8_t *out, uint16_t x) {
-    out[0] = (uint8_t)x;
-    out[1] = (uint8_t)(x >> 8);
-}
-
-static inline void synth_put32(uint8_t *out, uint32_t x) {
-    synth_put16(out, (uint16_t)x);
-    synth_put16(out + 2, (uint16_t)(x >> 16));
-}
-
-static inline void synth_put64(uint8_t *out, uint64_t x) {
-    synth_put32(out, (uint32_t)x);
-    synth_put32(out + 4, (uint32_t)(x >> 32));
-}
-
 static const float synth_sqrt3 = 1.7320508f;
 
 static void synth_fill_f32(uint64_t *random, float deviation, uint8_t *out, size_t n) {
     float a = deviation * synth_sqrt3, two[2];
     for (size_t i = 0; i < n; i++) {
         if (i % 2 == 0) synth_two(random, two);
-        synth_put32(out + 4 * i, synth_bits(two[i % 2] * a));
+        gguf_write_32(out + 4 * i, synth_bits(two[i % 2] * a));
     }
 }
 
@@ -76,7 +59,7 @@ static void synth_fill_f16(uint64_t *random, float deviation, uint8_t *out, size
     float a = deviation * synth_sqrt3, two[2];
     for (size_t i = 0; i < n; i++) {
         if (i % 2 == 0) synth_two(random, two);
-        synth_put16(out + 2 * i, synth_f16(two[i % 2] * a));
+        gguf_write_16(out + 2 * i, synth_f16(two[i % 2] * a));
     }
 }
 
@@ -85,7 +68,7 @@ static void synth_fill_bf16(uint64_t *random, float deviation, uint8_t *out, siz
     float a = deviation * synth_sqrt3, two[2];
     for (size_t i = 0; i < n; i++) {
         if (i % 2 == 0) synth_two(random, two);
-        synth_put16(out + 2 * i, (uint16_t)(synth_bits(two[i % 2] * a) >> 16));
+        gguf_write_16(out + 2 * i, (uint16_t)(synth_bits(two[i % 2] * a) >> 16));
     }
 }
 
@@ -100,8 +83,8 @@ static inline uint16_t synth_scale(uint64_t *random, float scale) {
 static void synth_fill_q8_0(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks) {
     float scale = deviation / 73.3f; /* the deviation of uniform codes from -127 to 127 */
     for (size_t b = 0; b < n_blocks; b++, out += 34) {
-        synth_put16(out, synth_scale(random, scale));
-        for (int i = 0; i < 4; i++) synth_put64(out + 2 + 8 * i, synth_random(random));
+        gguf_write_16(out, synth_scale(random, scale));
+        for (int i = 0; i < 4; i++) gguf_write_64(out + 2 + 8 * i, synth_random(random));
         /* -128 is a code that no quantiser writes. */
         for (int i = 2; i < 34; i++) out[i] = (uint8_t)(out[i] + (out[i] == 0x80));
     }
@@ -110,9 +93,9 @@ static void synth_fill_q8_0(uint64_t *random, float deviation, uint8_t *out, siz
 static void synth_fill_q4_0(uint64_t *random, float deviation, uint8_t *out, size_t n_blocks) {
     float scale = deviation / 4.64f; /* the root mean square of uniform codes from -8 to 7 */
     for (size_t b = 0; b < n_blocks; b++, out += 18) {
-        synth_put16(out, synth_scale(random, scale));
-        synth_put64(out + 2, synth_random(random));
-        synth_put64(out + 10, synth_random(random));
+        gguf_write_16(out, synth_scale(random, scale));
+        gguf_write_64(out + 2, synth_random(random));
+        gguf_write_64(out + 10, synth_random(random));
     }
 }
 
@@ -156,7 +139,7 @@ static void synth_fill_norm(uint64_t *random, float deviation, uint8_t *out, siz
     (void)deviation;
     for (size_t i = 0; i < n; i++) {
         if (i % 2 == 0) synth_two(random, two);
-        synth_put32(out + 4 * i, synth_bits(1 + 0.125f * two[i % 2]));
+        gguf_write_32(out + 4 * i, synth_bits(1 + 0.125f * two[i % 2]));
     }
 }
 
@@ -189,7 +172,7 @@ const synth_type *synth_type_find(const char *name) {
 
 /* ---- the tensors ------------------------------------------------------------------------------------------------- */
 
-enum { SYNTH_ALIGNMENT = 32, SYNTH_LAYER_TENSORS = TOOL_LAYER_MATRICES + 2 };
+enum { SYNTH_LAYER_TENSORS = TOOL_LAYER_MATRICES + 2 };
 
 typedef struct synth_tensor {
     char name[48];
@@ -245,93 +228,26 @@ static uint64_t synth_tensor_bytes(const synth_tensor *tensor) {
     return synth_tensor_blocks(tensor) * (uint64_t)tensor->type->block_bytes;
 }
 
-static uint64_t synth_aligned(uint64_t bytes) {
-    return (bytes + SYNTH_ALIGNMENT - 1) / SYNTH_ALIGNMENT * SYNTH_ALIGNMENT;
-}
-
 uint64_t synth_data_bytes(const synth_plan *plan) {
     uint64_t bytes = 0;
     for (int i = 0; i < synth_tensor_count(plan); i++) {
         synth_tensor tensor = synth_tensor_at(plan, i);
-        bytes += synth_aligned(synth_tensor_bytes(&tensor));
+        bytes += gguf_write_aligned(synth_tensor_bytes(&tensor));
     }
     return bytes;
 }
 
 /* ---- the header -------------------------------------------------------------------------------------------------- */
 
-/* Types of metadata values in GGUF. */
-enum { SYNTH_U32 = 4, SYNTH_I32 = 5, SYNTH_F32 = 6, SYNTH_BOOL = 7, SYNTH_STRING = 8, SYNTH_ARRAY = 9 };
-
-typedef struct synth_header {
-    tool_bytes bytes;
-    uint64_t n_keys;
-    int failed; /* memory ran out; a message was printed */
-} synth_header;
-
-static void synth_append(synth_header *h, const void *data, size_t n) {
-    if (!h->failed && tool_bytes_append(&h->bytes, data, n)) h->failed = 1;
-}
-
-static void synth_u32(synth_header *h, uint32_t x) {
-    uint8_t raw[4];
-    synth_put32(raw, x);
-    synth_append(h, raw, sizeof raw);
-}
-
-static void synth_u64(synth_header *h, uint64_t x) {
-    uint8_t raw[8];
-    synth_put64(raw, x);
-    synth_append(h, raw, sizeof raw);
-}
-
-static void synth_string(synth_header *h, const char *text) {
-    synth_u64(h, strlen(text));
-    synth_append(h, text, strlen(text));
-}
-
-static void synth_key(synth_header *h, const char *key, uint32_t type) {
-    synth_string(h, key);
-    synth_u32(h, type);
-    h->n_keys++;
-}
-
-static void synth_key_string(synth_header *h, const char *key, const char *text) {
-    synth_key(h, key, SYNTH_STRING);
-    synth_string(h, text);
-}
-
-static void synth_key_u32(synth_header *h, const char *key, uint32_t x) {
-    synth_key(h, key, SYNTH_U32);
-    synth_u32(h, x);
-}
-
-static void synth_key_f32(synth_header *h, const char *key, float x) {
-    synth_key(h, key, SYNTH_F32);
-    synth_u32(h, synth_bits(x));
-}
-
-static void synth_key_bool(synth_header *h, const char *key, int x) {
-    const uint8_t byte = x != 0;
-    synth_key(h, key, SYNTH_BOOL);
-    synth_append(h, &byte, 1);
-}
-
-static void synth_key_array(synth_header *h, const char *key, uint32_t type, uint64_t count) {
-    synth_key(h, key, SYNTH_ARRAY);
-    synth_u32(h, type);
-    synth_u64(h, count);
-}
-
-static void synth_put_model_keys(synth_header *h, const synth_plan *plan) {
+static void synth_put_model_keys(gguf_head *h, const synth_plan *plan) {
     const tool_shape *s = plan->shape;
     char text[64];
-    synth_key_string(h, "general.architecture", "llama");
+    gguf_head_string(h, "general.architecture", "llama", 5);
     snprintf(text, sizeof text, "synthetic %s", s->name);
-    synth_key_string(h, "general.name", text);
-    synth_key_string(h, "general.description", "random weights for benchmarks, written by minim synth");
-    synth_key_u32(h, "general.file_type", plan->type->file_id);
-    if (plan->type->block > 1 || plan->output_type->block > 1) synth_key_u32(h, "general.quantization_version", 2);
+    gguf_head_string(h, "general.name", text, strlen(text));
+    gguf_head_string(h, "general.description", "random weights for benchmarks, written by minim synth", 53);
+    gguf_head_u32(h, "general.file_type", plan->type->file_id);
+    if (plan->type->block > 1 || plan->output_type->block > 1) gguf_head_u32(h, "general.quantization_version", 2);
     const struct {
         const char *key;
         int value;
@@ -343,9 +259,9 @@ static void synth_put_model_keys(synth_header *h, const synth_plan *plan) {
         {"llama.rope.dimension_count", s->head_dim}, {"llama.vocab_size", s->n_vocab},
     };
     for (size_t i = 0; i < sizeof number / sizeof *number; i++)
-        synth_key_u32(h, number[i].key, (uint32_t)number[i].value);
-    synth_key_f32(h, "llama.rope.freq_base", s->rope_base);
-    synth_key_f32(h, "llama.attention.layer_norm_rms_epsilon", s->norm_eps);
+        gguf_head_u32(h, number[i].key, (uint32_t)number[i].value);
+    gguf_head_f32(h, "llama.rope.freq_base", s->rope_base);
+    gguf_head_f32(h, "llama.attention.layer_norm_rms_epsilon", s->norm_eps);
 }
 
 /* ---- the vocabulary ---------------------------------------------------------------------------------------------- */
@@ -391,164 +307,84 @@ static uint32_t synth_token(uint32_t id, char *text, size_t size) {
     return SYNTH_TYPE_NORMAL;
 }
 
-static void synth_put_vocabulary(synth_header *h, uint32_t n) {
+static void synth_put_vocabulary(gguf_head *h, uint32_t n) {
     char text[32];
-    synth_key_string(h, "tokenizer.ggml.model", "llama");
-    synth_key_array(h, "tokenizer.ggml.tokens", SYNTH_STRING, n);
+    gguf_head_string(h, "tokenizer.ggml.model", "llama", 5);
+    gguf_head_array(h, "tokenizer.ggml.tokens", GGUF_WRITE_STRING, n);
     for (uint32_t id = 0; id < n; id++) {
         synth_token(id, text, sizeof text);
-        synth_string(h, text);
+        gguf_head_put_string(h, text, strlen(text));
     }
-    synth_key_array(h, "tokenizer.ggml.scores", SYNTH_F32, n);
+    gguf_head_array(h, "tokenizer.ggml.scores", GGUF_WRITE_F32, n);
     for (uint32_t id = 0; id < n; id++)
-        synth_u32(h, synth_bits(id < SYNTH_FIRST_LETTER ? 0.0f : (float)SYNTH_FIRST_LETTER - (float)id));
-    synth_key_array(h, "tokenizer.ggml.token_type", SYNTH_I32, n);
-    for (uint32_t id = 0; id < n; id++) synth_u32(h, synth_token(id, text, sizeof text));
-    synth_key_u32(h, "tokenizer.ggml.bos_token_id", 1);
-    synth_key_u32(h, "tokenizer.ggml.eos_token_id", 2);
-    synth_key_u32(h, "tokenizer.ggml.unknown_token_id", 0);
-    synth_key_bool(h, "tokenizer.ggml.add_bos_token", 1);
-    synth_key_bool(h, "tokenizer.ggml.add_eos_token", 0);
+        gguf_head_put_f32(h, id < SYNTH_FIRST_LETTER ? 0.0f : (float)SYNTH_FIRST_LETTER - (float)id);
+    gguf_head_array(h, "tokenizer.ggml.token_type", GGUF_WRITE_I32, n);
+    for (uint32_t id = 0; id < n; id++) gguf_head_put_u32(h, synth_token(id, text, sizeof text));
+    gguf_head_u32(h, "tokenizer.ggml.bos_token_id", 1);
+    gguf_head_u32(h, "tokenizer.ggml.eos_token_id", 2);
+    gguf_head_u32(h, "tokenizer.ggml.unknown_token_id", 0);
+    gguf_head_bool(h, "tokenizer.ggml.add_bos_token", 1);
+    gguf_head_bool(h, "tokenizer.ggml.add_eos_token", 0);
 }
 
-/* Everything before the weights, padded. 0 or -1 after a message. */
-static int synth_make_header(const synth_plan *plan, synth_header *h) {
-    enum { COUNTS = 24 }; /* magic, version, number of tensors, number of keys */
-    uint8_t counts[COUNTS] = {'G', 'G', 'U', 'F', 3};
-    synth_append(h, counts, COUNTS);
+static void synth_make_header(const synth_plan *plan, gguf_head *h) {
     synth_put_model_keys(h, plan);
     synth_put_vocabulary(h, (uint32_t)plan->shape->n_vocab);
-    uint64_t offset = 0;
-    int n_tensors = synth_tensor_count(plan);
-    for (int i = 0; i < n_tensors; i++) {
-        synth_tensor tensor = synth_tensor_at(plan, i);
-        synth_string(h, tensor.name);
-        synth_u32(h, tensor.rows ? 2 : 1);
-        synth_u64(h, tensor.cols);
-        if (tensor.rows) synth_u64(h, tensor.rows);
-        synth_u32(h, tensor.type->id);
-        synth_u64(h, offset);
-        offset += synth_aligned(synth_tensor_bytes(&tensor));
+    for (int i = 0; i < synth_tensor_count(plan); i++) {
+        const synth_tensor tensor = synth_tensor_at(plan, i);
+        const uint64_t dims[2] = {tensor.cols, tensor.rows};
+        gguf_head_tensor(h, tensor.name, tensor.rows ? 2 : 1, dims, tensor.type->id, synth_tensor_bytes(&tensor));
     }
-    static const uint8_t zeros[SYNTH_ALIGNMENT];
-    synth_append(h, zeros, synth_aligned(h->bytes.n) - h->bytes.n);
-    if (h->failed) return -1;
-    synth_put64((uint8_t *)h->bytes.data + 8, (uint64_t)n_tensors);
-    synth_put64((uint8_t *)h->bytes.data + 16, h->n_keys);
-    return 0;
 }
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
-typedef struct synth_output {
-    FILE *file;
-    const char *name;
-    char *temporary;
-    uint64_t written, total; /* bytes of weights */
-    double start, shown;     /* seconds; shown 0 = there is no progress line */
-    int show_progress;
-} synth_output;
-
-static void synth_clear_progress(synth_output *output) {
-    if (output->shown > 0) fprintf(stderr, "\r%60s\r", "");
-    output->shown = 0;
-}
-
-static int synth_fail(synth_output *output) {
-    int number = errno;
-    synth_clear_progress(output);
-    return tool_fail("%s: %s", output->name, strerror(number));
-}
-
-static void synth_show_progress(synth_output *output) {
-    double now = tool_seconds();
-    if (!output->show_progress || now - output->start < 0.3 || now - output->shown < 0.1) return;
-    static const char full[] = "########################################";
-    double fraction = (double)output->written / (double)output->total;
-    fprintf(stderr, "\rwriting [%-40.*s] %3.0f%%", (int)(fraction * 40), full, fraction * 100);
-    output->shown = now;
-}
-
 /* Random weights in chunks. Returns -1 or an exit code. */
-static int synth_write_tensor(synth_output *output, const synth_tensor *tensor, uint64_t *random) {
+static int synth_write_tensor(gguf_writer *writer, const synth_tensor *tensor, uint64_t *random) {
     enum { CHUNK = 1 << 20 };
-    uint8_t *chunk = malloc(CHUNK + SYNTH_ALIGNMENT);
+    uint8_t *chunk = malloc(CHUNK);
     if (!chunk) return tool_fail("out of memory");
     uint64_t blocks = synth_tensor_blocks(tensor), most = CHUNK / (uint64_t)tensor->type->block_bytes;
     int code = -1;
     while (blocks > 0 && code < 0) {
-        size_t n = (size_t)(blocks < most ? blocks : most), bytes = n * (size_t)tensor->type->block_bytes;
+        size_t n = (size_t)(blocks < most ? blocks : most);
         tensor->type->fill(random, tensor->deviation, chunk, n);
         blocks -= n;
-        if (!blocks) { /* the next tensor starts aligned */
-            size_t odd = (size_t)(synth_aligned(synth_tensor_bytes(tensor)) - synth_tensor_bytes(tensor));
-            memset(chunk + bytes, 0, odd);
-            bytes += odd;
-        }
-        if (fwrite(chunk, 1, bytes, output->file) != bytes)
-            code = synth_fail(output);
-        else if (tool_interrupted())
-            code = EXIT_CODE_INTERRUPTED;
-        output->written += bytes;
-        synth_show_progress(output);
+        code = gguf_writer_put(writer, chunk, n * (size_t)tensor->type->block_bytes);
     }
     free(chunk);
-    return code;
+    return code < 0 ? gguf_writer_end_tensor(writer) : code;
 }
 
-static int synth_write(const synth_plan *plan, synth_output *output) {
-    synth_header header = {{0}, 0, 0};
-    uint64_t random = plan->seed;
-    int code = synth_make_header(plan, &header) ? EXIT_CODE_FAILED : -1;
-    if (code < 0 && fwrite(header.bytes.data, 1, header.bytes.n, output->file) != header.bytes.n)
-        code = synth_fail(output);
-    tool_bytes_free(&header.bytes);
-    for (int i = 0; i < synth_tensor_count(plan) && code < 0; i++) {
-        synth_tensor tensor = synth_tensor_at(plan, i);
-        code = synth_write_tensor(output, &tensor, &random);
-    }
-    return code;
-}
-
-/* Gives a complete file its name and removes any other. */
-static int synth_close(synth_output *output, int code) {
-    if (fclose(output->file) && code < 0) code = synth_fail(output);
-    if (code < 0 && rename(output->temporary, output->name)) code = synth_fail(output);
-    if (code >= 0) unlink(output->temporary);
-    synth_clear_progress(output);
-    return code < 0 ? EXIT_CODE_OK : code;
-}
-
-static void synth_report(const synth_plan *plan, const synth_output *output) {
+static void synth_report(const synth_plan *plan, const char *name, double seconds) {
     char size[32];
     uint64_t n = 0;
     for (int i = 0; i < synth_tensor_count(plan); i++) {
         synth_tensor tensor = synth_tensor_at(plan, i);
         n += tensor.cols * (tensor.rows ? tensor.rows : 1);
     }
-    fprintf(stderr, "%s: %s, %s, %.1f million parameters, %s in %.1f s\n", output->name, plan->shape->name,
-            plan->type->name, (double)n * 1e-6, tool_size_text(output->total, size, sizeof size),
-            tool_seconds() - output->start);
+    fprintf(stderr, "%s: %s, %s, %.1f million parameters, %s in %.1f s\n", name, plan->shape->name, plan->type->name,
+            (double)n * 1e-6, tool_size_text(synth_data_bytes(plan), size, sizeof size), seconds);
 }
 
 int synth_write_file(const synth_plan *plan, const char *name) {
-    synth_output output = {.name = name, .total = synth_data_bytes(plan), .start = tool_seconds()};
+    const double start = tool_seconds();
     struct stat status;
     int exists = !stat(name, &status);
     if (exists && !S_ISREG(status.st_mode))
         return tool_fail("%s: expected a file name, found a folder or device", name);
     if (exists && !plan->force) return tool_fail("%s: the file exists already; --force overwrites it", name);
-    size_t size = strlen(name) + 32;
-    output.temporary = malloc(size);
-    if (!output.temporary) return tool_fail("out of memory");
-    snprintf(output.temporary, size, "%s.%ld.part", name, (long)getpid());
-    output.show_progress = !plan->quiet && isatty(STDERR_FILENO);
-#ifdef SIGXFSZ
-    signal(SIGXFSZ, SIG_IGN); /* a limit of the file size is an error of a write */
-#endif
-    output.file = fopen(output.temporary, "wb");
-    int code = output.file ? synth_close(&output, synth_write(plan, &output)) : synth_fail(&output);
-    if (code == EXIT_CODE_OK && !plan->quiet) synth_report(plan, &output);
-    free(output.temporary);
+    gguf_head head = {0};
+    gguf_writer writer;
+    uint64_t random = plan->seed;
+    synth_make_header(plan, &head);
+    int code = gguf_writer_open(&writer, &head, name, plan->quiet);
+    for (int i = 0; i < synth_tensor_count(plan) && code < 0; i++) {
+        synth_tensor tensor = synth_tensor_at(plan, i);
+        code = synth_write_tensor(&writer, &tensor, &random);
+    }
+    code = gguf_writer_close(&writer, code);
+    gguf_head_free(&head);
+    if (code == EXIT_CODE_OK && !plan->quiet) synth_report(plan, name, tool_seconds() - start);
     return code;
 }

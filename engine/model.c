@@ -147,8 +147,8 @@ static const char *model_chat_format(const minim_model *m) {
     gguf_str text = {"", 0};
     int found;
     gguf_get_str(m->file, "tokenizer.chat_template", &text, &found, NULL);
-    const chat_format *format = chat_format_recognise(text.s);
-    return format ? format->name : "unknown";
+    chat_style style;
+    return chat_recognise(text.s, &style) ? style.format->name : "unknown";
 }
 
 minim_status minim_model_get_info(const minim_model *m, minim_model_info *info) {

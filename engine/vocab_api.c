@@ -73,13 +73,13 @@ int minim_token_is_end(const minim_model *model, int32_t token) {
 minim_status minim_chat_tokenize(const minim_model *model, const char *format, const minim_message *messages,
                                  size_t n_messages, int32_t *tokens, size_t capacity, size_t *n_tokens,
                                  minim_error *error) {
-    const chat_format *row;
+    chat_style style;
     token_list list = {0};
     minim_status status = vocab_api_check(model, error);
     if (status) return status;
     if (!n_tokens || (!tokens && capacity)) return err_set(error, MINIM_ERR_ARGUMENT, "tokens or n_tokens is NULL");
-    status = chat_choose(model->file, format, &row, error);
-    if (!status) status = chat_tokenize(model->vocab, &model->allocator, row, messages, n_messages, &list, error);
+    status = chat_choose(model->file, format, &style, error);
+    if (!status) status = chat_tokenize(model->vocab, &model->allocator, &style, messages, n_messages, &list, error);
     if (status) {
         token_list_free(&model->allocator, &list);
         return status;

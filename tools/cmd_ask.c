@@ -25,7 +25,7 @@ static const option ask_options[] = {
     {"-p, --prompt", "TEXT", OPTION_STRING, ASK(prompt), 0, 0, "the question"},
     {"-sys, --system-prompt, --system", "TEXT", OPTION_STRING, ASK(system), 0, 0,
      "what the model is told before the question"},
-    {"--chat-template", "NAME", OPTION_STRING, ASK(format), 0, 0,
+    {"--chat-format, --chat-template", "NAME", OPTION_STRING, ASK(format), 0, 0,
      "chat format of the local model instead of the\nfile's own (\"minim chat\" lists the names)"},
     {"--json", NULL, OPTION_FLAG, ASK(json), 0, 0, "print one JSON object at the end"},
     {0},

@@ -22,7 +22,7 @@ typedef struct chat_settings {
 static const option chat_options[] = {
     {"-sys, --system-prompt", "TEXT", OPTION_STRING, CHAT(system), 0, 0,
      "what the model is told before the first turn"},
-    {"--chat-template", "NAME", OPTION_STRING, CHAT(format), 0, 0,
+    {"--chat-format, --chat-template", "NAME", OPTION_STRING, CHAT(format), 0, 0,
      "chat format instead of the file's own\n(\"help\" lists the names)"},
     {0},
 };
@@ -336,7 +336,7 @@ static int chat_check_format(const char *format) {
         if (!strcmp(format, name)) return -1;
     }
     if (strcmp(format, "help") != 0) {
-        return options_complain("chat", "--chat-template: \"%s\" is not known; \"help\" lists the names", format);
+        return options_complain("chat", "--chat-format: \"%s\" is not known; \"help\" lists the names", format);
     }
     for (size_t i = 0; (name = minim_chat_format(i)); i++) printf("%s\n", name);
     return EXIT_CODE_OK;

@@ -112,8 +112,8 @@ static void synth_fill_blocks(uint64_t *random, float scale, float minimum, int 
         float two[2];
         synth_two(random, two);
         const float d = (two[1] < 0 ? -scale : scale) * (1 + 0.25f * two[0]);
-        synth_put16(out + at, synth_f16(d));
-        if (minimum != 0) synth_put16(out + at + 2, synth_f16(d * minimum));
+        gguf_write_16(out + at, synth_f16(d));
+        if (minimum != 0) gguf_write_16(out + at + 2, synth_f16(d * minimum));
     }
 }
 

@@ -211,6 +211,8 @@ static int cases_add_matmul(const cases_plan *plan, const harness_memory *memory
         int ref = !strcmp(plan->isa[i], "ref");
         int64_t part = ref ? 1 : panels / (plan->n_threads * CASES_PARTS);
         int64_t most = (int64_t)(memory->n_weights / (size_t)memory->n_threads / panel_bytes / 2);
+        const int64_t panel_group = list->table[i].panel_group;
+        part = (part + panel_group - 1) / panel_group * panel_group;
         if (part > most) part = most;
         if (part < 1) part = 1;
         harness_case c = {.kernel = "matmul", .isa = plan->isa[i], .rows = m->rows, .cols = m->cols, .tokens = tokens};

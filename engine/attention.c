@@ -55,8 +55,9 @@ int attention_make_tiles(const minim_engine *e, const step_row *rows, int n) {
     int n_tiles = 0, most = attention_tile_tokens(&e->model->shape);
     for (int i = 0; i < n; i++) {
         attention_tile *last = n_tiles ? &tiles[n_tiles - 1] : NULL;
-        if (last && last->seq == rows[i].seq && last->n_tokens < most) {
-            last->n_tokens++; /* rows of one sequence are its next tokens, in order */
+        if (last && last->seq == rows[i].seq && last->position + last->n_tokens == rows[i].position &&
+            last->n_tokens < most) {
+            last->n_tokens++;
         } else {
             tiles[n_tiles++] = (attention_tile){rows[i].seq, i, 1, rows[i].position};
         }

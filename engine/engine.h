@@ -41,6 +41,7 @@ typedef struct forward_scratch {
     int32_t *sum;          /* [B][widest / 32] */
     float *rope[2];        /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
     attention_tile *tiles; /* [B] */
+    step_row *wanted;      /* [B]                    the rows that go on behind the last layer's attention */
     float *worker;         /* [threads][worker_floats]: attention of one tile, see attention.c */
     size_t worker_floats;
     void *block;

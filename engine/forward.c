@@ -52,6 +52,7 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         {&f->sum, b * blocks, sizeof(int32_t)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->tiles, b, sizeof(attention_tile)},
+        {&f->wanted, b, sizeof(step_row)},
         {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
     };
@@ -71,7 +72,7 @@ minim_status forward_scratch_new(minim_engine *e, minim_error *error) {
     forward_scratch *f = &e->scratch;
     int threads = pool_threads(e->pool);
     f->block_bytes = (size_t)forward_scratch_bytes(e->model, e->n_batch, threads);
-    f->block = mem_alloc(&e->allocator, f->block_bytes, 1);
+    f->block = mem_alloc_huge(&e->allocator, f->block_bytes);
     if (!f->block) return err_memory(error, "scratch memory", f->block_bytes);
     forward_layout(e->model, e->n_batch, threads, f, f->block);
     return MINIM_OK;
@@ -165,7 +166,9 @@ static void forward_multiply(minim_engine *e, const float *x, int n, const forwa
     /* Enough items that a slow core does not hold the others, few enough that handing out costs nothing. */
     int threads = pool_threads(e->pool);
     j.panels_per_item = threads == 1 || work < SMALL ? panels : panels / (uint32_t)(threads * 8);
+    const uint32_t group = (uint32_t)e->kern.panel_group;
     if (j.panels_per_item < 1) j.panels_per_item = 1;
+    j.panels_per_item = (j.panels_per_item + group - 1) / group * group;
     for (int i = 0; i < n_products; i++) items += forward_items(&j, i);
     if (work < SMALL) {
         for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);
@@ -311,24 +314,36 @@ static void forward_logits_task(void *arg, uint32_t item, int worker) {
     for (int64_t i = 0; i < n; i++) logits[i] = logits[i] == logits[i] ? logits[i] : NAN;
 }
 
-/* Logits of the rows that want them; their x rows are moved together first. The caller's logits rows are adjacent. */
-static void forward_output(forward_step *s) {
-    minim_engine *e = s->e;
-    const minim_model *m = e->model;
-    size_t embd = (size_t)m->shape.n_embd;
+/* Behind the keys and values of the last layer only the rows go on that want logits: they move together, in order. */
+static void forward_keep_wanted(forward_step *s) {
+    const forward_scratch *f = &s->e->scratch;
+    const model_shape *p = &s->e->model->shape;
+    const struct {
+        float *row;
+        int width;
+    } kept[] = {{f->x, p->n_embd}, {f->q, p->n_heads * p->head_dim}, {f->gate, p->n_ff}, {f->up, p->n_ff}};
     int n = 0;
     for (int i = 0; i < s->n; i++) {
         if (!s->rows[i].logits) continue;
-        if (!n) s->logits = s->rows[i].logits;
-        float *x = e->scratch.x;
-        if (n < i) memcpy(x + (size_t)n * embd, x + (size_t)i * embd, embd * sizeof *x);
+        f->wanted[n] = s->rows[i];
+        for (size_t k = 0; n < i && k < sizeof kept / sizeof *kept; k++) {
+            const size_t width = (size_t)kept[k].width;
+            memcpy(kept[k].row + (size_t)n * width, kept[k].row + (size_t)i * width, width * sizeof(float));
+        }
         n++;
     }
-    if (!n) return;
+    s->rows = f->wanted, s->n = n;
+}
+
+/* Logits of all rows that are left; the caller's are adjacent. */
+static void forward_output(forward_step *s) {
+    minim_engine *e = s->e;
+    const minim_model *m = e->model;
+    s->logits = s->rows[0].logits;
     s->post = NULL, s->pre = &m->output_norm;
-    forward_rows(s, forward_join_task, n);
-    forward_multiply(e, e->scratch.h, n, &(forward_product){&m->output, s->logits}, 1);
-    forward_rows(s, forward_logits_task, n);
+    forward_rows(s, forward_join_task, s->n);
+    forward_multiply(e, e->scratch.h, s->n, &(forward_product){&m->output, s->logits}, 1);
+    forward_rows(s, forward_logits_task, s->n);
 }
 
 void forward_run(minim_engine *e, const step_row *rows, int n) {
@@ -336,7 +351,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     forward_scratch *f = &e->scratch;
     forward_step s = {.e = e, .rows = rows, .n = n};
     int n_tiles = attention_make_tiles(e, rows, n);
-    forward_rows(&s, forward_embed_task, n);
+    forward_rows(&s, forward_embed_task, s.n);
     for (s.layer = 0; s.layer < m->shape.n_layers; s.layer++) {
         const model_layer *layer = &m->layers[s.layer];
         const int gated = m->family->ffn != FAMILY_FFN_GELU;
@@ -349,21 +364,26 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
         const int n_attention = 3, n_ffn = gated ? 2 : 1;
 
         s.pre = &layer->attn_norm; /* s.post is the layer's before; h its ffn_down */
-        forward_rows(&s, forward_join_task, n);
-        forward_multiply(e, f->h, n, in, parallel ? n_attention + n_ffn : n_attention);
-        forward_rows(&s, forward_rope_task, n);
-        attention_run(e, s.layer, n_tiles, n);
-        forward_rows(&s, forward_attention_quantize_task, n);
-        forward_multiply(e, f->attention, n, &(forward_product){&layer->attn_output, f->h}, 1);
+        forward_rows(&s, forward_join_task, s.n);
+        forward_multiply(e, f->h, s.n, in, parallel ? n_attention + n_ffn : n_attention);
+        forward_rows(&s, forward_rope_task, s.n);
+        if (s.layer == m->shape.n_layers - 1) {
+            forward_keep_wanted(&s);
+            if (!s.n) return;
+            n_tiles = attention_make_tiles(e, s.rows, s.n);
+        }
+        attention_run(e, s.layer, n_tiles, s.n);
+        forward_rows(&s, forward_attention_quantize_task, s.n);
+        forward_multiply(e, f->attention, s.n, &(forward_product){&layer->attn_output, f->h}, 1);
 
         s.post = &layer->attn_post, s.pre = parallel ? NULL : &layer->ffn_norm;
-        forward_rows(&s, forward_join_task, n);
-        if (!parallel) forward_multiply(e, f->h, n, in + n_attention, n_ffn);
-        forward_rows(&s, forward_activation_task, n);
-        forward_multiply(e, f->gate, n, &(forward_product){&layer->ffn_down, f->h}, 1);
+        forward_rows(&s, forward_join_task, s.n);
+        if (!parallel) forward_multiply(e, f->h, s.n, in + n_attention, n_ffn);
+        forward_rows(&s, forward_activation_task, s.n);
+        forward_multiply(e, f->gate, s.n, &(forward_product){&layer->ffn_down, f->h}, 1);
         s.post = &layer->ffn_post;
     }
     s.pre = NULL;
-    forward_rows(&s, forward_join_task, n);
+    forward_rows(&s, forward_join_task, s.n);
     forward_output(&s);
 }

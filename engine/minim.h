@@ -144,6 +144,12 @@ typedef struct minim_model_info {
 
 MINIM_API minim_status minim_model_get_info(const minim_model *model, minim_model_info *info);
 
+/* What kind of transformer it is, for people: a line "name\ttext\n" each for the family, what is special about it,
+ * heads, windows, positions, layers, biases, factors and output, as far as there is something to say. Nothing for a
+ * model that minim cannot run. *needed (may be NULL) gets the length without the NUL; MINIM_ERR_SPACE if it did not
+ * fit. */
+MINIM_API minim_status minim_model_explain(const minim_model *model, char *buffer, size_t capacity, size_t *needed);
+
 /* Metadata of the file, in file order. */
 typedef struct minim_meta {
     const char *key;

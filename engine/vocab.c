@@ -2,6 +2,7 @@
  *
  * The keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer.ggml.*). */
 #include "vocab_impl.h"
+#include "vocab_split.h"
 
 #include <string.h>
 
@@ -103,17 +104,72 @@ static size_t vocab_find_slot(const vocab *v, const char *text, size_t n, uint64
     }
 }
 
-int32_t vocab_find(const vocab *v, const char *text, size_t n) {
-    uint64_t probes = 0;
-    return v->slot[vocab_find_slot(v, text, n, &probes)];
+int32_t vocab_find_counted(const vocab *v, const char *text, size_t n, uint64_t *probes) {
+    return v->slot[vocab_find_slot(v, text, n, probes)];
 }
 
-int vocab_push_byte(const vocab *v, const minim_allocator *a, token_list *out, unsigned char byte) {
-    const int32_t token = v->byte[byte] >= 0 ? v->byte[byte] : v->unknown;
+int32_t vocab_find(const vocab *v, const char *text, size_t n) {
+    return vocab_find_counted(v, text, n, &(uint64_t){0});
+}
+
+int vocab_text_before(const void *context, int32_t a, int32_t b) {
+    size_t n_a, n_b;
+    const char *text_a = vocab_bytes(context, a, &n_a), *text_b = vocab_bytes(context, b, &n_b);
+    const int order = memcmp(text_a, text_b, n_a < n_b ? n_a : n_b);
+    return order ? order < 0 : n_a < n_b;
+}
+
+size_t vocab_narrow(const vocab *v, const int32_t *sorted, size_t low, size_t high, size_t depth, int byte) {
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if ((unsigned char)v->text[v->at[sorted[middle]] + depth] < byte)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Bytes before the first "▁" of text[n], n if there is none. */
+static size_t vocab_before_mark(const char *text, size_t n) {
+    size_t i = 0;
+    while (i < n && (n - i < 3 || memcmp(text + i, VOCAB_SPACE_MARK, 3) != 0)) i++;
+    return i;
+}
+
+int vocab_is_mergeable(const vocab *v, int32_t token) {
+    size_t n;
+    const char *text = vocab_bytes(v, token, &n);
+    if (memchr(text, ' ', n)) return 0;
+    return v->type[token] == VOCAB_NORMAL || (v->type[token] == VOCAB_USER && vocab_before_mark(text, n) < n);
+}
+
+size_t vocab_short_spaces(char *text, size_t n) {
+    const char *from = memchr(text, 0xe2, n), *const end = text + n;
+    char *to = text + (from ? from - text : 0);
+    if (!from) return n;
+    while (from < end) {
+        const int mark = end - from >= 3 && memcmp(from, VOCAB_SPACE_MARK, 3) == 0;
+        *to++ = mark ? ' ' : *from;
+        from += mark ? 3 : 1;
+    }
+    return (size_t)(to - text);
+}
+
+int vocab_push_token(const vocab *v, const minim_allocator *a, token_list *out, int32_t token) {
+    if (token < 0 && v->unknown >= 0 && v->type[v->unknown] != VOCAB_CONTROL) token = v->unknown;
     return token < 0 ? 0 : token_list_push(a, out, token);
 }
 
+int vocab_push_byte(const vocab *v, const minim_allocator *a, token_list *out, unsigned char byte) {
+    return vocab_push_token(v, a, out, v->byte[byte]);
+}
+
 /* ---- loading: texts --------------------------------------------------------------------------------------------- */
+
+minim_status vocab_collision(const char *path, const char *what, minim_error *e) {
+    return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key 'tokenizer.ggml.%s' are made to collide", path, what);
+}
 
 static minim_status vocab_wrong_count(const gguf_file *f, const char *key, uint64_t found, int32_t expected,
                                       minim_error *e) {
@@ -121,13 +177,32 @@ static minim_status vocab_wrong_count(const gguf_file *f, const char *key, uint6
                    key, (unsigned long long)found, (int)expected);
 }
 
-static minim_status vocab_check_model(const gguf_file *f, minim_error *e) {
+static minim_status vocab_read_kind(vocab *v, const gguf_file *f, minim_error *e) {
+    static const char *const names[] = {[VOCAB_SPM] = "llama", [VOCAB_BPE] = "gpt2", [VOCAB_UNIGRAM] = "t5"};
     gguf_str model;
     const minim_status status = gguf_get_str(f, "tokenizer.ggml.model", &model, NULL, e);
     if (status) return status;
-    if (model.n == 5 && memcmp(model.s, "llama", 5) == 0) return MINIM_OK;
-    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key 'tokenizer.ggml.model' is \"%.*s\"; minim knows: llama",
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (model.n != strlen(names[i]) || memcmp(model.s, names[i], model.n) != 0) continue;
+        v->kind = (enum vocab_kind)i;
+        return MINIM_OK;
+    }
+    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key 'tokenizer.ggml.model' is \"%.*s\"; minim knows: llama, gpt2, t5",
                    gguf_path(f), (int)(model.n < 64 ? model.n : 64), model.s);
+}
+
+/* How text is cut into words. Files from before the key was invented have none. */
+static minim_status vocab_read_split(const gguf_file *f, const split_kind **out, minim_error *e) {
+    gguf_str name = {"default", 7};
+    char known[384];
+    int found;
+    const minim_status status = gguf_get_str(f, "tokenizer.ggml.pre", &name, &found, e);
+    if (status) return status;
+    *out = split_find(name.s, name.n);
+    if (*out) return MINIM_OK;
+    split_list(known, sizeof known);
+    return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: key 'tokenizer.ggml.pre' is \"%.*s\"; minim knows: %s", gguf_path(f),
+                   (int)(name.n < 64 ? name.n : 64), name.s, known);
 }
 
 /* Copies all texts into one block. */
@@ -177,9 +252,7 @@ static minim_status vocab_hash_texts(vocab *v, const gguf_file *f, minim_error *
         if (n == 0) continue;
         slot = vocab_find_slot(v, text, n, &probes);
         if (v->slot[slot] < 0) v->slot[slot] = i;
-        if (probes > vocab_probe_limit(v->n))
-            return err_set(e, MINIM_ERR_FORMAT, "%s: the texts in key 'tokenizer.ggml.tokens' are made to collide",
-                           gguf_path(f));
+        if (probes > vocab_probe_limit((uint64_t)v->n)) return vocab_collision(gguf_path(f), "tokens", e);
     }
     return MINIM_OK;
 }
@@ -225,26 +298,39 @@ int vocab_byte_value(const char *text, size_t n) {
     return high < 0 || low < 0 ? -1 : 16 * high + low;
 }
 
-/* Finds the token of each byte. Those that are marked as bytes come first; where the mark is missing, the text says
- * it. */
-static minim_status vocab_read_bytes(vocab *v, const gguf_file *f, minim_error *e) {
+/* The byte that a token of this kind and type may stand for, -1 for none. A user-defined "\u00ff" is that character;
+ * only where it can be nothing else is it GPT-2's way to write a byte. */
+static int vocab_byte_of(const vocab *v, int32_t token) {
     size_t n;
+    const char *text = vocab_bytes(v, token, &n);
+    const int value = v->kind == VOCAB_BPE && v->type[token] != VOCAB_BYTE ? vocab_bpe_byte_value(text, n)
+                                                                           : vocab_byte_value(text, n);
+    return v->type[token] == VOCAB_USER && value >= 0xa1 && value != 0xad ? -1 : value;
+}
+
+/* Finds the token of each byte: of several, that of the first type in the list. SentencePiece files may lack the mark
+ * of a byte token; then the text says it. */
+static minim_status vocab_read_bytes(vocab *v, const gguf_file *f, minim_error *e) {
+    static const uint8_t types[][3] = {
+        [VOCAB_SPM] = {VOCAB_BYTE, VOCAB_NORMAL},
+        [VOCAB_BPE] = {VOCAB_NORMAL, VOCAB_USER, VOCAB_BYTE},
+        [VOCAB_UNIGRAM] = {VOCAB_BYTE},
+    };
     for (int b = 0; b < 256; b++) v->byte[b] = -1;
-    for (int32_t i = 0; i < v->n; i++) {
-        const char *text = vocab_bytes(v, i, &n);
-        const int value = vocab_byte_value(text, n);
-        if (v->type[i] != VOCAB_BYTE) continue;
-        if (value < 0)
-            return err_set(e, MINIM_ERR_FORMAT, "%s: token %d is a byte token with the text \"%.*s\", expected <0xNN>",
-                           gguf_path(f), (int)i, (int)(n < 64 ? n : 64), text);
-        if (v->byte[value] < 0) v->byte[value] = i;
-    }
-    for (int32_t i = 0; i < v->n; i++) {
-        const char *text = vocab_bytes(v, i, &n);
-        const int value = v->type[i] == VOCAB_NORMAL ? vocab_byte_value(text, n) : -1;
-        if (value < 0 || v->byte[value] >= 0) continue;
-        v->byte[value] = i;
-        v->type[i] = VOCAB_BYTE;
+    for (int k = 0; k < 3 && types[v->kind][k]; k++) {
+        const int type = types[v->kind][k];
+        for (int32_t i = 0; i < v->n; i++) {
+            const int value = v->type[i] == type ? vocab_byte_of(v, i) : -1;
+            size_t n;
+            const char *text = vocab_bytes(v, i, &n);
+            if (v->type[i] == VOCAB_BYTE && type == VOCAB_BYTE && value < 0)
+                return err_set(e, MINIM_ERR_FORMAT,
+                               "%s: token %d is a byte token with the text \"%.*s\", expected <0xNN>", gguf_path(f),
+                               (int)i, (int)(n < 64 ? n : 64), text);
+            if (value < 0 || v->byte[value] >= 0) continue;
+            v->byte[value] = i;
+            if (v->kind == VOCAB_SPM) v->type[i] = VOCAB_BYTE;
+        }
     }
     return MINIM_OK;
 }
@@ -266,16 +352,31 @@ static minim_status vocab_read_id(const vocab *v, const gguf_file *f, const char
     return MINIM_OK;
 }
 
-static minim_status vocab_read_ids(vocab *v, const gguf_file *f, minim_error *e) {
-    minim_status status = vocab_read_id(v, f, "tokenizer.ggml.bos_token_id", 1, 1, &v->bos, e);
-    if (!status) status = vocab_read_id(v, f, "tokenizer.ggml.eos_token_id", 2, 1, &v->eos, e);
-    if (!status) status = vocab_read_id(v, f, "tokenizer.ggml.unknown_token_id", 0, 0, &v->unknown, e);
-    v->add_bos = 1;
-    v->add_eos = 0;
-    v->add_space = 1;
+/* Ids and switches, and what they are without their keys. */
+static minim_status vocab_read_ids(vocab *v, const gguf_file *f, const split_kind *split, minim_error *e) {
+    static const struct {
+        uint32_t bos, eos, unknown;
+        int add_bos, add_eos, add_space;
+    } defaults[] = {
+        [VOCAB_SPM] = {1, 2, 0, 1, 0, 1},
+        [VOCAB_BPE] = {11, 11, UINT32_MAX, 0, 0, 0}, /* Falcon's */
+        [VOCAB_UNIGRAM] = {UINT32_MAX, 1, 2, 0, 1, 0},
+    };
+    uint32_t bos = defaults[v->kind].bos, eos = defaults[v->kind].eos;
+    minim_status status;
+    v->add_bos = defaults[v->kind].add_bos || (split && split->flags & SPLIT_ADD_BOS);
+    v->add_eos = defaults[v->kind].add_eos;
+    v->add_space = defaults[v->kind].add_space;
+    if (v->kind == VOCAB_BPE && (v->n <= 11 || v->type[11] != VOCAB_CONTROL)) bos = eos = UINT32_MAX;
+    if (split && split->flags & SPLIT_NO_BOS) bos = UINT32_MAX;
+    status = vocab_read_id(v, f, "tokenizer.ggml.bos_token_id", bos, 1, &v->bos, e);
+    if (!status) status = vocab_read_id(v, f, "tokenizer.ggml.eos_token_id", eos, 1, &v->eos, e);
+    if (!status)
+        status = vocab_read_id(v, f, "tokenizer.ggml.unknown_token_id", defaults[v->kind].unknown, 0, &v->unknown, e);
     if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_bos_token", &v->add_bos, &(int){0}, e);
     if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_eos_token", &v->add_eos, &(int){0}, e);
     if (!status) status = gguf_get_bool(f, "tokenizer.ggml.add_space_prefix", &v->add_space, &(int){0}, e);
+    if (v->kind == VOCAB_BPE) v->add_space = 0; /* words have their own spaces */
     return status;
 }
 
@@ -344,62 +445,27 @@ static minim_status vocab_read_strip(vocab *v, const gguf_file *f, minim_error *
     return MINIM_OK;
 }
 
-static int vocab_text_before(const void *context, int32_t a, int32_t b) {
-    size_t n_a, n_b;
-    const char *text_a = vocab_bytes(context, a, &n_a), *text_b = vocab_bytes(context, b, &n_b);
-    const int order = memcmp(text_a, text_b, n_a < n_b ? n_a : n_b);
-    return order ? order < 0 : n_a < n_b;
-}
-
-/* 1 if the token is one to look for in text; *first gets its first byte. */
-static int vocab_is_cut(const vocab *v, int32_t token, unsigned char *first) {
-    size_t n;
-    const char *text = vocab_bytes(v, token, &n);
-    const int type = v->type[token];
-    *first = (unsigned char)*text;
-    return (type == VOCAB_UNKNOWN || type == VOCAB_CONTROL || type == VOCAB_USER) && n > 0 && n <= VOCAB_MAX_SPECIAL;
-}
-
-/* Lists the tokens to cut out of text, sorted by text. */
-static minim_status vocab_list_special(vocab *v, minim_error *e) {
-    size_t n = 0;
-    int32_t *scratch;
-    unsigned char first;
-    for (int32_t i = 0; i < v->n; i++)
-        if (vocab_is_cut(v, i, &first)) v->special_from[first + 1]++, n++;
-    for (int b = 0; b < 256; b++) v->special_from[b + 1] += v->special_from[b];
-    v->n_special = n;
-    v->special = mem_alloc(&v->allocator, n, sizeof *v->special);
-    scratch = mem_alloc(&v->allocator, n, sizeof *scratch);
-    if (v->special && scratch) {
-        n = 0;
-        for (int32_t i = 0; i < v->n; i++)
-            if (vocab_is_cut(v, i, &first)) v->special[n++] = i;
-        vocab_sort(v->special, scratch, n, vocab_text_before, v);
-    }
-    mem_free(&v->allocator, scratch, v->n_special, sizeof *scratch);
-    if (!v->special || !scratch) return err_memory(e, "the special tokens", 2 * n * sizeof *scratch);
-    return MINIM_OK;
-}
-
 /* ---- loading: the whole ----------------------------------------------------------------------------------------- */
 
-static minim_status vocab_read_merges(vocab *v, const gguf_file *f, minim_error *e) {
+static minim_status vocab_read_scores(vocab *v, const gguf_file *f, minim_error *e) {
     const char *const key = "tokenizer.ggml.scores";
     const gguf_value *scores;
     const minim_status status = gguf_get_array(f, key, GGUF_F32, &scores, NULL, e);
     if (status) return status;
     if (scores->count != (uint64_t)v->n) return vocab_wrong_count(f, key, scores->count, v->n, e);
-    return vocab_spm_new(v, scores->data, gguf_path(f), &v->spm, e);
+    if (v->kind == VOCAB_SPM) return vocab_spm_new(v, scores->data, gguf_path(f), &v->spm, e);
+    return vocab_unigram_new(v, f, scores->data, &v->unigram, e);
 }
 
 static minim_status vocab_load(vocab *v, const gguf_file *f, minim_error *e) {
+    const split_kind *split = NULL;
     int has_types = 0;
-    minim_status status = vocab_check_model(f, e);
+    minim_status status = vocab_read_kind(v, f, e);
+    if (!status && v->kind == VOCAB_BPE) status = vocab_read_split(f, &split, e);
     if (!status) status = vocab_read_texts(v, f, e);
     if (!status) status = vocab_hash_texts(v, f, e);
     if (!status) status = vocab_read_types(v, f, &has_types, e);
-    if (!status) status = vocab_read_ids(v, f, e);
+    if (!status) status = vocab_read_ids(v, f, split, e);
     if (!status && !has_types) {
         if (v->bos >= 0) v->type[v->bos] = VOCAB_CONTROL;
         if (v->eos >= 0) v->type[v->eos] = VOCAB_CONTROL;
@@ -409,8 +475,8 @@ static minim_status vocab_load(vocab *v, const gguf_file *f, minim_error *e) {
     if (!status) status = vocab_read_ends(v, f, e);
     if (!status) status = vocab_read_strip(v, f, e);
     if (!status) status = vocab_list_special(v, e);
-    if (!status) status = vocab_read_merges(v, f, e);
-    return status;
+    if (status) return status;
+    return v->kind == VOCAB_BPE ? vocab_bpe_new(v, f, split, &v->bpe, e) : vocab_read_scores(v, f, e);
 }
 
 minim_status vocab_new(const minim_allocator *a, const gguf_file *f, vocab **out, minim_error *e) {
@@ -434,6 +500,8 @@ void vocab_free(vocab *v) {
     const minim_allocator a = v->allocator;
     const size_t n = (size_t)v->n;
     vocab_spm_free(v, v->spm);
+    vocab_bpe_free(v, v->bpe);
+    vocab_unigram_free(v, v->unigram);
     mem_free(&a, v->special, v->n_special, sizeof *v->special);
     mem_free(&a, v->slot, v->slot_mask + 1, sizeof *v->slot);
     mem_free(&a, v->type, n, sizeof *v->type);

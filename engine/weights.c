@@ -45,6 +45,13 @@ static int weights_has(const weights_loader *l, const char *name) {
     return gguf_find_tensor(l->m->file, name) != NULL;
 }
 
+/* blk.`layer`.`name`.weight, NULL if there is none. */
+static const gguf_tensor *weights_has_part(const weights_loader *l, int layer, const char *name) {
+    char full[64];
+    snprintf(full, sizeof full, "blk.%d.%s.weight", layer, name);
+    return gguf_find_tensor(l->m->file, full);
+}
+
 static minim_status weights_missing(weights_loader *l, const char *name) {
     return err_set(l->e, MINIM_ERR_FORMAT, "%s: tensor %s is missing, expected for architecture %s",
                    gguf_path(l->m->file), name, l->m->family->architecture);
@@ -255,10 +262,9 @@ static minim_status weights_layer_norms(weights_loader *l, int index) {
          &y->k_norm},
     };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        char name[64], full[80];
+        char name[64];
         snprintf(name, sizeof name, "blk.%d.%s", index, part[i].name);
-        snprintf(full, sizeof full, "%s.weight", name);
-        if (!part[i].wanted || (part[i].may_be_absent && !weights_has(l, full))) continue;
+        if (!part[i].wanted || (part[i].may_be_absent && !weights_has_part(l, index, part[i].name))) continue;
         minim_status status = weights_norm(l, name, part[i].cols, part[i].rows, part[i].has_bias, part[i].norm);
         if (status) return status;
     }
@@ -272,13 +278,12 @@ static minim_status weights_layer(weights_loader *l, int index) {
     model_layer *y = &l->m->layers[index];
     int64_t embd = s->n_embd, ff = y->n_ff, q = (int64_t)s->n_heads * s->head_dim,
             kv = (int64_t)s->n_kv_heads * s->head_dim;
-    char qkv_name[64], gate_name[64], up_name[64];
-    snprintf(qkv_name, sizeof qkv_name, "blk.%d.attn_qkv.weight", index);
-    snprintf(gate_name, sizeof gate_name, "blk.%d.ffn_gate.weight", index);
-    snprintf(up_name, sizeof up_name, "blk.%d.ffn_up.weight", index);
-    const gguf_tensor *up = gguf_find_tensor(l->m->file, up_name);
-    int fused = weights_has(l, qkv_name), gated = f->ffn != FAMILY_FFN_GELU;
-    int pair = gated && !weights_has(l, gate_name) && up && up->dim[1] == (uint64_t)(2 * ff);
+    int gated = f->ffn != FAMILY_FFN_GELU;
+    int fused = weights_has_part(l, index, "attn_qkv") ||
+                !(weights_has_part(l, index, "attn_q") || weights_has_part(l, index, "attn_k") ||
+                  weights_has_part(l, index, "attn_v"));
+    const gguf_tensor *up = weights_has_part(l, index, "ffn_up");
+    int pair = gated && !weights_has_part(l, index, "ffn_gate") && !(up && up->dim[1] == (uint64_t)ff);
     int64_t all = fused ? q + 2 * kv : 0, both = pair ? 2 * ff : ff;
     int bias_qkv = f->biases & FAMILY_BIAS_QKV, bias_ffn = f->biases & FAMILY_BIAS_FFN;
     const struct {

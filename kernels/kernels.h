@@ -139,6 +139,9 @@ enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_TYPES = 2 };
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
 
+    /* Panels that matmul computes side by side: whoever cuts a matrix into parts best makes them multiples of it. */
+    int panel_group;
+
     /* x[n] (n a multiple of 32) to codes[n], scale[n/32], sum[n/32].
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,
      * sum 0, scale = the canonical quiet NaN 0x7fc00000, so that damage stays visible.

@@ -161,7 +161,7 @@ int kern_table_init(kern_table *table, const char *isa) {
     }
     int below[KERN_N_LEVELS], n = 0; /* from the level down to ref */
     for (int i = level; i >= 0; i = kern_levels[i].over) below[n++] = i;
-    *table = (kern_table){.isa = kern_levels[level].name};
+    *table = (kern_table){.panel_group = 1, .isa = kern_levels[level].name};
     while (n > 0) kern_levels[below[--n]].fill(table);
     return status;
 }

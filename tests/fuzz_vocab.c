@@ -7,7 +7,7 @@
  * From the root of the repository:
  *
  *     clang -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
- *         tests/fuzz_vocab.c engine/base.c engine/gguf*.c engine/vocab.c engine/vocab_spm.c engine/vocab_text.c \
+ *         tests/fuzz_vocab.c engine/base.c engine/gguf*.c $(ls engine/vocab*.c | grep -v _api) engine/unicode.c \
  *         engine/text.c kernels/types.c kernels/quants/*.c kernels/ref/math.c -lm -o build/fuzz_vocab
  *     mkdir -p build/corpus_vocab && build/fuzz_vocab -max_total_time=300 -max_len=4096 build/corpus_vocab
  */

@@ -211,6 +211,8 @@ check "inspect --json does not either" 'exits 0' 'grep -q "\"name\": \"a.u009b2J
     '! LC_ALL=C grep -q "$(printf "\302\233")" out'
 run inspect
 check "inspect without a file shows the built-in model" 'exits 0' 'grep -q "built-in model" out'
+check "inspect says what is special about the family" 'grep -q "^  special  " out' 'grep -q "^  heads .*2 queries share" out' \
+    'grep -q "^  positions .*pairs side by side" out' 'grep -q "^  output .*its own" out'
 run inspect --json "$story"
 check "inspect --json" 'exits 0' '[ "$(wc -l <out)" = 1 ]' 'grep -q "\"n_vocab\": 512" out' 'grep -q "\"kv_per_token\": " out'
 if command -v python3 >/dev/null; then

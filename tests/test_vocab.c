@@ -567,8 +567,8 @@ static char *read_whole(const char *path, size_t *n) {
     return s;
 }
 
-/* Runs every case of FILE.inp; with `golden` the ids must be those of FILE.out, always the text must come back. */
-static void run_cases(const vocab *v, const char *folder, const char *file, unsigned flags, int golden) {
+/* Runs every case of FILE.inp; with `golden` the ids must be those of FILE.out, with `back` the text must come back. */
+static void run_cases(const vocab *v, const char *folder, const char *file, unsigned flags, int golden, int back) {
     static const char end[] = "\n__ggml_vocab_test__\n";
     char path[512];
     size_t n, n_out, cases = 0;
@@ -584,7 +584,7 @@ static void run_cases(const vocab *v, const char *folder, const char *file, unsi
         *line_end = 0;
         *next = 0;
         if (golden) assert_tokens(v, at, flags, *line == ' ' ? line + 1 : line);
-        if (!(flags & MINIM_PARSE_SPECIAL) && !strstr(at, "\xe2\x96\x81"))
+        if (back && !(flags & MINIM_PARSE_SPECIAL) && !strstr(at, "\xe2\x96\x81"))
             assert_comes_back(v, at, (size_t)(next - at), flags);
         line = line_end + 1;
     }
@@ -594,7 +594,7 @@ static void run_cases(const vocab *v, const char *folder, const char *file, unsi
 }
 
 static void golden_vocabularies_match(void **state) {
-    static const char *const names[] = {"llama-spm", "phi-3"};
+    static const char *const names[] = {"llama-spm", "phi-3", "gpt-2", "starcoder", "deepseek-llm", "llama3", "qwen2"};
     const char *shared = getenv("MINIM_SHARED");
     char folder[400], path[512], file[64];
     FILE *f;
@@ -607,17 +607,19 @@ static void golden_vocabularies_match(void **state) {
         skip();
     }
     fclose(f);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         vocab *v;
         snprintf(path, sizeof path, "%s/%s.gguf", folder, names[i]);
         v = open_file(path);
-        run_cases(v, folder, names[i], 0, 1);
+        run_cases(v, folder, names[i], 0, 1, 1);
         snprintf(file, sizeof file, "%s.extra", names[i]);
-        run_cases(v, folder, file, 0, 1);
+        run_cases(v, folder, file, 0, 1, 1);
         snprintf(file, sizeof file, "%s.special", names[i]);
-        run_cases(v, folder, file, MINIM_ADD_SPECIAL | MINIM_PARSE_SPECIAL, 1);
+        run_cases(v, folder, file, MINIM_ADD_SPECIAL | MINIM_PARSE_SPECIAL, 1, 0);
         snprintf(file, sizeof file, "%s.invalid", names[i]);
-        run_cases(v, folder, file, 0, 0);
+        /* starcoder has no tokens for bytes that UTF-8 does not have; those of deepseek-llm are user-defined and called
+         * "\u00ff" and so on, so they stand for these characters. */
+        run_cases(v, folder, file, 0, 0, strcmp(names[i], "starcoder") && strcmp(names[i], "deepseek-llm"));
         vocab_free(v);
     }
 }

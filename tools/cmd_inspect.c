@@ -153,6 +153,16 @@ static void inspect_print_model(const inspect_file *file) {
     if (info->chat_format && *info->chat_format) printf("  chat format    %s\n", info->chat_format);
 }
 
+/* The engine's words on the family, a line each. */
+static void inspect_print_family(const inspect_file *file) {
+    char text[2048];
+    if (minim_model_explain(file->model, text, sizeof text, NULL) != MINIM_OK) return;
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        const char *tab = memchr(line, '\t', (size_t)(end - line));
+        if (tab) printf("  %-14.*s %.*s\n", (int)(tab - line), line, (int)(end - tab - 1), tab + 1);
+    }
+}
+
 static void inspect_print_plan(const inspect_file *file) {
     const minim_memory_plan *plan = &file->plan;
     char a[32], b[32];
@@ -221,6 +231,7 @@ static int inspect_print(const inspect_file *file) {
     int code = -1, everything = !settings->meta && !settings->tensors && !settings->tensor;
     if (everything) {
         inspect_print_model(file);
+        inspect_print_family(file);
         inspect_print_plan(file);
     }
     if (everything || settings->meta) code = inspect_print_meta(file);

@@ -12,7 +12,7 @@
 typedef struct tokenize_settings {
     tool_settings tool;
     const char *file, *ids;
-    int decode, special, json, jsonl;
+    int decode, special, json, jsonl, speed;
 } tokenize_settings;
 
 #define TOKENIZE(field) offsetof(tokenize_settings, field)
@@ -26,6 +26,7 @@ static const option tokenize_options[] = {
     {"--json", NULL, OPTION_FLAG, TOKENIZE(json), 0, 0, "print one JSON object: text, tokens, pieces"},
     {"--jsonl", NULL, OPTION_FLAG, TOKENIZE(jsonl), 0, 0,
      "the input is one JSON string a line; print\none JSON array of ids a line"},
+    {"--speed", NULL, OPTION_FLAG, TOKENIZE(speed), 0, 0, "tokenize for a second, print how fast that is"},
     {0},
 };
 
@@ -67,10 +68,30 @@ static void tokenize_print_json(const minim_model *model, const tool_bytes *text
     fputs("]}\n", stdout);
 }
 
+/* Tokenizes the text again and again, for a second. Printed is the best round: others may have been disturbed. */
+static int tokenize_measure(const tokenize_settings *settings, const minim_model *model, const tool_bytes *text,
+                            tool_tokens *tokens) {
+    const double begin = tool_seconds();
+    double best = 0, now = begin;
+    int code = -1, rounds = 0;
+    for (; code < 0 && (rounds == 0 || now - begin < 1) && !tool_interrupted(); rounds++) {
+        const double before = now;
+        code = tool_tokenize(model, text->data, text->n, tokenize_flags(settings), tokens);
+        now = tool_seconds();
+        if (!best || now - before < best) best = now - before;
+    }
+    if (code < 0)
+        printf("%zu bytes, %zu tokens: %.1f MB/s (the best of %d rounds, one thread)\n", text->n, tokens->n,
+               best > 0 ? (double)text->n / best / 1e6 : 0, rounds);
+    return code;
+}
+
 static int tokenize_encode(const tokenize_settings *settings, const minim_model *model, const tool_bytes *text) {
     tool_tokens tokens = {0};
     int code = tool_tokenize(model, text->data, text->n, tokenize_flags(settings), &tokens);
-    if (code < 0 && settings->json) {
+    if (code < 0 && settings->speed) {
+        code = tokenize_measure(settings, model, text, &tokens);
+    } else if (code < 0 && settings->json) {
         tokenize_print_json(model, text, &tokens);
     } else if (code < 0) {
         for (size_t i = 0; i < tokens.n; i++) printf("%s%d", i ? " " : "", (int)tokens.ids[i]);
@@ -162,6 +183,9 @@ static int tokenize_run(const tokenize_settings *settings, const option_list *ar
     const char *text = settings->ids ? settings->ids : arguments->n ? arguments->items[0] : NULL;
     if ((settings->ids != NULL) + (arguments->n != 0) + (settings->file != NULL) > 1) {
         return options_complain("tokenize", "the input is given more than once (TEXT, -f, --ids)");
+    }
+    if (settings->speed && (settings->json || settings->jsonl || settings->decode || settings->ids)) {
+        return options_complain("tokenize", "--speed takes text and prints only the speed");
     }
     if (settings->jsonl && (text || settings->json || settings->decode)) {
         return options_complain("tokenize",

@@ -19,43 +19,43 @@ AVX2_INLINE __m256i avx2_keep(__m256i sum) {
 }
 
 /* 4-bit codes: vpmaddubsw adds pairs of products in int16, where the whole block fits: 8 * 2 * 15 * 127 = 30480. Then
- * one vpmaddwd adds the two pairs of each row. */
-AVX2_INLINE void avx2_dot_q4_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
-                               __m256i *dot) {
+ * one vpmaddwd adds the two pairs of each row. Each of them starts with half of what pays for the offset, and still
+ * ends within int16: 16 * (15 - 4) * 127 + 16 * 4 * 127 is 30480, too. */
+AVX2_INLINE void avx2_dot_q4_0(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+                               const int32_t *start, __m256i *dot) {
     KERN_UNROLL
-    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_setzero_si256();
+    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_set1_epi16((int16_t)start[i / 2]);
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i code[2];
-        avx2_codes(KERN_Q4_0, j, codes, code);
+        avx2_codes(layout, j, codes, code);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
-            const __m256i pairs = _mm256_maddubs_epi16(code[i % 2], avx2_act(KERN_Q4_0, j, act[i / 2]));
+            const __m256i pairs = _mm256_maddubs_epi16(code[i % 2], avx2_act(layout, j, act[i / 2]));
             dot[i] = avx2_keep(_mm256_add_epi16(dot[i], pairs));
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < 2 * T; i++)
-        dot[i] = _mm256_add_epi32(_mm256_madd_epi16(dot[i], _mm256_set1_epi16(1)), _mm256_set1_epi32(start[i / 2]));
+    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_madd_epi16(dot[i], _mm256_set1_epi16(1));
 }
 
 /* 8-bit codes: code - 128 as |w| (at most 128) times the activation with the sign of w: a pair is at most
  * 2 * 128 * 127 = 32512, which int16 holds; each is widened at once. */
-AVX2_INLINE void avx2_dot_q8_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
-                               __m256i *dot) {
+AVX2_INLINE void avx2_dot_q8_0(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+                               const int32_t *start, __m256i *dot) {
     (void)start; /* the offset is gone with the sign bit */
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_setzero_si256();
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i w[2], abs[2];
-        avx2_codes(KERN_Q8_0, j, codes, w);
+        avx2_codes(layout, j, codes, w);
         KERN_UNROLL
         for (int h = 0; h < 2; h++)
             w[h] = _mm256_xor_si256(w[h], _mm256_set1_epi8(-128)), abs[h] = _mm256_abs_epi8(w[h]);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
-            const __m256i signed_act = _mm256_sign_epi8(avx2_act(KERN_Q8_0, j, act[i / 2]), w[i % 2]);
+            const __m256i signed_act = _mm256_sign_epi8(avx2_act(layout, j, act[i / 2]), w[i % 2]);
             const __m256i pairs = _mm256_maddubs_epi16(abs[i % 2], signed_act);
             dot[i] = avx2_keep(_mm256_add_epi32(dot[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
         }
@@ -64,7 +64,7 @@ AVX2_INLINE void avx2_dot_q8_0(const int T, const uint8_t *codes, const int32_t 
 
 AVX2_TARGET static void avx2_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                          float *y, int64_t ldy) {
-    avx2_matmul_int(avx2_dot_q4_0, KERN_Q4_0, 8, 4, panels, rows, cols, act, n, y, ldy);
+    avx2_matmul_int(avx2_dot_q4_0, KERN_Q4_0, 4, 4, panels, rows, cols, act, n, y, ldy);
 }
 
 AVX2_TARGET static void avx2_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,

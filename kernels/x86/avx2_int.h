@@ -40,23 +40,25 @@ AVX2_INLINE int avx2_code_bytes(const uint32_t type) {
     return type == KERN_Q4_0 ? 256 : 512;
 }
 
-/* The j-th (of 8) unsigned codes of a block, 4 inputs of 16 rows, and the 4 activations they are multiplied with. */
-AVX2_INLINE void avx2_codes(const uint32_t type, const int j, const uint8_t *codes, __m256i code[2]) {
+/* The j-th (of 8) unsigned codes of a block, 4 inputs of 16 rows, and the 4 activations they are multiplied with. The
+ * codes are in the layout of this type. */
+AVX2_INLINE void avx2_codes(const uint32_t layout, const int j, const uint8_t *codes, __m256i code[2]) {
     KERN_UNROLL
     for (int h = 0; h < 2; h++) {
-        code[h] = _mm256_loadu_si256((const void *)(codes + 64 * (type == KERN_Q4_0 ? j / 2 : j) + 32 * h));
-        if (type == KERN_Q4_0)
+        code[h] = _mm256_loadu_si256((const void *)(codes + 64 * (layout == KERN_Q4_0 ? j / 2 : j) + 32 * h));
+        if (layout == KERN_Q4_0)
             code[h] = _mm256_and_si256(j % 2 ? _mm256_srli_epi16(code[h], 4) : code[h], _mm256_set1_epi8(15));
     }
 }
 
-AVX2_INLINE __m256i avx2_act(const uint32_t type, const int j, const int32_t act[8]) {
-    return _mm256_set1_epi32(act[type == KERN_Q4_0 ? j / 2 + j % 2 * 4 : j]);
+AVX2_INLINE __m256i avx2_act(const uint32_t layout, const int j, const int32_t act[8]) {
+    return _mm256_set1_epi32(act[layout == KERN_Q4_0 ? j / 2 + j % 2 * 4 : j]);
 }
 
 /* dot[T][2] of 8 rows = (code - offset) * activation, summed over a block. `start` is what pays for the offset where
- * codes stay unsigned. T is a constant, and so is the function: it is inlined. */
-typedef void avx2_dot(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start, __m256i *dot);
+ * codes stay unsigned. Layout and T are constants, and so is the function: it is inlined. */
+typedef void avx2_dot(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+                      const int32_t *start, __m256i *dot);
 
 /* The part of a panel that belongs to a chunk. */
 typedef struct avx2_part {
@@ -73,7 +75,7 @@ AVX2_INLINE void avx2_prefetch(const uint32_t type, const uint8_t *codes, const 
 
 /* T tokens, from the t0-th of the chunk on, times a part of a panel. y [T][16] starts at zero or, behind the first
  * chunk of a row, at what is there. */
-AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t type, const int T, const avx2_part *part,
+AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t layout, const int T, const avx2_part *part,
                                const chunk *c, int64_t t0, float *y, int64_t ldy) {
     const int32_t(*act)[8] = c->codes + t0, *start = c->start + t0;
     const float *scale = c->scale + t0;
@@ -83,10 +85,10 @@ AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t type, const i
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) acc[i] = avx2_load_n(y + i / 2 * ldy + i % 2 * 8, old - i % 2 * 8);
 
-    for (int64_t b = 0; b < c->n_blocks; b++, codes += avx2_code_bytes(type), scales += 32) {
+    for (int64_t b = 0; b < c->n_blocks; b++, codes += avx2_code_bytes(layout), scales += 32) {
         __m256i dot[2 * AVX2_TOKENS];
-        if (t0 == 0) avx2_prefetch(type, codes, scales, part->ahead);
-        block_dot(T, codes, act, start, dot);
+        if (t0 == 0) avx2_prefetch(layout, codes, scales, part->ahead);
+        block_dot(layout, T, codes, act, start, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
             const __m256 w_scale = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(scales + i % 2 * 16)));
@@ -101,10 +103,33 @@ AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t type, const i
     for (int i = 0; i < 2 * T; i++) avx2_store_n(y + i / 2 * ldy + i % 2 * 8, part->rows - i % 2 * 8, acc[i]);
 }
 
-/* All tokens of a chunk times a part of a panel, T at a time. */
+/* Codes of Q4_0 as those of Q8_0 stand in a panel, a byte each. */
+AVX2_INLINE void avx2_unpack(const avx2_part *part, int64_t n_blocks, uint8_t (*out)[8][64]) {
+    const uint8_t *codes = part->codes, *scales = part->scales;
+    for (int64_t b = 0; b < n_blocks; b++, codes += 256, scales += 32) {
+        avx2_prefetch(KERN_Q4_0, codes, scales, part->ahead);
+        KERN_UNROLL
+        for (int j = 0; j < 8; j++) {
+            __m256i code[2];
+            avx2_codes(KERN_Q4_0, j, codes, code);
+            KERN_UNROLL
+            for (int h = 0; h < 2; h++) _mm256_storeu_si256((void *)(out[b][j / 2 + j % 2 * 4] + 32 * h), code[h]);
+        }
+    }
+}
+
+/* All tokens of a chunk times a part of a panel, T at a time. A full chunk and 4-bit codes: where everything waits for
+ * additions, as with AVX2 alone, it pays to unpack once for all. */
 AVX2_INLINE void avx2_int_part(avx2_dot *block_dot, const uint32_t type, const int T, const avx2_part *part,
                                const chunk *c, float *y, int64_t ldy) {
     int64_t t = 0;
+    if (T == 4 && type == KERN_Q4_0 && c->n_tokens == CHUNK_TOKENS) {
+        uint8_t codes[CHUNK_PAIRS / CHUNK_TOKENS][8][64];
+        const avx2_part bytes = {.codes = codes[0][0], .scales = part->scales, .rows = part->rows};
+        avx2_unpack(part, c->n_blocks, codes);
+        for (; t < c->n_tokens; t += 4) avx2_int_tile(block_dot, KERN_Q8_0, 4, &bytes, c, t, y + t * ldy, ldy);
+        return;
+    }
 #define STEP(N)                                                                                                        \
     for (; t + (N) <= c->n_tokens; t += (N)) avx2_int_tile(block_dot, type, N, part, c, t, y + t * ldy, ldy)
     if (T == 6) STEP(6);

@@ -14,37 +14,27 @@ AVX2_INLINE __m256i avxvnni_dot4(__m256i dot, __m256i code, __m256i act) {
 }
 
 /* Codes stay unsigned; start pays for their offset before the first product. */
-AVX2_INLINE void avxvnni_dot(const uint32_t type, const int T, const uint8_t *codes, const int32_t (*act)[8],
+AVX2_INLINE void avxvnni_dot(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
                              const int32_t *start, __m256i *dot) {
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_set1_epi32(start[i / 2]);
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i code[2];
-        avx2_codes(type, j, codes, code);
+        avx2_codes(layout, j, codes, code);
         KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) dot[i] = avxvnni_dot4(dot[i], code[i % 2], avx2_act(type, j, act[i / 2]));
+        for (int i = 0; i < 2 * T; i++) dot[i] = avxvnni_dot4(dot[i], code[i % 2], avx2_act(layout, j, act[i / 2]));
     }
-}
-
-AVX2_INLINE void avxvnni_dot_q4_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
-                                  __m256i *dot) {
-    avxvnni_dot(KERN_Q4_0, T, codes, act, start, dot);
-}
-
-AVX2_INLINE void avxvnni_dot_q8_0(const int T, const uint8_t *codes, const int32_t (*act)[8], const int32_t *start,
-                                  __m256i *dot) {
-    avxvnni_dot(KERN_Q8_0, T, codes, act, start, dot);
 }
 
 AVX2_TARGET static void avxvnni_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
                                             int64_t n, float *y, int64_t ldy) {
-    avx2_matmul_int(avxvnni_dot_q4_0, KERN_Q4_0, 8, 6, panels, rows, cols, act, n, y, ldy);
+    avx2_matmul_int(avxvnni_dot, KERN_Q4_0, 8, 6, panels, rows, cols, act, n, y, ldy);
 }
 
 AVX2_TARGET static void avxvnni_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act,
                                             int64_t n, float *y, int64_t ldy) {
-    avx2_matmul_int(avxvnni_dot_q8_0, KERN_Q8_0, 128, 6, panels, rows, cols, act, n, y, ldy);
+    avx2_matmul_int(avxvnni_dot, KERN_Q8_0, 128, 6, panels, rows, cols, act, n, y, ldy);
 }
 
 void kern_table_avxvnni(kern_table *table) {

@@ -31,7 +31,9 @@ found = $(shell $(CC) $(CPPFLAGS) -include $(1) -fsyntax-only -x c /dev/null 2>/
 
 HAVE_CURL    := $(call found,curl/curl.h)
 HAVE_JANSSON := $(call found,jansson.h)
-HAVE_SQLITE  := $(call found,sqlite3.h)
+# Its header serves every architecture, its library one: a cross compiler has to link it.
+HAVE_SQLITE  := $(if $(call found,sqlite3.h),$(shell echo 'int main(void) { return 0; }' | \
+                  $(CC) -x c - -lsqlite3 -o /dev/null 2>/dev/null && echo 1))
 HAVE_EDIT    := $(call found,histedit.h)
 HAVE_BLAS    := $(call found,cblas.h)
 HAVE_CMOCKA  := $(call found,stdarg.h -include stddef.h -include setjmp.h -include stdint.h -include cmocka.h)

@@ -290,7 +290,7 @@ static void a_decision_can_be_made_again_from_its_line(void **state) {
     assert_int_equal(minim_route_decide(&policy, &features, &now, &d), MINIM_OK);
     assert_int_equal(d.route, MINIM_ROUTE_LOCAL);
     json_decref(line);
-    static const char *const bad[] = {"mode=what",    "nonsense=1", "threshold=",    "n_tokens=-1",
+    static const char *const bad[] = {"mode=what",     "nonsense=1", "threshold=",    "n_tokens=-1",
                                       "over_budget=2", "mode",       "threshold=0.5x"};
     for (size_t i = 0; i < COUNT(bad); i++) {
         assert_int_equal(minim_route_inputs_read(bad[i], &policy, &features, &now, &s.error), MINIM_ERR_FORMAT);

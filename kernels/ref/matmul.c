@@ -110,8 +110,8 @@ static float ref_add_group(const kern_format *f, const int8_t *code, const float
 }
 
 /* Every block of every row is taken out of its panel once and meets all tokens; y holds the sums meanwhile. */
-void kern_ref_matmul_int(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                           int64_t n, float *y, int64_t ldy) {
+void kern_ref_matmul_int(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
+                         float *y, int64_t ldy) {
     const kern_format *f = kern_format_of(type);
     const int size = kern_type_get(type).block;
     const size_t panel_bytes = kern_panel_bytes(type, cols);
@@ -137,7 +137,7 @@ void kern_ref_matmul_int(uint32_t type, const void *panels, int64_t rows, int64_
 #define REF_MATMUL(TYPE)                                                                                               \
     static void ref_matmul_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,      \
                                   float *y, int64_t ldy) {                                                             \
-        kern_ref_matmul_int(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                               \
+        kern_ref_matmul_int(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                          \
     }
 KERN_INT_TYPES(REF_MATMUL)
 

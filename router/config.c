@@ -25,6 +25,12 @@ void minim_router_config_default(minim_router_config *config) {
     config->max_budget = -1;
     config->cache_max_age = 86400;
     config->private_detect = MINIM_PRIVATE_ALL;
+    config->gate_threshold = 0.5;
+    config->handover_tokens = 16;
+    config->gate_delay = 0.1;
+    config->hedge_delay = 0.25;
+    config->escalation_order = 123;
+    config->complexity_threshold = 0.5;
 }
 
 /* ---- the keys --------------------------------------------------------------------------------------------------- */
@@ -64,6 +70,18 @@ static int config_parse_cache(const char *word, int *value) {
     return -1;
 }
 
+static int config_parse_plan(const char *word, int *value) {
+    for (*value = MINIM_ROUTE_PLAN_CASCADE; *value <= MINIM_ROUTE_PLAN_CONTEXT; ++*value) {
+        if (!strcmp(word, minim_route_plan_name((minim_route_plan)*value))) return 0;
+    }
+    return -1;
+}
+
+static int config_parse_rule(const char *word, int *value) {
+    *value = !strcmp(word, "privacy") ? 1 : !strcmp(word, "latency") ? 2 : !strcmp(word, "complexity") ? 3 : 0;
+    return *value ? 0 : -1;
+}
+
 static int config_parse_private(const char *word, int *value) {
     for (*value = 1; *value < MINIM_PRIVATE_ALL; *value *= 2) {
         if (!strcmp(word, minim_private_name((unsigned)*value))) return 0;
@@ -90,14 +108,29 @@ int config_parse_duration(const char *text, double *value) {
 #define CONFIG_AT(field) offsetof(minim_router_config, field)
 #define CONFIG_SECONDS   CONFIG_REAL
 static const char config_seconds[] = "a number of seconds from 0.001 to 86400";
+static const char config_delay[] = "a number of seconds from 0 to 86400";
 static const char config_price[] = "a price in $ per token from 0 to 1";
 
 static const config_key config_keys[] = {
     {"", "mode", CONFIG_WORD, CONFIG_AT(mode), 0, 0,
-     "\"cascade\", \"local\", \"remote\", \"prefer_on_device\", \"only_on_device\" or \"prefer_in_cloud\"",
+     "\"cascade\", \"local\", \"remote\", \"only_remote\", \"prefer_on_device\", \"only_on_device\", "
+     "\"prefer_in_cloud\" or "
+     "\"only_in_cloud\"",
      config_parse_mode},
     {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0,
      "\"avg_logprob\", \"margin\", \"quantile\" or \"learned\"", config_parse_method},
+    {"", "policy", CONFIG_WORD, CONFIG_AT(plan), 0, 0, "\"cascade\", \"race\" or \"context\"", config_parse_plan},
+    {"", "hold_tokens", CONFIG_INTEGER, CONFIG_AT(hold_tokens), 0, 4096, "a whole number from 0 to 4096", NULL},
+    {"", "gate_threshold", CONFIG_REAL, CONFIG_AT(gate_threshold), 0, 1, "a number from 0 to 1", NULL},
+    {"", "handover_threshold", CONFIG_REAL, CONFIG_AT(handover_threshold), 0, 1, "a number from 0 to 1", NULL},
+    {"", "handover_tokens", CONFIG_INTEGER, CONFIG_AT(handover_tokens), 1, 64, "a whole number from 1 to 64", NULL},
+    {"", "gate_delay", CONFIG_SECONDS, CONFIG_AT(gate_delay), 0, 86400, config_delay, NULL},
+    {"", "hedge_delay", CONFIG_SECONDS, CONFIG_AT(hedge_delay), 0, 86400, config_delay, NULL},
+    {"", "escalation_order", CONFIG_ORDER, CONFIG_AT(escalation_order), 0, 0,
+     "an array of \"privacy\", \"latency\", \"complexity\"", config_parse_rule},
+    {"", "complexity_threshold", CONFIG_REAL, CONFIG_AT(complexity_threshold), 0, 1, "a number from 0 to 1", NULL},
+    {"", "latency_budget", CONFIG_SECONDS, CONFIG_AT(latency_budget), 0, 86400, config_delay, NULL},
+    {"", "remote_latency", CONFIG_SECONDS, CONFIG_AT(remote_latency), 0, 86400, config_delay, NULL},
     {"", "threshold", CONFIG_REAL, CONFIG_AT(threshold), 0, 1, "a number from 0 to 1", NULL},
     {"", "max_budget", CONFIG_REAL, CONFIG_AT(max_budget), 0, 1e6, "an amount of $ from 0 to 1000000", NULL},
     {"", "budget_duration", CONFIG_DURATION, CONFIG_AT(budget_duration), 0, 0,
@@ -171,7 +204,8 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
     if (router_copy_sized(to, sizeof *to, from)) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration is NULL or has no size");
     }
-    if ((unsigned)to->mode > MINIM_ROUTE_MODE_REMOTE || (unsigned)to->confidence_method > MINIM_ROUTE_LEARNED ||
+    if ((unsigned)to->mode > MINIM_ROUTE_MODE_ONLY_REMOTE || (unsigned)to->plan > MINIM_ROUTE_PLAN_CONTEXT ||
+        (unsigned)to->confidence_method > MINIM_ROUTE_LEARNED ||
         (unsigned)to->threshold_semantics > MINIM_ROUTE_THRESHOLD_CERTIFIED) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's mode or method is none of the known ones");
     }

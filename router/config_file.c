@@ -46,6 +46,23 @@ static int config_store_set(const config_key *key, const json_t *value, unsigned
     return 0;
 }
 
+/* Different words as decimal digits; -1 when one is none or stands twice. */
+static int config_store_order(const config_key *key, const json_t *value, int *order) {
+    const json_t *item;
+    size_t i;
+    int digits = 0, digit;
+    if (!json_is_array(value)) return -1;
+    json_array_foreach(value, i, item) {
+        if (!json_is_string(item) || key->parse_word(json_string_value(item), &digit)) return -1;
+        for (int rest = digits; rest; rest /= 10) {
+            if (rest % 10 == digit) return -1;
+        }
+        digits = digits * 10 + digit;
+    }
+    *order = digits;
+    return 0;
+}
+
 /* Strings, a line each. */
 static int config_store_lines(const config_key *key, const json_t *value, char *lines) {
     const json_t *item;
@@ -88,6 +105,7 @@ static int config_store(const config_key *key, const json_t *value, minim_router
         if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
         memcpy(field, json_string_value(value), json_string_length(value) + 1);
         return 0;
+    case CONFIG_ORDER: return config_store_order(key, value, field);
     case CONFIG_SET: return config_store_set(key, value, field);
     case CONFIG_LINES: return config_store_lines(key, value, field);
     case CONFIG_DURATION: return json_is_string(value) ? config_parse_duration(json_string_value(value), field) : -1;

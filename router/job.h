@@ -17,6 +17,7 @@ struct minim_router {
     minim_router_backend remote;
     int has_remote;
     private_rules *rules;
+    double remote_latency;    /* seconds to its first token the last time; 0 = not seen */
     minim_ledger *ledger;     /* NULL = none */
     char local_identity[256]; /* "" = unknown: nothing is cached */
     atomic_int cancelled;
@@ -28,6 +29,15 @@ typedef struct router_side {
     router_bytes text;
 } router_side;
 
+enum { ROUTER_WINDOW = 64 };
+
+/* The last log-probabilities of the local model. */
+typedef struct router_window {
+    double last[ROUTER_WINDOW]; /* a ring */
+    uint64_t n;                 /* tokens so far, and their sum */
+    double sum;
+} router_window;
+
 /* The answer is the first member, so that it can be freed by it. */
 typedef struct router_job {
     minim_router_answer answer;
@@ -38,11 +48,15 @@ typedef struct router_job {
     minim_route_policy policy;
     minim_route_features features;
     minim_route_state state;
+    minim_router_request request;
     minim_route asking;
     int hold;           /* text of the side that is asked is not shown yet */
     int shown;          /* some text was shown and not withdrawn */
     minim_status broke; /* the job itself failed: memory or size */
     double started;
+    int watched; /* race_watch() looks on: the local answer may be replaced */
+    router_window window;
+    struct router_race *race; /* the remote that works beside; NULL = none */
 
     /* The ledger's side of it, in book.c. */
     int64_t ticket; /* of the reservation; 0 = none */
@@ -59,5 +73,21 @@ void book_begin(router_job *job, const minim_router_request *request);
 void book_reserve(router_job *job, minim_router_request *request);
 /* When all is over: books the line and caches a good answer. status is minim_router_ask()'s. */
 void book_end(router_job *job, const minim_router_request *request, minim_status status);
+
+/* In router.c: the only way out. Makes the remote when it is needed for the first time; fails for what is private,
+ * whatever the policies have said. */
+minim_status router_reach_remote(router_job *job, const minim_router_request *request, minim_router_reply *reply,
+                                 minim_error *error);
+/* Notes how the remote's answer ended. */
+void router_note_remote(router_job *job, minim_status status, const minim_error *said);
+/* Shows what was held, and from now on what comes. Non-zero stops. */
+int router_release(router_job *job);
+
+/* In race.c. Called while the local model answers; non-zero stops it: cancelled, or the state says "stopped". */
+int race_watch(router_job *job);
+/* The remote of a race goes on alone: its text goes to the sink until it ends. */
+minim_status race_follow(router_job *job, const minim_router_sink *sink, minim_error *error);
+/* Stops the remote of a race, if there is one, and waits for it; its cost is the state's. */
+void race_stop(router_job *job);
 
 #endif

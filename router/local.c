@@ -83,12 +83,12 @@ static minim_status local_generate(minim_seq *seq, const minim_router_request *r
         reply->has_signals = !signal_finish(&answer.track, reply->finish, reply->signals);
     signal_free(&answer.track);
     if (status != MINIM_OK) return status;
-    if (result.stop == MINIM_STOP_CALLBACK || result.stop == MINIM_STOP_CANCELLED) {
-        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
-    }
     reply->usage.prompt_tokens = result.n_prompt;
     reply->usage.completion_tokens = result.n_generated;
     reply->usage.first_token_seconds = result.first_token_seconds;
+    if (result.stop == MINIM_STOP_CALLBACK || result.stop == MINIM_STOP_CANCELLED) {
+        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    }
     return MINIM_OK;
 }
 

@@ -43,8 +43,16 @@ extern "C" {
 typedef enum minim_route_mode {
     MINIM_ROUTE_MODE_CASCADE = 0, /* "cascade", "prefer_on_device": local first, remote when the score is too low */
     MINIM_ROUTE_MODE_LOCAL,       /* "local", "only_on_device": nothing leaves this machine */
-    MINIM_ROUTE_MODE_REMOTE       /* "remote", "prefer_in_cloud": remote first, local when that fails */
+    MINIM_ROUTE_MODE_REMOTE,      /* "remote", "prefer_in_cloud": remote first, local when that fails */
+    MINIM_ROUTE_MODE_ONLY_REMOTE  /* "only_remote", "only_in_cloud": the local model is never asked */
 } minim_route_mode;
+
+/* How the mode "cascade" (prefer_on_device) chooses between the two. */
+typedef enum minim_route_plan {
+    MINIM_ROUTE_PLAN_CASCADE = 0, /* "cascade": local first; remote when its answer, or its beginning, is too weak */
+    MINIM_ROUTE_PLAN_RACE,        /* "race": the remote beside the local model; who has something good first goes on */
+    MINIM_ROUTE_PLAN_CONTEXT      /* "context": rules over the request decide before anybody is asked */
+} minim_route_plan;
 
 /* How a score is made from the local model's raw log-probabilities. */
 typedef enum minim_route_method {
@@ -105,7 +113,17 @@ typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_OVER_BUDGET,    /* "over_budget": the most it could cost does not fit max_budget any more */
     MINIM_ROUTE_REASON_CACHED,         /* "cached": the same request was answered before */
     MINIM_ROUTE_REASON_UNCALIBRATED, /* "uncalibrated": a confidence is asked for, and this score has no calibration */
-    MINIM_ROUTE_REASON_PROMPT_SCORE  /* "prompt_score": the prompt looks like one that only the remote gets right */
+    MINIM_ROUTE_REASON_PROMPT_SCORE, /* "prompt_score": the prompt looks like one that only the remote gets right */
+    MINIM_ROUTE_REASON_ONLY_REMOTE,  /* "only_remote": the mode allows nothing else */
+    MINIM_ROUTE_REASON_RACE,         /* "race": both begin */
+    MINIM_ROUTE_REASON_GATE_PASSED,  /* "gate_passed": the beginning of the local answer is good enough */
+    MINIM_ROUTE_REASON_GATE_LOW,     /* "gate_low": it is not */
+    MINIM_ROUTE_REASON_COLLAPSED,    /* "collapsed": the local model lost its way in the middle */
+    MINIM_ROUTE_REASON_RACE_LOST,    /* "race_lost": the remote had text before the local answer was good enough */
+    MINIM_ROUTE_REASON_LATENCY,      /* "latency": the remote would not begin within latency_budget */
+    MINIM_ROUTE_REASON_COMPLEXITY,   /* "complexity": complexity >= complexity_threshold */
+    MINIM_ROUTE_REASON_SIMPLE,       /* "simple": no rule of the context plan sends it away */
+    MINIM_ROUTE_REASON_EVIDENCE      /* "evidence": a validator refused the local answer; see evidence_detail */
 } minim_route_reason;
 
 /* Why a backend failed. */
@@ -138,6 +156,7 @@ typedef enum minim_route_finish {
 
 /* The words in quotes above. Never NULL. */
 MINIM_API const char *minim_route_mode_name(minim_route_mode mode);
+MINIM_API const char *minim_route_plan_name(minim_route_plan plan);
 MINIM_API const char *minim_route_method_name(minim_route_method method);
 MINIM_API const char *minim_route_threshold_name(minim_route_threshold threshold);
 MINIM_API const char *minim_route_name(minim_route route);
@@ -200,6 +219,8 @@ typedef struct minim_route_features {
     int certified;        /* 1: the score reaches the bar that the calibration certified */
     int has_prompt_score; /* known before there is an answer; 0 also when the prompt is too unfamiliar */
     double prompt_score;  /* P(remote right) - P(local right), from minim_route_predict() */
+    double complexity;    /* of the request: minim_route_complexity() */
+    int evidence_failed;  /* 1: a validator refused the answer */
 } minim_route_features;
 
 /* What a decision depends on besides the answer; the part of the configuration that policies see. */
@@ -213,12 +234,23 @@ typedef struct minim_route_policy {
     double output_cost_per_token;
     minim_route_threshold threshold_semantics; /* AUTO is raw here */
     double prompt_threshold;                   /* prompts of this prompt_score go to the remote at once; 0 = none do */
+    minim_route_plan plan;
+    int hold_tokens;             /* tokens after which the gate looks at the answer; 0 = not before its end */
+    double gate_threshold;       /* of the score of the beginning; raw, never calibrated */
+    int handover_tokens;         /* the last so many tokens are watched */
+    double handover_threshold;   /* below this score of theirs the remote takes over; 0 = never */
+    double gate_seconds;         /* race: the gate decides by then, on the tokens that are there */
+    double hedge_seconds;        /* race: the remote is opened then at the latest */
+    double complexity_threshold; /* context, race: from there on the remote is asked at once; 0 = never */
+    double latency_budget;       /* context: seconds to the first token; 0 = none */
+    int rules;                   /* context: its rules in order as decimal digits: 1 privacy, 2 latency, 3 complexity */
 } minim_route_policy;
 
 typedef enum minim_route_outcome {
     MINIM_ROUTE_NOT_ASKED = 0,
     MINIM_ROUTE_ANSWERED,
-    MINIM_ROUTE_FAILED
+    MINIM_ROUTE_FAILED,
+    MINIM_ROUTE_STOPPED /* in the middle, because the other one answers */
 } minim_route_outcome;
 
 /* How far a prompt has come. All zero at the start. */
@@ -233,8 +265,34 @@ typedef struct minim_route_state {
     int cached;          /* 1: there is an answer of cached_route from before, of this usage */
     minim_route cached_route;
     minim_route_usage cached_usage;
-    uint64_t request_bytes; /* of all messages */
+    uint64_t request_bytes;     /* of all messages */
+    int gate_passed;            /* 1: the local answer is shown since its beginning was good enough */
+    minim_route_reason stopped; /* why the local answer was stopped */
+    double remote_latency;      /* seconds to the remote's first token, as last seen or configured; 0 = unknown */
+    char evidence_detail[256];  /* what the validators missed, one line */
 } minim_route_state;
+
+/* How far the local answer has come, and the remote's beside it. */
+typedef struct minim_route_progress {
+    size_t size;
+    uint64_t n_tokens;    /* of the local model */
+    double sum_logprob;   /* of them */
+    uint64_t last_tokens; /* of the last handover_tokens: how many there are, and their sum */
+    double last_logprob;
+    double seconds;   /* since the prompt came in */
+    int shown;        /* 1: text of it has been shown */
+    int may_ask;      /* 1: there is a remote, the request may leave, there is money, and it has not failed */
+    int remote_open;  /* 1: the remote works beside */
+    int remote_bytes; /* 1: it has text */
+    double complexity;
+} minim_route_progress;
+
+typedef enum minim_route_step {
+    MINIM_ROUTE_STEP_WAIT = 0, /* "wait": go on as before */
+    MINIM_ROUTE_STEP_SHOW,     /* "show": the gate passes; what was held and what comes is shown, the remote stopped */
+    MINIM_ROUTE_STEP_OPEN,     /* "open": the remote begins beside the local model */
+    MINIM_ROUTE_STEP_HAND_OVER /* "hand_over": the local model stops, the remote answers */
+} minim_route_step;
 
 typedef struct minim_route_decision {
     size_t size;
@@ -278,6 +336,11 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
  *   cascade  there    local    the bar is reached, not empty, context not full   remote; if that fails local, degraded
  *   remote   none     local    always (no_remote, degraded)                      fail
  *   remote   there    remote   the remote failed (remote_failed, degraded)       fail
+ *   only_remote       remote   never                                             fail
+ *
+ * The plans of "cascade" differ in what comes first: "race" lets minim_route_watch() open the remote beside the local
+ * model; "context" asks the one that its rules name. A local answer that was stopped for a remote that then failed is
+ * made again, degraded.
  *
  * A cached answer stands at once. A private request, and one that does not fit the budget, is answered as if there were
  * no remote, for that reason; that is what was asked for, so such an answer is not degraded.
@@ -291,6 +354,15 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
 // clang-format on
 MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
                                           const minim_route_state *state, minim_route_decision *decision);
+
+/* What to do while the local model answers and its text is held or shown. Pure, as minim_route_decide(); asked after
+ * every token. *reason says why when the step is not WAIT. MINIM_ERR_ARGUMENT for NULL or a size of 0. */
+MINIM_API minim_status minim_route_watch(const minim_route_policy *policy, const minim_route_progress *progress,
+                                         minim_route_step *step, minim_route_reason *reason);
+
+/* How much a request asks for, in [0, 1]: its length, code, arithmetic, several demands, words such as "prove" or
+ * "compare". Weights set by hand, not learned: a sieve for what is obviously easy. Pure. */
+MINIM_API double minim_route_complexity(const minim_message *messages, size_t n_messages);
 
 /* What the decision depended on as one line of words, "mode=cascade threshold=0.5 ...", which minim_route_inputs_read()
  * reads again; it holds no content. Returns the length it needs without the NUL, as snprintf() does. */
@@ -355,6 +427,19 @@ typedef struct minim_router_config {
     char prompt_model[1024];                   /* "prompt_model": a file that `minim route train` wrote; "" = none */
     double prompt_threshold; /* "prompt_threshold": prompts that score as much go to the remote at once; default 0 =
                                 none do */
+    /* At the top level. */
+    minim_route_plan plan;       /* "policy": "cascade" (default), "race", "context" */
+    int hold_tokens;             /* "hold_tokens": default 0 = the whole answer (cascade), 8 (race) */
+    double gate_threshold;       /* "gate_threshold": default 0.5 */
+    double handover_threshold;   /* "handover_threshold": default 0 = never */
+    int handover_tokens;         /* "handover_tokens": default 16 */
+    double gate_delay;           /* "gate_delay": seconds, default 0.1 */
+    double hedge_delay;          /* "hedge_delay": seconds, default 0.25 */
+    int escalation_order;        /* "escalation_order": an array of "privacy", "latency", "complexity", in this order
+                                    by default; here as `rules` of minim_route_policy. Privacy always goes first */
+    double complexity_threshold; /* "complexity_threshold": default 0.5 (context; race: 1 = not used) */
+    double latency_budget;       /* "latency_budget": seconds, default 0 = none */
+    double remote_latency;       /* "remote_latency": what to expect before the remote has been asked; 0 = unknown */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);

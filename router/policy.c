@@ -46,8 +46,13 @@ static minim_route_reason policy_judge_score(const minim_route_policy *policy, c
 static minim_route_reason policy_judge_local(const minim_route_policy *policy, const minim_route_features *features,
                                              const minim_route_state *state, double score) {
     if (state->local == MINIM_ROUTE_FAILED) return MINIM_ROUTE_REASON_LOCAL_FAILED;
+    /* Made again because nobody took over: it is what it was. */
+    if (state->local == MINIM_ROUTE_STOPPED || (state->stopped && state->remote == MINIM_ROUTE_FAILED))
+        return state->stopped;
     if (!features->n_bytes) return MINIM_ROUTE_REASON_LOCAL_EMPTY;
+    if (features->evidence_failed) return MINIM_ROUTE_REASON_EVIDENCE;
     if (features->finish == MINIM_ROUTE_FINISH_CONTEXT) return MINIM_ROUTE_REASON_LOCAL_CONTEXT;
+    if (state->gate_passed) return MINIM_ROUTE_REASON_GATE_PASSED;
     return policy_judge_score(policy, features, score);
 }
 
@@ -65,7 +70,8 @@ static void policy_degrade(minim_route_decision *d, const char *reason) {
 
 /* Local is the only one left to ask, or has been asked: its answer stands whatever its score is. */
 static void policy_local_stands(const minim_route_state *state, minim_route_reason reason, minim_route_decision *d) {
-    minim_route_action action = state->local == MINIM_ROUTE_NOT_ASKED  ? MINIM_ROUTE_ASK
+    int unfinished = state->local == MINIM_ROUTE_NOT_ASKED || state->local == MINIM_ROUTE_STOPPED;
+    minim_route_action action = unfinished                             ? MINIM_ROUTE_ASK
                                 : state->local == MINIM_ROUTE_ANSWERED ? MINIM_ROUTE_ANSWER
                                                                        : MINIM_ROUTE_FAIL;
     policy_set(d, action, MINIM_ROUTE_LOCAL, reason);
@@ -84,7 +90,7 @@ static int policy_may_ask(const minim_route_state *state, minim_route_decision *
 
 /* The remote is wanted, for this reason. */
 static void policy_want_remote(const minim_route_state *state, minim_route_reason reason, minim_route_decision *d) {
-    if (state->remote == MINIM_ROUTE_FAILED) {
+    if (state->remote == MINIM_ROUTE_FAILED || state->remote == MINIM_ROUTE_STOPPED) {
         policy_local_stands(state, MINIM_ROUTE_REASON_REMOTE_FAILED, d);
         policy_degrade(d, state->remote_detail[0] ? state->remote_detail : "the remote failed");
     } else {
@@ -114,15 +120,62 @@ static void policy_cascade(const minim_route_policy *policy, const minim_route_f
         return;
     }
     if (state->local == MINIM_ROUTE_NOT_ASKED) {
-        policy_set(d, MINIM_ROUTE_ASK, MINIM_ROUTE_LOCAL, MINIM_ROUTE_REASON_LOCAL_FIRST);
+        int is_race = policy->plan == MINIM_ROUTE_PLAN_RACE;
+        policy_set(d, MINIM_ROUTE_ASK, MINIM_ROUTE_LOCAL,
+                   is_race ? MINIM_ROUTE_REASON_RACE : MINIM_ROUTE_REASON_LOCAL_FIRST);
         d->hold = 1;
         return;
     }
     minim_route_reason reason = policy_judge_local(policy, features, state, d->score);
-    if (reason == MINIM_ROUTE_REASON_SCORE_PASSED)
+    if (reason == MINIM_ROUTE_REASON_SCORE_PASSED || reason == MINIM_ROUTE_REASON_GATE_PASSED)
         policy_set(d, MINIM_ROUTE_ANSWER, MINIM_ROUTE_LOCAL, reason);
     else
         policy_want_remote(state, reason, d);
+}
+
+/* The rules see the request only: no answer is made in vain, and none is judged, except by evidence. */
+static void policy_context(const minim_route_policy *policy, const minim_route_features *features,
+                           const minim_route_state *state, minim_route_decision *d) {
+    int order = 1, rules = policy->rules;
+    if (!policy->remote_available) {
+        policy_local_stands(state, MINIM_ROUTE_REASON_NO_REMOTE, d);
+        return;
+    }
+    if (!policy_may_ask(state, d)) return; /* privacy, wherever it stands in the order */
+    while (order <= rules / 10) order *= 10;
+    for (; order; order /= 10) {
+        int rule = rules / order % 10;
+        if (rule == 2 && policy->latency_budget > 0 && state->remote_latency > policy->latency_budget) {
+            policy_local_stands(state, MINIM_ROUTE_REASON_LATENCY, d);
+            return;
+        }
+        if (rule == 3 && policy->complexity_threshold > 0 && features->complexity >= policy->complexity_threshold) {
+            policy_want_remote(state, MINIM_ROUTE_REASON_COMPLEXITY, d);
+            return;
+        }
+    }
+    minim_route_reason reason = MINIM_ROUTE_REASON_SIMPLE;
+    if (state->local == MINIM_ROUTE_FAILED) reason = MINIM_ROUTE_REASON_LOCAL_FAILED;
+    if (state->local == MINIM_ROUTE_ANSWERED && features->evidence_failed) reason = MINIM_ROUTE_REASON_EVIDENCE;
+    if (reason == MINIM_ROUTE_REASON_SIMPLE)
+        policy_local_stands(state, reason, d);
+    else
+        policy_want_remote(state, reason, d);
+}
+
+static void policy_only_remote(const minim_route_policy *policy, const minim_route_state *state,
+                               minim_route_decision *d) {
+    minim_route_action action = state->remote == MINIM_ROUTE_NOT_ASKED  ? MINIM_ROUTE_ASK
+                                : state->remote == MINIM_ROUTE_ANSWERED ? MINIM_ROUTE_ANSWER
+                                                                        : MINIM_ROUTE_FAIL;
+    minim_route_reason reason = MINIM_ROUTE_REASON_ONLY_REMOTE;
+    if (!policy->remote_available)
+        reason = MINIM_ROUTE_REASON_NO_REMOTE;
+    else if (state->is_private)
+        reason = MINIM_ROUTE_REASON_PRIVATE;
+    else if (state->over_budget)
+        reason = MINIM_ROUTE_REASON_OVER_BUDGET;
+    policy_set(d, reason == MINIM_ROUTE_REASON_ONLY_REMOTE ? action : MINIM_ROUTE_FAIL, MINIM_ROUTE_REMOTE, reason);
 }
 
 static void policy_remote_first(const minim_route_policy *policy, const minim_route_state *state,
@@ -190,9 +243,18 @@ minim_status minim_route_decide(const minim_route_policy *policy_in, const minim
         switch (policy.mode) {
         case MINIM_ROUTE_MODE_LOCAL: policy_local_stands(&state, MINIM_ROUTE_REASON_LOCAL_ONLY, &d); break;
         case MINIM_ROUTE_MODE_REMOTE: policy_remote_first(&policy, &state, &d); break;
-        case MINIM_ROUTE_MODE_CASCADE: policy_cascade(&policy, &features, &state, &d); break;
+        case MINIM_ROUTE_MODE_ONLY_REMOTE: policy_only_remote(&policy, &state, &d); break;
+        case MINIM_ROUTE_MODE_CASCADE:
+            if (policy.plan == MINIM_ROUTE_PLAN_CONTEXT)
+                policy_context(&policy, &features, &state, &d);
+            else
+                policy_cascade(&policy, &features, &state, &d);
+            break;
         default: return MINIM_ERR_ARGUMENT;
         }
+    if (d.action == MINIM_ROUTE_ANSWER && d.route == MINIM_ROUTE_LOCAL && features.evidence_failed && !d.degraded) {
+        policy_degrade(&d, state.evidence_detail[0] ? state.evidence_detail : "a validator refused the answer");
+    }
     d.size = decision->size < sizeof d ? decision->size : sizeof d;
     memcpy(decision, &d, d.size);
     return MINIM_OK;

@@ -21,6 +21,12 @@ typedef struct record_field {
 static const char *record_mode(int value) {
     return minim_route_mode_name((minim_route_mode)value);
 }
+static const char *record_plan(int value) {
+    return minim_route_plan_name((minim_route_plan)value);
+}
+static const char *record_reason(int value) {
+    return minim_route_reason_name((minim_route_reason)value);
+}
 static const char *record_method(int value) {
     return minim_route_method_name((minim_route_method)value);
 }
@@ -34,8 +40,8 @@ static const char *record_finish(int value) {
     return minim_route_finish_name((minim_route_finish)value);
 }
 static const char *record_outcome(int value) {
-    static const char *const words[] = {"not_asked", "answered", "failed"};
-    return value >= 0 && value < 3 ? words[value] : "unknown";
+    static const char *const words[] = {"not_asked", "answered", "failed", "stopped"};
+    return value >= 0 && value < 4 ? words[value] : "unknown";
 }
 
 /* name, part, kind, offset, words. Content, and what a server said about a failure, have no row. */
@@ -54,6 +60,18 @@ static const record_field record_fields[] = {
     POLICY("output_cost_per_token", RECORD_REAL, output_cost_per_token, NULL),
     POLICY("threshold_semantics", RECORD_WORD, threshold_semantics, record_threshold),
     POLICY("prompt_threshold", RECORD_REAL, prompt_threshold, NULL),
+    POLICY("plan", RECORD_WORD, plan, record_plan),
+    POLICY("hold_tokens", RECORD_BITS, hold_tokens, NULL),
+    POLICY("gate_threshold", RECORD_REAL, gate_threshold, NULL),
+    POLICY("handover_tokens", RECORD_BITS, handover_tokens, NULL),
+    POLICY("handover_threshold", RECORD_REAL, handover_threshold, NULL),
+    POLICY("gate_seconds", RECORD_REAL, gate_seconds, NULL),
+    POLICY("hedge_seconds", RECORD_REAL, hedge_seconds, NULL),
+    POLICY("complexity_threshold", RECORD_REAL, complexity_threshold, NULL),
+    POLICY("latency_budget", RECORD_REAL, latency_budget, NULL),
+    POLICY("rules", RECORD_BITS, rules, NULL),
+    FEATURES("complexity", RECORD_REAL, complexity, NULL),
+    FEATURES("evidence_failed", RECORD_FLAG, evidence_failed, NULL),
     FEATURES("n_tokens", RECORD_COUNT, n_tokens, NULL),
     FEATURES("n_bytes", RECORD_COUNT, n_bytes, NULL),
     FEATURES("sum_logprob", RECORD_REAL, sum_logprob, NULL),
@@ -91,6 +109,9 @@ static const record_field record_fields[] = {
     STATE("cached_route", RECORD_WORD, cached_route, record_route),
     STATE("cached_prompt_tokens", RECORD_COUNT, cached_usage.prompt_tokens, NULL),
     STATE("cached_completion_tokens", RECORD_COUNT, cached_usage.completion_tokens, NULL),
+    STATE("gate_passed", RECORD_FLAG, gate_passed, NULL),
+    STATE("stopped", RECORD_WORD, stopped, record_reason),
+    STATE("remote_latency", RECORD_REAL, remote_latency, NULL),
     STATE("request_bytes", RECORD_COUNT, request_bytes, NULL),
     STATE("seconds", RECORD_REAL, seconds, NULL),
 };

@@ -146,6 +146,7 @@ typedef struct remote_attempt {
     retry_hint hint;
     remote_kind kind;
     uint64_t n_bytes, n_header_bytes;
+    int was_sent;                                 /* the request went out, at least in part */
     double started, first_event, last_byte, done; /* clock; 0 = not yet */
     double deadline;                              /* of the whole chat */
     int cancelled;
@@ -416,7 +417,10 @@ static void remote_try(remote_attempt *attempt, const char *body, struct curl_sl
         remote_fail(attempt, MINIM_ROUTE_FAILED_CONFIG, curl_easy_strerror(code));
     } else {
         code = remote_transfer(attempt);
+        long sent = 0;
         curl_easy_getinfo(attempt->easy, CURLINFO_RESPONSE_CODE, &status);
+        curl_easy_getinfo(attempt->easy, CURLINFO_REQUEST_SIZE, &sent);
+        attempt->was_sent = sent > 0;
         remote_judge(attempt, code, (int)status);
     }
     curl_easy_cleanup(attempt->easy);
@@ -509,7 +513,9 @@ static uint64_t remote_estimate(uint64_t bytes) {
 static void remote_account(const remote_attempt *attempt, const minim_router_request *request,
                            minim_router_reply *reply) {
     if (attempt->first_event) reply->usage.first_token_seconds = attempt->first_event - attempt->started;
-    if (attempt->reader.has_usage || !attempt->reader.n_events) return;
+    /* A request that was given up while the server worked on it may be billed, too. */
+    int given_up = attempt->cancelled || attempt->reader.cancelled || attempt->failure == MINIM_ROUTE_FAILED_TIMEOUT;
+    if (attempt->reader.has_usage || (!attempt->reader.n_events && !(given_up && attempt->was_sent))) return;
     uint64_t bytes = 0;
     for (size_t i = 0; i < request->n_messages; i++) bytes += strlen(request->messages[i].content);
     reply->usage.prompt_tokens = remote_estimate(bytes);

@@ -38,6 +38,16 @@ static const char *report_reason_text(minim_route_reason reason) {
         [MINIM_ROUTE_REASON_CACHED] = "the same request was answered before",
         [MINIM_ROUTE_REASON_UNCALIBRATED] = "the local score has no calibration, so it reaches no calibrated bar",
         [MINIM_ROUTE_REASON_PROMPT_SCORE] = "the prompt looks too hard for the local model",
+        [MINIM_ROUTE_REASON_ONLY_REMOTE] = "only the remote may answer",
+        [MINIM_ROUTE_REASON_RACE] = "both begin",
+        [MINIM_ROUTE_REASON_GATE_PASSED] = "the beginning of its answer is good enough",
+        [MINIM_ROUTE_REASON_GATE_LOW] = "the beginning of the local answer is too weak",
+        [MINIM_ROUTE_REASON_COLLAPSED] = "the local model lost its way in the middle",
+        [MINIM_ROUTE_REASON_RACE_LOST] = "it was faster than a good local answer",
+        [MINIM_ROUTE_REASON_LATENCY] = "the remote would begin too late",
+        [MINIM_ROUTE_REASON_COMPLEXITY] = "the request is complex",
+        [MINIM_ROUTE_REASON_SIMPLE] = "the request is simple",
+        [MINIM_ROUTE_REASON_EVIDENCE] = "the local answer is not backed by evidence",
     };
     size_t i = (size_t)reason;
     return i < sizeof texts / sizeof *texts && texts[i] ? texts[i] : "unknown reason";

@@ -113,9 +113,23 @@ static int router_on_text(void *user, const char *text, size_t n) {
     return job->hold ? 0 : router_show(job, job->asking, kept->data + before, kept->n - before);
 }
 
+int router_release(router_job *job) {
+    const router_bytes *kept = &job->sides[job->asking].text;
+    job->hold = 0;
+    return router_show(job, job->asking, kept->data, kept->n);
+}
+
+/* Text on the screen that will not be the answer is withdrawn. */
+static void router_withdraw(router_job *job, const char *why) {
+    if (!job->shown) return;
+    job->shown = 0;
+    if (job->callbacks.on_discard) job->callbacks.on_discard(job->callbacks.user, why);
+}
+
 static int router_on_progress(void *user, uint64_t n_tokens) {
     router_job *job = user;
     if (atomic_load(&job->router->cancelled)) return 1;
+    if (job->asking == MINIM_ROUTE_LOCAL && race_watch(job)) return 1;
     return job->callbacks.on_progress ? job->callbacks.on_progress(job->callbacks.user, job->asking, n_tokens) : 0;
 }
 
@@ -132,70 +146,101 @@ static minim_status router_check_remote(router_side *side, minim_error *error) {
     return router_fail(error, MINIM_ERR_IO, "a complete answer without text");
 }
 
-/* The only way out: makes the remote when it is asked for the first time, and asks it. Whatever the policies have said,
- * what is private does not pass. */
-static minim_status router_ask_remote(router_job *job, const minim_router_request *request,
-                                      const minim_router_sink *sink, minim_router_reply *reply, minim_error *error) {
+minim_status router_reach_remote(router_job *job, const minim_router_request *request, minim_router_reply *reply,
+                                 minim_error *error) {
     minim_router *router = job->router;
-    minim_status status = MINIM_OK;
     if (job->state.is_private || private_request(router->rules, request)) {
         reply->failure = MINIM_ROUTE_FAILED_CONFIG;
         return router_fail(error, MINIM_ERR_ARGUMENT, "the request is private");
     }
-    if (!router->has_remote) {
-        status = router->factory(router->factory_user, &router->config, &router->remote, error);
-        router->has_remote = status == MINIM_OK;
-        if (status != MINIM_OK) reply->failure = MINIM_ROUTE_FAILED_CONFIG;
-    }
-    return status == MINIM_OK ? router->remote.chat(router->remote.state, request, sink, reply, error) : status;
+    if (router->has_remote) return MINIM_OK;
+    minim_status status = router->factory(router->factory_user, &router->config, &router->remote, error);
+    router->has_remote = status == MINIM_OK;
+    if (status != MINIM_OK) reply->failure = MINIM_ROUTE_FAILED_CONFIG;
+    return status;
+}
+
+static void router_note_failure(router_side *side, char *detail, minim_route_failure failure, const minim_error *said) {
+    router_line(detail, sizeof((minim_route_state *)0)->local_detail, "%s",
+                said->text[0] ? said->text : "no reason given");
+    if (!side->reply.failure) side->reply.failure = failure;
+}
+
+void router_note_remote(router_job *job, minim_status status, const minim_error *said) {
+    router_side *side = &job->sides[MINIM_ROUTE_REMOTE];
+    minim_route_state *state = &job->state;
+    state->remote = status == MINIM_OK ? MINIM_ROUTE_ANSWERED : MINIM_ROUTE_FAILED;
+    state->remote_usage = side->reply.usage;
+    job->answer.remote = &side->reply;
+    if (status != MINIM_OK) router_note_failure(side, state->remote_detail, MINIM_ROUTE_FAILED_CONNECT, said);
+    if (status == MINIM_OK) job->router->remote_latency = side->reply.usage.first_token_seconds;
+}
+
+static void router_note_local(router_job *job, minim_status status, const minim_error *said) {
+    router_side *side = &job->sides[MINIM_ROUTE_LOCAL];
+    minim_route_state *state = &job->state;
+    if (state->local != MINIM_ROUTE_STOPPED)
+        state->local = status == MINIM_OK ? MINIM_ROUTE_ANSWERED : MINIM_ROUTE_FAILED;
+    state->local_usage = side->reply.usage;
+    if (!state->local_usage.completion_tokens) state->local_usage.completion_tokens = side->reply.n_logprobs;
+    job->features.n_tokens = side->reply.n_logprobs;
+    job->features.n_bytes = router_visible_bytes(&side->text);
+    job->features.sum_logprob = side->reply.sum_logprob;
+    job->features.finish = side->reply.finish;
+    job->features.has_signals = side->reply.has_signals;
+    memcpy(job->features.signals, side->reply.signals, sizeof job->features.signals);
+    minim_route_apply_calibration(job->router->calibration, side->reply.model, side->reply.quantisation,
+                                  job->router->config.confidence_method, &job->features);
+    job->answer.local = &side->reply;
+    if (state->local == MINIM_ROUTE_FAILED)
+        router_note_failure(side, state->local_detail, MINIM_ROUTE_FAILED_LOCAL, said);
+}
+
+static minim_status router_ask_remote(router_job *job, const minim_router_request *request,
+                                      const minim_router_sink *sink, minim_error *said) {
+    router_side *side = &job->sides[MINIM_ROUTE_REMOTE];
+    if (job->race) return race_follow(job, sink, said);
+    side->reply = (minim_router_reply){.size = sizeof side->reply};
+    minim_status status = router_reach_remote(job, request, &side->reply, said);
+    if (status != MINIM_OK) return status;
+    return job->router->remote.chat(job->router->remote.state, request, sink, &side->reply, said);
+}
+
+static minim_status router_ask_local(router_job *job, const minim_router_request *request,
+                                     const minim_router_sink *sink, minim_error *said) {
+    router_side *side = &job->sides[MINIM_ROUTE_LOCAL];
+    side->reply = (minim_router_reply){.size = sizeof side->reply};
+    side->text.n = 0;
+    job->window = (router_window){.n = 0};
+    job->watched = job->hold;
+    job->state.local = MINIM_ROUTE_NOT_ASKED;
+    job->state.gate_passed = 0;
+    minim_status status = job->router->local.chat(job->router->local.state, request, sink, &side->reply, said);
+    job->watched = 0;
+    return status;
 }
 
 /* Asks one side and notes what came of it. MINIM_OK also when the side failed; else the job is over. */
 static minim_status router_ask_side(router_job *job, const minim_router_request *request,
                                     const minim_route_decision *decision, minim_error *error) {
     minim_route route = decision->route;
-    router_side *side = &job->sides[route];
     minim_router_sink sink = {job, router_on_text, router_on_progress};
     minim_error said = {MINIM_OK, ""};
-    minim_status status = MINIM_OK;
+    router_withdraw(job, minim_route_reason_name(decision->reason));
     job->asking = route;
     job->hold = decision->hold;
-    side->reply.size = sizeof side->reply;
-    if (route == MINIM_ROUTE_REMOTE)
-        status = router_ask_remote(job, request, &sink, &side->reply, &said);
-    else
-        status = job->router->local.chat(job->router->local.state, request, &sink, &side->reply, &said);
-    if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(side, &said);
+    minim_status status = route == MINIM_ROUTE_REMOTE ? router_ask_remote(job, request, &sink, &said)
+                                                      : router_ask_local(job, request, &sink, &said);
+    if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(&job->sides[route], &said);
     if (job->broke != MINIM_OK) return router_fail(error, job->broke, "no room for the answer's text");
-    if (status == MINIM_ERR_CANCELLED) return router_fail(error, status, "cancelled");
-
-    int failed = status != MINIM_OK;
-    char *detail = route == MINIM_ROUTE_LOCAL ? job->state.local_detail : job->state.remote_detail;
-    if (failed) router_line(detail, sizeof job->state.local_detail, "%s", said.text[0] ? said.text : "no reason given");
-    if (failed && !side->reply.failure) {
-        side->reply.failure = route == MINIM_ROUTE_LOCAL ? MINIM_ROUTE_FAILED_LOCAL : MINIM_ROUTE_FAILED_CONNECT;
-    }
-    if (route == MINIM_ROUTE_LOCAL) {
-        job->state.local = failed ? MINIM_ROUTE_FAILED : MINIM_ROUTE_ANSWERED;
-        job->state.local_usage = side->reply.usage;
-        job->features.n_tokens = side->reply.n_logprobs;
-        job->features.n_bytes = router_visible_bytes(&side->text);
-        job->features.sum_logprob = side->reply.sum_logprob;
-        job->features.finish = side->reply.finish;
-        job->features.has_signals = side->reply.has_signals;
-        memcpy(job->features.signals, side->reply.signals, sizeof job->features.signals);
-        minim_route_apply_calibration(job->router->calibration, side->reply.model, side->reply.quantisation,
-                                      job->router->config.confidence_method, &job->features);
-        job->answer.local = &side->reply;
-    } else {
-        job->state.remote = failed ? MINIM_ROUTE_FAILED : MINIM_ROUTE_ANSWERED;
-        job->state.remote_usage = side->reply.usage;
-        job->answer.remote = &side->reply;
-    }
-    if (failed && job->shown) {
-        job->shown = 0;
-        if (job->callbacks.on_discard) job->callbacks.on_discard(job->callbacks.user, detail);
-    }
+    int handed_over = route == MINIM_ROUTE_LOCAL && job->state.local == MINIM_ROUTE_STOPPED;
+    if (status == MINIM_ERR_CANCELLED && !handed_over) return router_fail(error, status, "cancelled");
+    if (route == MINIM_ROUTE_LOCAL)
+        router_note_local(job, status, &said);
+    else
+        router_note_remote(job, status, &said);
+    if (status != MINIM_OK && !handed_over)
+        router_withdraw(job, route == MINIM_ROUTE_LOCAL ? job->state.local_detail : job->state.remote_detail);
     return MINIM_OK;
 }
 
@@ -209,7 +254,17 @@ static void router_policy(const minim_router *router, minim_route_policy *policy
                                    .input_cost_per_token = config->input_cost_per_token,
                                    .output_cost_per_token = config->output_cost_per_token,
                                    .threshold_semantics = config->threshold_semantics,
-                                   .prompt_threshold = config->prompt_threshold};
+                                   .prompt_threshold = config->prompt_threshold,
+                                   .plan = config->plan,
+                                   .hold_tokens = config->hold_tokens,
+                                   .gate_threshold = config->gate_threshold,
+                                   .handover_tokens = config->handover_tokens,
+                                   .handover_threshold = config->handover_threshold,
+                                   .gate_seconds = config->gate_delay,
+                                   .hedge_seconds = config->hedge_delay,
+                                   .complexity_threshold = config->complexity_threshold,
+                                   .latency_budget = config->latency_budget,
+                                   .rules = config->escalation_order};
     if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && router->calibration)
         policy->threshold_semantics = MINIM_ROUTE_THRESHOLD_CALIBRATED;
 }
@@ -240,6 +295,10 @@ static minim_status router_conclude(router_job *job, minim_error *error) {
 static minim_status router_nobody(const router_job *job, minim_error *error) {
     const minim_route_state *state = &job->state;
     int both = state->local_detail[0] && state->remote_detail[0];
+    if (!state->local_detail[0] && !state->remote_detail[0]) { /* the mode has nobody else */
+        return router_fail(error, MINIM_ERR_IO, "the mode %s allows no local answer, and for the remote: %s",
+                           minim_route_mode_name(job->policy.mode), minim_route_reason_name(job->decision.reason));
+    }
     return router_fail(error, MINIM_ERR_IO, "%s%s%s%s%s", state->local_detail[0] ? "the local model failed: " : "",
                        state->local_detail, both ? "; the remote failed: " : "",
                        state->remote_detail[0] && !both ? "the remote failed: " : "", state->remote_detail);
@@ -259,14 +318,20 @@ static void router_score_prompt(router_job *job, const minim_router_request *req
     job->features.prompt_score = prediction.score;
 }
 
-static minim_status router_run(router_job *job, minim_router_request *request, minim_error *error) {
+static minim_status router_run(router_job *job, minim_error *error) {
+    minim_router_request *request = &job->request;
     for (;;) {
         minim_status status = router_decide(job);
         if (status != MINIM_OK) return router_fail(error, status, "minim_router_ask: no decision");
-        if (job->decision.action == MINIM_ROUTE_ANSWER) return router_conclude(job, error);
+        if (job->decision.action == MINIM_ROUTE_ANSWER) {
+            status = router_conclude(job, error);
+            if (!job->race || status != MINIM_OK) return status;
+            race_stop(job); /* the loser is paid for, too */
+            return router_decide(job);
+        }
         if (job->decision.action == MINIM_ROUTE_FAIL) return router_nobody(job, error);
         minim_route_decision asked = job->decision;
-        if (asked.route == MINIM_ROUTE_REMOTE) {
+        if (asked.route == MINIM_ROUTE_REMOTE && !job->race) {
             book_reserve(job, request);
             if (job->state.over_budget) continue;
         }
@@ -310,12 +375,16 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->features.size = sizeof job->features;
     job->state.size = sizeof job->state;
     job->sides[0].text.limit = job->sides[1].text.limit = ROUTER_MAX_TEXT;
+    job->request = request;
+    job->features.complexity = minim_route_complexity(request.messages, request.n_messages);
+    job->state.remote_latency = router->remote_latency > 0 ? router->remote_latency : router->config.remote_latency;
     job->state.is_private = private_request(router->rules, &request);
     router_policy(router, &job->policy);
     atomic_store(&router->cancelled, 0);
     router_score_prompt(job, &request);
     book_begin(job, &request);
-    minim_status status = router_run(job, &request, error);
+    minim_status status = router_run(job, error);
+    race_stop(job);
     if (status != MINIM_OK) router_account(job);
     book_end(job, &request, status);
     if (job->ledger_error[0]) job->answer.ledger_error = job->ledger_error;

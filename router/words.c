@@ -9,8 +9,13 @@
 static const char *const words_methods[] = {"avg_logprob", "margin", "quantile", "learned"};
 
 const char *minim_route_mode_name(minim_route_mode mode) {
-    static const char *const words[] = {"cascade", "local", "remote"};
+    static const char *const words[] = {"cascade", "local", "remote", "only_remote"};
     return WORDS_AT(words, mode);
+}
+
+const char *minim_route_plan_name(minim_route_plan plan) {
+    static const char *const words[] = {"cascade", "race", "context"};
+    return WORDS_AT(words, plan);
 }
 
 const char *minim_route_method_name(minim_route_method method) {
@@ -38,7 +43,9 @@ const char *minim_route_name(minim_route route) {
 const char *minim_route_reason_name(minim_route_reason reason) {
     static const char *const words[] = {"local_only",  "local_first",   "remote_first", "score_passed", "score_low",
                                         "local_empty", "local_context", "local_failed", "no_remote",    "remote_failed",
-                                        "private",     "over_budget",   "cached",       "uncalibrated", "prompt_score"};
+                                        "private",     "over_budget",   "cached",       "uncalibrated", "prompt_score",
+                                        "only_remote", "race",          "gate_passed",  "gate_low",     "collapsed",
+                                        "race_lost",   "latency",       "complexity",   "simple",       "evidence"};
     return WORDS_AT(words, reason);
 }
 
@@ -71,9 +78,14 @@ int minim_route_mode_parse(const char *word, minim_route_mode *mode) {
     static const struct {
         const char *word;
         minim_route_mode mode;
-    } words[] = {{"cascade", MINIM_ROUTE_MODE_CASCADE}, {"prefer_on_device", MINIM_ROUTE_MODE_CASCADE},
-                 {"local", MINIM_ROUTE_MODE_LOCAL},     {"only_on_device", MINIM_ROUTE_MODE_LOCAL},
-                 {"remote", MINIM_ROUTE_MODE_REMOTE},   {"prefer_in_cloud", MINIM_ROUTE_MODE_REMOTE}};
+    } words[] = {{"cascade", MINIM_ROUTE_MODE_CASCADE},
+                 {"prefer_on_device", MINIM_ROUTE_MODE_CASCADE},
+                 {"local", MINIM_ROUTE_MODE_LOCAL},
+                 {"only_on_device", MINIM_ROUTE_MODE_LOCAL},
+                 {"remote", MINIM_ROUTE_MODE_REMOTE},
+                 {"prefer_in_cloud", MINIM_ROUTE_MODE_REMOTE},
+                 {"only_remote", MINIM_ROUTE_MODE_ONLY_REMOTE},
+                 {"only_in_cloud", MINIM_ROUTE_MODE_ONLY_REMOTE}};
     for (size_t i = 0; word && i < sizeof words / sizeof *words; i++) {
         if (!strcmp(word, words[i].word)) {
             *mode = words[i].mode;

@@ -32,9 +32,10 @@ static const option ask_options[] = {
 };
 
 static const option ask_route_options[] = {
-    {"--route", "cascade|local|remote", OPTION_CHOICE, ASK(route), 0, 0,
-     "cascade: local first, remote when its score is\ntoo low (default); local: nothing leaves this\nmachine; remote: "
-     "remote first, local when it\nfails"},
+    {"--route", "cascade|race|context|local|remote|only_remote", OPTION_CHOICE, ASK(route), 0, 0,
+     "cascade: local first, remote when its score is\ntoo low (default); race: both, the first good\none; context: by "
+     "rules over the question;\n"
+     "local: nothing leaves this machine; remote:\nremote first, local when it fails;\nonly_remote: never local"},
     {"--threshold", "X", OPTION_FLOAT, ASK(threshold), 0, 1,
      "lowest score of a local answer that stands\n(default 0.5; uncalibrated, see router/README.md)"},
     {"--remote-url", "URL", OPTION_STRING, ASK(remote_url), 0, 0,
@@ -102,12 +103,20 @@ static int ask_name_ledger(const ask_settings *settings, minim_router_config *co
 
 #define ASK_REMOTE minim_router_remote_http
 
+/* "race" and "context" are plans of the mode that prefers the device. */
+static void ask_route(const char *word, minim_router_config *config) {
+    config->plan = MINIM_ROUTE_PLAN_CASCADE;
+    if (!strcmp(word, "race")) config->plan = MINIM_ROUTE_PLAN_RACE;
+    if (!strcmp(word, "context")) config->plan = MINIM_ROUTE_PLAN_CONTEXT;
+    if (minim_route_mode_parse(word, &config->mode)) config->mode = MINIM_ROUTE_MODE_CASCADE;
+}
+
 /* File, then environment, then flags; in the mode "local" what concerns the remote is not even looked at. Returns -1 or
  * an exit code. */
 static int ask_configure(const ask_settings *settings, minim_router_config *config) {
     minim_error error = {.status = MINIM_OK};
     minim_status status = minim_router_config_load(config, settings->config, &error);
-    if (settings->route) minim_route_mode_parse(settings->route, &config->mode);
+    if (settings->route) ask_route(settings->route, config);
     /* 0.7 as a float is 0.69999998807: back to the digits that were typed. */
     if (settings->threshold >= 0) config->threshold = rint((double)settings->threshold * 1e6) / 1e6;
     if (status == MINIM_OK && config->mode != MINIM_ROUTE_MODE_LOCAL) {
@@ -383,7 +392,8 @@ static int ask_with_config(const ask_settings *settings, const minim_router_conf
     options.config = config;
     options.local = &backend;
     if (config->mode != MINIM_ROUTE_MODE_LOCAL) options.remote = ASK_REMOTE;
-    int remote_first = config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0];
+    int remote_first = config->mode == MINIM_ROUTE_MODE_ONLY_REMOTE ||
+                       (config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0]);
     int code = ask_open_ledger(config, &ledger);
     if (code < 0 && !remote_first) code = ask_load(&local);
     ask_identity(&local, identity, sizeof identity);

@@ -1,0 +1,71 @@
+/* complexity.c: how much a request asks for, from its text alone. */
+#include <ctype.h>
+#include <math.h>
+#include <string.h>
+#include <strings.h>
+
+#include "minim_router.h"
+
+/* What is counted in a text. */
+typedef struct complexity_counts {
+    double words, numbers, operators, questions, demands, code, sentences;
+} complexity_counts;
+
+/* Words that ask for more than recall. */
+static const char *const complexity_demands[] = {
+    "prove",     "derive",    "compare",   "contrast",    "analyze", "analyse",   "evaluate",  "explain",
+    "why",       "optimize",  "optimise",  "refactor",    "debug",   "implement", "algorithm", "complexity",
+    "theorem",   "integral",  "equation",  "probability", "step",    "steps",     "design",    "strategy",
+    "summarize", "summarise", "translate", "critique",    "argue",   "estimate",  "calculate", "compute",
+    "solve",     "plan",      "essay",     "function"};
+
+static int complexity_is_demand(const char *word, size_t n) {
+    for (size_t i = 0; i < sizeof complexity_demands / sizeof *complexity_demands; i++) {
+        if (strlen(complexity_demands[i]) == n && !strncasecmp(word, complexity_demands[i], n)) return 1;
+    }
+    return 0;
+}
+
+static void complexity_count(const char *text, complexity_counts *c) {
+    for (size_t i = 0; text[i];) {
+        unsigned char here = (unsigned char)text[i];
+        size_t n = 0;
+        if (isalpha(here) || here >= 0x80) {
+            while (isalpha((unsigned char)text[i + n]) || (unsigned char)text[i + n] >= 0x80) n++;
+            c->words++;
+            c->demands += complexity_is_demand(text + i, n);
+        } else if (isdigit(here)) {
+            while (isdigit((unsigned char)text[i + n]) || text[i + n] == '.') n++;
+            c->numbers++;
+        } else {
+            n = 1;
+            c->questions += here == '?';
+            c->sentences += here == '.' || here == '!' || here == ';';
+            c->operators += strchr("+*/=<>^%", here) != NULL;
+            c->code += strchr("{}[]`\\|_#", here) != NULL;
+        }
+        i += n;
+    }
+}
+
+/* From 0 to 1, half way at `half`. */
+static double complexity_share(double value, double half) {
+    return value / (value + half);
+}
+
+double minim_route_complexity(const minim_message *messages, size_t n_messages) {
+    complexity_counts c = {0};
+    for (size_t i = 0; messages && i < n_messages; i++) {
+        int counts = messages[i].content && messages[i].role && strcmp(messages[i].role, "assistant") != 0;
+        if (counts) complexity_count(messages[i].content, &c);
+    }
+    /* Any one of them alone can make a request hard: 1 - product of what each leaves. */
+    double easy = 1;
+    easy *= 1 - 0.6 * complexity_share(c.words, 150);
+    easy *= 1 - 0.6 * complexity_share(c.demands, 1.5);
+    easy *= 1 - 0.5 * complexity_share(c.code, 12);
+    easy *= 1 - 0.5 * complexity_share(c.numbers + c.operators, 8);
+    easy *= 1 - 0.3 * complexity_share(c.questions > 1 ? c.questions - 1 : 0, 2);
+    easy *= 1 - 0.3 * complexity_share(c.sentences, 8);
+    return 1 - easy;
+}

@@ -16,8 +16,8 @@
 
 typedef struct attention_job {
     minim_engine *e;
-    int layer, n_tiles, n_ranges; /* n_ranges: of the longest tile; 0 = a work item does all ranges of its tile */
-    int window;                   /* tokens a query sees in this layer; 0 = all */
+    int n_tiles, n_ranges; /* n_ranges: of the longest tile; 0 = a work item does all ranges of its tile */
+    int slot, window;      /* the layer's place in the cache; tokens a query sees in it, 0 = all */
 } attention_job;
 
 /* One softmax range of all rows of a tile. */
@@ -126,7 +126,8 @@ static void attention_spans(const attention_job *j, const attention_tile *tile, 
     attention_view oldest = attention_visible(j, tile, 0, range);
     attention_view newest = attention_visible(j, tile, tile->n_tokens - 1, range);
     for (int begin = oldest.first / size * size; begin < newest.end; begin += size) {
-        attention_span span = {.page = tile->seq->pages.page[(range * ENGINE_RANGE + begin) / size]};
+        attention_span span = {.page = kv_page_at(j->e->kv, &tile->seq->pages,
+                                                  (size_t)(range * ENGINE_RANGE + begin) / (size_t)size, j->slot)};
         int stop = begin + size;
         int first = newest.first > begin ? newest.first : begin, end = oldest.end < stop ? oldest.end : stop;
         if (first >= end) { /* nothing is seen by all */
@@ -154,7 +155,7 @@ static void attention_qk(void *arg, const attention_span *span) {
     const minim_engine *e = a->j->e;
     int64_t dim = e->model->shape.head_dim;
     enum kern_kv type = kv_type(e->kv);
-    const char *keys = kv_keys(e->kv, span->page, a->j->layer, a->head);
+    const char *keys = kv_keys(e->kv, span->page, a->j->slot, a->head);
     e->kern.qk[type](a->q + span->row * dim, dim, span->n_rows, keys + (size_t)span->slot * kv_element(type),
                      e->page_size, span->n, dim, e->model->shape.attn_scale,
                      a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE);
@@ -165,7 +166,7 @@ static void attention_pv(void *arg, const attention_span *span) {
     const minim_engine *e = a->j->e;
     int64_t dim = e->model->shape.head_dim;
     enum kern_kv type = kv_type(e->kv);
-    const char *values = kv_values(e->kv, span->page, a->j->layer, a->head);
+    const char *values = kv_values(e->kv, span->page, a->j->slot, a->head);
     e->kern.pv[type](a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE, span->n_rows,
                      values + (size_t)(span->slot * dim) * kv_element(type), span->n, dim, a->o + span->row * dim, dim);
 }
@@ -286,7 +287,8 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
 
 /* Every row sees at least its own key, which lies in its last range. */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
-    attention_job j = {.e = e, .layer = layer, .n_tiles = n_tiles, .window = e->model->layers[layer].n_window};
+    attention_job j = {.e = e, .n_tiles = n_tiles};
+    j.slot = e->model->layers[layer].kv_slot, j.window = e->model->layers[layer].n_window;
     uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
     int most = 1;
     for (int i = 0; i < n_tiles; i++) {

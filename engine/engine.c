@@ -14,6 +14,7 @@ typedef struct engine_plan {
     minim_engine_options o;
     int n_threads, n_ctx, n_batch;
     kv_shape kv;
+    uint64_t together; /* pages that hold the same tokens */
     uint64_t page_bytes, page_limit, scratch_bytes;
 } engine_plan;
 
@@ -46,17 +47,19 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     p->n_ctx = o->n_ctx ? o->n_ctx : s->n_ctx_train;
     p->n_batch = o->n_batch < p->n_ctx ? o->n_batch : p->n_ctx;
     p->kv = (kv_shape){.n_layers = s->n_layers,
+                       .n_windowed = s->n_window_layers,
                        .n_kv_heads = s->n_kv_heads,
                        .head_dim = s->head_dim,
                        .page_size = o->page_size,
                        .type = o->kv_type == MINIM_KV_F16 ? KERN_KV_F16 : KERN_KV_F32};
+    p->together = (uint64_t)kv_shape_pages(&p->kv);
     p->page_bytes = kv_page_bytes(&p->kv);
     p->scratch_bytes = forward_scratch_bytes(m, p->n_batch, p->n_threads);
     if (!p->page_bytes || !p->scratch_bytes) {
         return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: the model is too wide for this machine", gguf_path(m->file));
     }
     uint64_t for_context = ((uint64_t)p->n_ctx + (uint64_t)o->page_size - 1) / (uint64_t)o->page_size;
-    p->page_limit = o->kv_limit ? o->kv_limit / p->page_bytes : for_context;
+    p->page_limit = o->kv_limit ? o->kv_limit / p->page_bytes : for_context * p->together;
     return MINIM_OK;
 }
 
@@ -68,11 +71,11 @@ minim_status minim_engine_plan(const minim_model *m, const minim_engine_options 
     if (status) return status;
     uint64_t pages = ((uint64_t)p.n_ctx + (uint64_t)p.kv.page_size - 1) / (uint64_t)p.kv.page_size;
     uint64_t kv_full;
-    if (size_mul(pages, p.page_bytes, &kv_full)) kv_full = UINT64_MAX;
+    if (size_mul(pages * p.together, p.page_bytes, &kv_full)) kv_full = UINT64_MAX;
     minim_memory_plan full = {.size = plan->size,
                               .weights = m->weight_bytes ? m->weight_bytes : m->file_bytes,
                               .scratch = p.scratch_bytes,
-                              .kv_per_token = p.page_bytes / (uint64_t)p.kv.page_size,
+                              .kv_per_token = p.page_bytes * p.together / (uint64_t)p.kv.page_size,
                               .kv_full = kv_full,
                               .n_ctx = p.n_ctx};
     memcpy(plan, &full, plan->size < sizeof full ? plan->size : sizeof full);
@@ -156,6 +159,12 @@ minim_status minim_engine_get_info(minim_engine *en, minim_engine_info *info) {
     return MINIM_OK;
 }
 
+/* Windowed layers: the first key that the token at this position sees. */
+static size_t engine_first_key(const minim_engine *en, size_t position) {
+    size_t window = (size_t)en->model->shape.n_window;
+    return position >= window ? position + 1 - window : 0;
+}
+
 /* ---- sequences --------------------------------------------------------------------------------------------------- */
 
 minim_status minim_seq_new(minim_engine *en, minim_seq **out, minim_error *error) {
@@ -187,6 +196,7 @@ minim_status minim_seq_truncate(minim_seq *s, size_t n_tokens) {
     pthread_mutex_lock(&s->engine->lock);
     s->length = n_tokens;
     kv_shrink(s->engine->kv, &s->pages, n_tokens);
+    s->lost = n_tokens > 0 && (s->lost || kv_dropped(s->engine->kv, &s->pages) > engine_first_key(s->engine, n_tokens));
     pthread_mutex_unlock(&s->engine->lock);
     return MINIM_OK;
 }
@@ -233,7 +243,8 @@ static minim_status engine_reserve(minim_engine *en, const minim_row *rows, size
         if (mem_grow(&en->allocator, &s->tokens, &s->capacity, length, sizeof *s->tokens)) {
             status = err_memory(e, "a token list", length * sizeof *s->tokens);
         } else {
-            status = kv_reserve(en->kv, &s->pages, length, e);
+            status = s->lost ? kv_restore(en->kv, &s->pages, e) : MINIM_OK;
+            if (!status) status = kv_reserve(en->kv, &s->pages, length, e);
         }
     }
     if (!status) status = attention_reserve(en, longest, e);
@@ -241,6 +252,29 @@ static minim_status engine_reserve(minim_engine *en, const minim_row *rows, size
         while (i-- > 0) kv_shrink(en->kv, &rows[i].seq->pages, rows[i].seq->length);
     }
     return status;
+}
+
+/* Runs en->rows[0..n) and gives back what no window reaches any more; but for a page, so that a sequence can lose its
+ * last few tokens. */
+static void engine_run(minim_engine *en, int n) {
+    forward_run(en, en->rows, n);
+    if (!en->model->shape.n_window_layers) return;
+    for (int i = 0; i < n; i++) {
+        size_t first = engine_first_key(en, (size_t)en->rows[i].position + 1), page = (size_t)en->page_size;
+        if (first > page) kv_drop(en->kv, &en->rows[i].seq->pages, first - page);
+    }
+}
+
+/* After a cut that windowed layers can not follow: all tokens once more, which gives the same bits. */
+static void engine_replay(minim_engine *en, minim_seq *s) {
+    for (size_t i = 0; i < s->length;) {
+        int n = 0;
+        for (; i < s->length && n < en->n_batch; i++, n++) {
+            en->rows[n] = (step_row){s, s->tokens[i], (int)i, NULL};
+        }
+        engine_run(en, n);
+    }
+    s->lost = 0;
 }
 
 minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n_rows, float *logits,
@@ -253,6 +287,9 @@ minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n
         fenv_t host; /* the same rounding whatever the host has set */
         fegetenv(&host);
         fesetenv(FE_DFL_ENV);
+        for (size_t i = 0; i < n_rows; i++) {
+            if (rows[i].seq->lost) engine_replay(en, rows[i].seq);
+        }
         for (size_t i = 0; i < n_rows;) {
             int n = 0;
             for (; i < n_rows && n < en->n_batch; i++, n++) {
@@ -261,7 +298,7 @@ minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n
                 if (rows[i].want_logits) logits += en->model->n_vocab;
                 s->tokens[s->length++] = rows[i].token;
             }
-            forward_run(en, en->rows, n);
+            engine_run(en, n);
         }
         fesetenv(&host);
         err_ok(error);

@@ -72,6 +72,7 @@ struct minim_seq {
     int32_t *tokens; /* [length]: what the cached keys and values came from */
     size_t length, capacity;
     size_t pending; /* rows of the step being prepared */
+    int lost;       /* 1: windowed layers need keys that were dropped: its tokens are run again before the next step */
     atomic_int cancelled;
 };
 

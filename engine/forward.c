@@ -274,7 +274,7 @@ static void forward_rope_task(void *arg, uint32_t item, int worker) {
         double steps = kern_log((double)(position / p->n_ctx_orig + 1));
         e->kern.scale(q, (float)fma((double)p->temperature, steps, 1.0), n_q, q);
     }
-    kv_store(e->kv, &e->kern, &s->rows[item].seq->pages, s->layer, (size_t)position, k, v,
+    kv_store(e->kv, &e->kern, &s->rows[item].seq->pages, layer->kv_slot, (size_t)position, k, v,
              f->worker + (size_t)worker * f->worker_floats);
 }
 

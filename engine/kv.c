@@ -12,6 +12,8 @@ enum { KV_HEADER = 64 };
 struct kv_pool {
     minim_allocator allocator;
     kv_shape shape;
+    size_t together; /* pages that hold the same tokens; the first `kept` of them are never dropped */
+    size_t kept;
     size_t element;    /* bytes of a number */
     size_t head_bytes; /* K or V of one head of one layer: head_dim * page_size * element */
     size_t page_bytes;
@@ -27,9 +29,19 @@ enum kern_kv kv_type(const kv_pool *p) {
     return p->shape.type;
 }
 
+int kv_shape_pages(kv_shape *s) {
+    int a = s->n_layers - s->n_windowed, b = s->n_windowed;
+    while (b) { /* their greatest common divisor (Euclid) */
+        int rest = a % b;
+        a = b, b = rest;
+    }
+    s->page_layers = a;
+    return s->n_layers / a;
+}
+
 uint64_t kv_page_bytes(const kv_shape *s) {
     uint64_t bytes;
-    if (size_mul((uint64_t)s->n_layers * 2, (uint64_t)s->n_kv_heads, &bytes) ||
+    if (size_mul((uint64_t)s->page_layers * 2, (uint64_t)s->n_kv_heads, &bytes) ||
         size_mul(bytes, (uint64_t)s->head_dim, &bytes) ||
         size_mul(bytes, (uint64_t)s->page_size * kv_element(s->type), &bytes) || size_add(bytes, KV_HEADER, &bytes) ||
         bytes > PTRDIFF_MAX) {
@@ -51,6 +63,8 @@ minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t p
     if (!p) return err_memory(e, "the KV pool", sizeof *p);
     p->allocator = *a;
     p->shape = *s;
+    p->together = (size_t)(s->n_layers / s->page_layers);
+    p->kept = (size_t)((s->n_layers - s->n_windowed) / s->page_layers);
     p->element = kv_element(s->type);
     p->head_bytes = (size_t)s->head_dim * (size_t)s->page_size * p->element;
     p->page_bytes = (size_t)page_bytes;
@@ -106,25 +120,58 @@ static size_t kv_pages_for(const kv_pool *p, size_t n_tokens) {
     return n_tokens / size + (n_tokens % size != 0);
 }
 
+/* Gives back all behind the first `keep` pages (of each kind). */
+static void kv_cut(kv_pool *p, kv_table *t, size_t keep) {
+    while (t->n > keep) {
+        kv_page **page = t->page + --t->n * p->together;
+        for (size_t i = 0; i < p->together; i++) {
+            if (page[i]) kv_give(p, page[i]);
+        }
+    }
+    if (t->dropped > t->n) t->dropped = t->n;
+}
+
 minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_tokens, minim_error *e) {
     size_t need = kv_pages_for(p, n_tokens), before = t->n;
-    if (mem_grow(&p->allocator, &t->page, &t->capacity, need, sizeof *t->page)) {
-        return err_memory(e, "a page table", need * sizeof *t->page);
+    minim_status status = MINIM_OK;
+    if (mem_grow(&p->allocator, &t->page, &t->capacity, need * p->together, sizeof *t->page)) {
+        return err_memory(e, "a page table", need * p->together * sizeof *t->page);
     }
-    while (t->n < need) {
-        minim_status status = kv_take(p, &t->page[t->n], e);
-        if (status) {
-            while (t->n > before) kv_give(p, t->page[--t->n]);
-            return status;
-        }
-        t->n++;
+    while (t->n < need && !status) {
+        kv_page **page = t->page + t->n++ * p->together;
+        for (size_t i = 0; i < p->together; i++) page[i] = NULL;
+        for (size_t i = 0; i < p->together && !status; i++) status = kv_take(p, &page[i], e);
     }
-    return MINIM_OK;
+    if (status) kv_cut(p, t, before);
+    return status;
 }
 
 void kv_shrink(kv_pool *p, kv_table *t, size_t n_tokens) {
-    size_t keep = kv_pages_for(p, n_tokens);
-    while (t->n > keep) kv_give(p, t->page[--t->n]);
+    kv_cut(p, t, kv_pages_for(p, n_tokens));
+}
+
+void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens) {
+    size_t end = n_tokens / (size_t)p->shape.page_size;
+    for (; t->dropped < end && t->dropped < t->n; t->dropped++) {
+        kv_page **page = t->page + t->dropped * p->together;
+        for (size_t i = p->kept; i < p->together; i++) {
+            kv_give(p, page[i]);
+            page[i] = NULL;
+        }
+    }
+}
+
+size_t kv_dropped(const kv_pool *p, const kv_table *t) {
+    return p->kept < p->together ? t->dropped * (size_t)p->shape.page_size : 0;
+}
+
+minim_status kv_restore(kv_pool *p, kv_table *t, minim_error *e) {
+    for (size_t i = 0; i < t->dropped * p->together; i++) {
+        minim_status status = t->page[i] ? MINIM_OK : kv_take(p, &t->page[i], e);
+        if (status) return status;
+    }
+    t->dropped = 0;
+    return MINIM_OK;
 }
 
 void kv_table_free(kv_pool *p, kv_table *t) {
@@ -133,32 +180,37 @@ void kv_table_free(kv_pool *p, kv_table *t) {
     *t = (kv_table){0};
 }
 
-static char *kv_head(const kv_pool *p, const kv_page *page, int layer, int head, int is_value) {
-    size_t index = ((size_t)layer * 2 + (size_t)is_value) * (size_t)p->shape.n_kv_heads + (size_t)head;
+const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int slot) {
+    return t->page[index * p->together + (size_t)(slot / p->shape.page_layers)];
+}
+
+static char *kv_head(const kv_pool *p, const kv_page *page, int slot, int head, int is_value) {
+    size_t index =
+        ((size_t)(slot % p->shape.page_layers) * 2 + (size_t)is_value) * (size_t)p->shape.n_kv_heads + (size_t)head;
     return (char *)(uintptr_t)page + KV_HEADER + index * p->head_bytes;
 }
 
-void *kv_keys(const kv_pool *p, const kv_page *page, int layer, int head) {
-    return kv_head(p, page, layer, head, 0);
+void *kv_keys(const kv_pool *p, const kv_page *page, int slot, int head) {
+    return kv_head(p, page, slot, head, 0);
 }
-void *kv_values(const kv_pool *p, const kv_page *page, int layer, int head) {
-    return kv_head(p, page, layer, head, 1);
+void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head) {
+    return kv_head(p, page, slot, head, 1);
 }
 
-void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int layer, size_t position, const float *k,
+void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
               const float *v, void *scratch) {
-    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, slot = position % size;
-    const kv_page *page = t->page[position / size];
+    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, column = position % size;
+    const kv_page *page = kv_page_at(p, t, position / size, slot);
     for (int head = 0; head < p->shape.n_kv_heads; head++, k += dim, v += dim) {
-        char *keys = kv_keys(p, page, layer, head), *values = kv_values(p, page, layer, head);
+        char *keys = kv_keys(p, page, slot, head), *values = kv_values(p, page, slot, head);
         if (p->shape.type == KERN_KV_F16) {
             const uint16_t *half = scratch;
             kern->to_f16(k, (int64_t)dim, scratch);
-            for (size_t d = 0; d < dim; d++) memcpy(keys + (d * size + slot) * 2, half + d, 2);
-            kern->to_f16(v, (int64_t)dim, (uint16_t *)(void *)(values + slot * dim * 2));
+            for (size_t d = 0; d < dim; d++) memcpy(keys + (d * size + column) * 2, half + d, 2);
+            kern->to_f16(v, (int64_t)dim, (uint16_t *)(void *)(values + column * dim * 2));
         } else {
-            for (size_t d = 0; d < dim; d++) memcpy(keys + (d * size + slot) * 4, k + d, 4);
-            memcpy(values + slot * dim * 4, v, dim * 4);
+            for (size_t d = 0; d < dim; d++) memcpy(keys + (d * size + column) * 4, k + d, 4);
+            memcpy(values + column * dim * 4, v, dim * 4);
         }
     }
 }

@@ -1,8 +1,10 @@
 /* kv.h: the paged key-value cache (Kwon et al. 2023). A pool hands out pages of page_size tokens; a sequence owns a
  * list of them. Memory is taken when a page is first needed and stays in the pool's free list afterwards.
  *
- * A page holds, for every layer, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so that 16 keys
- * lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim].
+ * A page holds, for each of page_layers layers, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so
+ * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Layers have slots: first those that
+ * see everything, then windowed ones, whose pages are given back once no window reaches them. page_layers divides both
+ * numbers, so that a page belongs to one kind and all pages have one size; without windows it is all layers.
  */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
@@ -12,12 +14,17 @@
 
 typedef struct kv_shape {
     int n_layers, n_kv_heads, head_dim;
-    int page_size; /* tokens */
+    int n_windowed;  /* the last slots */
+    int page_layers; /* see kv_shape_pages() */
+    int page_size;   /* tokens */
     enum kern_kv type;
 } kv_shape;
 
 typedef struct kv_page kv_page;
 typedef struct kv_pool kv_pool;
+
+/* Sets page_layers; returns how many pages hold the same tokens. */
+int kv_shape_pages(kv_shape *s);
 
 /* Bytes of one page; 0 if it does not fit a size. */
 uint64_t kv_page_bytes(const kv_shape *s);
@@ -29,8 +36,9 @@ void kv_pool_info(const kv_pool *p, uint64_t *in_use, uint64_t *allocated, uint6
 
 /* The pages of one sequence, in order. */
 typedef struct kv_table {
-    kv_page **page;
+    kv_page **page; /* [n][pages that hold the same tokens]; NULL: was dropped */
     size_t n, capacity;
+    size_t dropped; /* the first so many have lost the pages of windowed layers */
 } kv_table;
 
 /* Makes room for n_tokens tokens in all. On failure (MINIM_ERR_CONTEXT: the limit is reached, or MINIM_ERR_MEMORY) the
@@ -38,17 +46,25 @@ typedef struct kv_table {
 minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_tokens, minim_error *e);
 /* Gives back the pages behind the first n_tokens tokens. */
 void kv_shrink(kv_pool *p, kv_table *t, size_t n_tokens);
+/* Gives back the windowed layers' pages that hold only some of the first n_tokens tokens. */
+void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens);
+/* Takes new pages, without content, for those dropped. On failure the table is unchanged. */
+minim_status kv_restore(kv_pool *p, kv_table *t, minim_error *e);
+/* Tokens whose keys and values were dropped. */
+size_t kv_dropped(const kv_pool *p, const kv_table *t);
 void kv_table_free(kv_pool *p, kv_table *t);
 
 enum kern_kv kv_type(const kv_pool *p);
 size_t kv_element(enum kern_kv type); /* bytes of one number */
 
+/* The page that holds the index-th page_size tokens of the layer in this slot. */
+const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int slot);
 /* K or V of one page, layer and head, see above. */
-void *kv_keys(const kv_pool *p, const kv_page *page, int layer, int head);
-void *kv_values(const kv_pool *p, const kv_page *page, int layer, int head);
+void *kv_keys(const kv_pool *p, const kv_page *page, int slot, int head);
+void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head);
 
 /* Stores the key and value rows k, v [n_kv_heads][head_dim] of the token at `position`. scratch: [head_dim] floats. */
-void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int layer, size_t position, const float *k,
+void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
               const float *v, void *scratch);
 
 #endif

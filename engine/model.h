@@ -63,6 +63,7 @@ typedef struct model_layer {
     int n_ff;
     int n_window;         /* tokens a query sees, itself included; 0 = all */
     enum model_rope rope; /* NEAR, WINDOW or NONE */
+    int kv_slot;          /* place in the cache: windowed layers come last, see kv.h */
 
     model_norm attn_norm, ffn_norm; /* over n_embd, before the part */
     model_norm attn_post, ffn_post; /* over n_embd, behind it */

@@ -130,7 +130,16 @@ static void shape_read_windows(shape_reader *r, model_shape *s) {
         int windowed = v ? shape_element(v, i) != 0 : period == 0 || (i + 1) % period != 0;
         if (windowed) layer->n_window = s->n_window, s->n_window_layers++;
         layer->rope = windowed && f->window_rope != FAMILY_WINDOW_ROPE_SAME ? MODEL_ROPE_WINDOW : MODEL_ROPE_NEAR;
+        if (!windowed) layer->kv_slot = i - s->n_window_layers;
         if (s->rope_off || (f->no_rope_period && (i + 1) % f->no_rope_period == 0)) layer->rope = MODEL_ROPE_NONE;
+    }
+}
+
+/* Windowed layers behind the others. */
+static void shape_order_windows(minim_model *m) {
+    int slot = m->shape.n_layers - m->shape.n_window_layers;
+    for (int i = 0; i < m->shape.n_layers; i++) {
+        if (m->layers[i].n_window) m->layers[i].kv_slot = slot++;
     }
 }
 
@@ -252,6 +261,7 @@ static void shape_read_all(shape_reader *r) {
     shape_read_factors(r, s);
     shape_read_rope(r, s);
     shape_read_windows(r, s);
+    if (!r->status) shape_order_windows(m);
 }
 
 static minim_status shape_unknown_family(minim_model *m, gguf_str found, minim_error *e) {

@@ -429,6 +429,125 @@ static void mixtures_of_experts_are_refused_by_their_name(void **state) {
     gw_free(&w);
 }
 
+/* ---- pages that fall out of windows ------------------------------------------------------------------------------ */
+
+typedef struct window_run {
+    minim_model *m;
+    minim_engine *engine;
+    minim_seq *seq;
+    const float *want; /* [n][N_VOCAB] of the whole sequence */
+    const int32_t *tokens;
+} window_run;
+
+/* Takes the sequence from its length to n tokens; the logits are those of a run without a break. */
+static void window_advance(const window_run *w, size_t n, size_t chunk) {
+    minim_error e;
+    minim_row rows[64];
+    float logits[64 * N_VOCAB];
+    for (size_t at = minim_seq_length(w->seq); at < n;) {
+        size_t now = n - at < chunk ? n - at : chunk;
+        for (size_t i = 0; i < now; i++) rows[i] = (minim_row){w->seq, w->tokens[at + i], 1};
+        family_ok(minim_engine_step(w->engine, rows, now, logits, &e), &e);
+        assert_memory_equal(logits, w->want + at * N_VOCAB, now * N_VOCAB * sizeof *logits);
+        at += now;
+    }
+}
+
+static uint64_t pages_in_use(minim_engine *engine) {
+    minim_engine_info info = {.size = sizeof info};
+    assert_int_equal(minim_engine_get_info(engine, &info), MINIM_OK);
+    return info.pages_in_use;
+}
+
+static window_run window_open(const char *name, const int32_t *tokens, size_t n, uint64_t kv_limit) {
+    minim_error e;
+    size_t size;
+    const family_model *f = family_models;
+    while (f->name && strcmp(f->name, name) != 0) f++;
+    assert_non_null(f->name);
+    void *image = family_model_image(f, -1, FAMILY_INTACT, NULL, &size);
+    window_run w = {.m = family_load(image, size, name), .tokens = tokens};
+    free(image);
+    w.want = family_logits(w.m, &(family_setup){.threads = 1, .n_ctx = 512}, tokens, n);
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_threads = 1, o.n_ctx = 512, o.kv_type = MINIM_KV_F32, o.page_size = 16, o.n_batch = 32, o.kv_limit = kv_limit;
+    family_ok(minim_engine_new(w.m, &o, &w.engine, &e), &e);
+    family_ok(minim_seq_new(w.engine, &w.seq, &e), &e);
+    return w;
+}
+
+static void window_close(window_run *w) {
+    minim_seq_free(w->seq);
+    assert_int_equal(pages_in_use(w->engine), 0);
+    minim_engine_free(w->engine);
+    minim_model_free(w->m);
+    free((void *)(uintptr_t)w->want);
+}
+
+/* gemma2 here: 2 layers that see everything, 2 with a window of 9; a page of 16 tokens holds 2 layers. */
+static void pages_that_fall_out_of_a_window_are_given_back(void **state) {
+    (void)state;
+    int32_t tokens[300];
+    synth_tokens(tokens, COUNT(tokens));
+    window_run w = window_open("gemma2", tokens, COUNT(tokens), 0);
+    window_advance(&w, 16, 16);
+    assert_int_equal(pages_in_use(w.engine), 2);
+    window_advance(&w, 300, 7); /* 19 pages of tokens */
+    assert_in_range(pages_in_use(w.engine), 19 + 2, 19 + 4);
+    window_close(&w);
+    w = window_open("gemma3", tokens, COUNT(tokens), 0); /* 6 of 7 layers windowed: pages of one layer */
+    window_advance(&w, 300, 64);
+    assert_in_range(pages_in_use(w.engine), 19 + 6 * 2, 19 + 6 * 4);
+    window_close(&w);
+}
+
+/* Keys that a window needs again after a cut are made again. */
+static void a_cut_sequence_goes_on_although_pages_were_given_back(void **state) {
+    (void)state;
+    static const size_t cuts[] = {299, 290, 250, 33, 16, 1, 0};
+    int32_t tokens[300];
+    synth_tokens(tokens, COUNT(tokens));
+    window_run w = window_open("gemma3", tokens, COUNT(tokens), 0);
+    for (size_t i = 0; i < COUNT(cuts); i++) {
+        window_advance(&w, 300, 64);
+        assert_int_equal(minim_seq_truncate(w.seq, cuts[i]), MINIM_OK);
+        if (i % 2) assert_int_equal(minim_seq_truncate(w.seq, cuts[i] / 2), MINIM_OK); /* twice without a step */
+        window_advance(&w, 270, 5);
+    }
+    window_close(&w);
+}
+
+/* When there is no room for the keys that have to be made again, the step fails and can be tried later. */
+static void a_cut_that_finds_no_room_can_go_on_later(void **state) {
+    (void)state;
+    int32_t tokens[300];
+    minim_error e;
+    synth_tokens(tokens, COUNT(tokens));
+    window_run w = window_open("gemma2", tokens, COUNT(tokens), 0);
+    minim_memory_plan plan = {.size = sizeof plan};
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_ctx = 512, o.kv_type = MINIM_KV_F32;
+    family_ok(minim_engine_plan(w.m, &o, &plan, &e), &e);
+    window_close(&w);
+    w = window_open("gemma2", tokens, COUNT(tokens), plan.kv_per_token * 224); /* 28 pages of 16 tokens, 2 layers */
+    minim_seq *other;
+    family_ok(minim_seq_new(w.engine, &other, &e), &e);
+    window_advance(&w, 200, 16);
+    minim_row row = {other, 1, 0};
+    while (minim_engine_step(w.engine, &row, 1, NULL, &e) == MINIM_OK) {
+    }
+    assert_int_equal(e.status, MINIM_ERR_CONTEXT);
+    assert_int_equal(minim_seq_truncate(w.seq, 180), MINIM_OK);
+    row = (minim_row){w.seq, tokens[180], 0};
+    assert_int_equal(minim_engine_step(w.engine, &row, 1, NULL, &e), MINIM_ERR_CONTEXT);
+    assert_int_equal(minim_seq_length(w.seq), 180);
+    minim_seq_free(other);
+    window_advance(&w, 200, 16);
+    window_close(&w);
+}
+
 /* ---- in words ---------------------------------------------------------------------------------------------------- */
 
 static void every_family_is_explained(void **state) {
@@ -470,6 +589,9 @@ int main(void) {
         cmocka_unit_test(rotary_factors_that_are_no_factors_are_refused),
         cmocka_unit_test(a_gemma_2_of_an_unknown_size_is_run_with_a_warning),
         cmocka_unit_test(mixtures_of_experts_are_refused_by_their_name),
+        cmocka_unit_test(pages_that_fall_out_of_a_window_are_given_back),
+        cmocka_unit_test(a_cut_sequence_goes_on_although_pages_were_given_back),
+        cmocka_unit_test(a_cut_that_finds_no_room_can_go_on_later),
         cmocka_unit_test(every_family_is_explained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

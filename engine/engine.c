@@ -42,6 +42,10 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     if (o->kv_type != MINIM_KV_F16 && o->kv_type != MINIM_KV_F32) {
         return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16 or MINIM_KV_F32", (int)o->kv_type);
     }
+    if ((unsigned)o->rope_factors > MINIM_ROPE_LONG) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "rope_factors is %d, expected MINIM_ROPE_AUTO, _SHORT or _LONG",
+                       (int)o->rope_factors);
+    }
     int cpus = cpu_count();
     p->n_threads = o->n_threads ? o->n_threads : cpus < POOL_MAX_THREADS ? cpus : POOL_MAX_THREADS;
     p->n_ctx = o->n_ctx ? o->n_ctx : s->n_ctx_train;
@@ -63,15 +67,23 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     return MINIM_OK;
 }
 
+/* Pages of one sequence of n_ctx tokens that comes in batches: of windowed layers, the window, the batch, one page to
+ * spare, and those that are begun at both ends. */
+static uint64_t engine_most_pages(const minim_model *m, const engine_plan *p) {
+    uint64_t size = (uint64_t)p->kv.page_size, all = ((uint64_t)p->n_ctx + size - 1) / size;
+    uint64_t windowed = (uint64_t)(p->kv.n_windowed / p->kv.page_layers);
+    uint64_t some = ((uint64_t)m->shape.n_window + (uint64_t)p->n_batch) / size + 3;
+    return (p->together - windowed) * all + windowed * (some < all ? some : all);
+}
+
 minim_status minim_engine_plan(const minim_model *m, const minim_engine_options *options, minim_memory_plan *plan,
                                minim_error *error) {
     engine_plan p = {0};
     if (!plan || plan->size < sizeof plan->size) return err_set(error, MINIM_ERR_ARGUMENT, "plan->size is not set");
     minim_status status = engine_make_plan(m, options, &p, error);
     if (status) return status;
-    uint64_t pages = ((uint64_t)p.n_ctx + (uint64_t)p.kv.page_size - 1) / (uint64_t)p.kv.page_size;
     uint64_t kv_full;
-    if (size_mul(pages * p.together, p.page_bytes, &kv_full)) kv_full = UINT64_MAX;
+    if (size_mul(engine_most_pages(m, &p), p.page_bytes, &kv_full)) kv_full = UINT64_MAX;
     minim_memory_plan full = {.size = plan->size,
                               .weights = m->weight_bytes ? m->weight_bytes : m->file_bytes,
                               .scratch = p.scratch_bytes,
@@ -113,7 +125,8 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->model = m;
     en->log = p.o.log, en->log_user = p.o.log_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
-    int far = m->rope_freq[MODEL_ROPE_FAR] && p.n_ctx > m->shape.n_ctx_orig;
+    int far = p.o.rope_factors == MINIM_ROPE_AUTO ? p.n_ctx > m->shape.n_ctx_orig : p.o.rope_factors == MINIM_ROPE_LONG;
+    far = far && m->rope_freq[MODEL_ROPE_FAR];
     en->rope_freq[0] = m->rope_freq[far ? MODEL_ROPE_FAR : MODEL_ROPE_NEAR];
     en->rope_freq[1] = m->rope_freq[MODEL_ROPE_WINDOW];
     en->has_lock = !pthread_mutex_init(&en->lock, NULL);

@@ -227,6 +227,13 @@ typedef struct minim_engine minim_engine;
 
 typedef enum minim_kv_type { MINIM_KV_F16 = 0, MINIM_KV_F32 = 1 } minim_kv_type;
 
+/* Models with two sets of rotary factors (Phi): which to use. */
+typedef enum minim_rope_factors {
+    MINIM_ROPE_AUTO = 0, /* the long set when n_ctx is longer than the model's original context */
+    MINIM_ROPE_SHORT = 1,
+    MINIM_ROPE_LONG = 2
+} minim_rope_factors;
+
 typedef struct minim_engine_options {
     size_t size;
     int n_threads; /* 0 = as many as the CPUs this process may use (affinity and cgroup quota) */
@@ -241,6 +248,7 @@ typedef struct minim_engine_options {
     const minim_allocator *allocator;
     minim_log_fn log;
     void *log_user;
+    minim_rope_factors rope_factors;
 } minim_engine_options;
 
 MINIM_API void minim_engine_options_default(minim_engine_options *options);
@@ -252,7 +260,8 @@ MINIM_API void minim_engine_free(minim_engine *engine);
 /* What an engine would take, before anything is allocated. Works from MINIM_LOAD_HEADER on. */
 typedef struct minim_memory_plan {
     size_t size;                                      /* set by the caller */
-    uint64_t weights, scratch, kv_per_token, kv_full; /* bytes; kv_full is for one sequence of n_ctx tokens */
+    uint64_t weights, scratch, kv_per_token, kv_full; /* bytes; kv_full is for one sequence of n_ctx tokens that comes
+                                                         in steps of up to n_batch; windows give pages back */
     int n_ctx;
 } minim_memory_plan;
 

@@ -476,6 +476,7 @@ static void impossible_options_are_named(void **state) {
     REFUSED(kv_type, (minim_kv_type)7, "kv_type")
     REFUSED(kv_limit, 100, "kv_limit")
     REFUSED(isa, "sse9", "sse9")
+    REFUSED(rope_factors, (minim_rope_factors)3, "rope_factors")
 #undef REFUSED
     minim_model_free(m);
 }

@@ -41,6 +41,7 @@ static minim_model *family_load(const void *image, size_t size, const char *name
 typedef struct family_setup {
     const char *isa;
     int threads, chunk, page, n_ctx; /* chunk 0: all at once */
+    minim_rope_factors factors;
 } family_setup;
 
 /* Logits of every position with F32 keys and values, [n][N_VOCAB]; free() them. */
@@ -50,6 +51,7 @@ static float *family_logits(const minim_model *m, const family_setup *s, const i
     minim_engine_options o;
     minim_engine_options_default(&o);
     o.isa = s->isa, o.n_threads = s->threads, o.n_ctx = s->n_ctx, o.kv_type = MINIM_KV_F32;
+    o.rope_factors = s->factors;
     if (s->page) o.page_size = s->page;
     family_ok(minim_engine_new(m, &o, &engine, &e), &e);
     minim_seq *seq;
@@ -74,7 +76,8 @@ static float *family_logits(const minim_model *m, const family_setup *s, const i
 /* On every instruction set, with other threads, chunks and pages, the logits are `want`. */
 static void family_same_bits(const minim_model *m, const char *name, int n_ctx, const int32_t *tokens, size_t n,
                              const float *want) {
-    static const family_setup how[] = {{NULL, 1, 1, 16, 0}, {NULL, 2, 7, 16, 0}, {NULL, 3, 0, 64, 0}};
+    static const family_setup how[] = {
+        {.threads = 1, .chunk = 1, .page = 16}, {.threads = 2, .chunk = 7, .page = 16}, {.threads = 3, .page = 64}};
     const char *isa;
     for (int i = 0; (isa = kern_isa_name(i)); i++) {
         if (!kern_isa_available(isa)) continue;
@@ -215,6 +218,12 @@ static void the_engines_context_chooses_the_rotary_factors(void **state) {
         float *got = family_logits(m, &(family_setup){.threads = 1, .n_ctx = n_ctx}, tokens, COUNT(tokens));
         for (size_t k = 0; k < COUNT(tokens) * N_VOCAB; k++) worst = fmax(worst, fabs((double)got[k] - want[k]));
         assert_true(worst <= 3e-4);
+        /* or by the caller */
+        minim_rope_factors factors = n_ctx == 127 ? MINIM_ROPE_SHORT : MINIM_ROPE_LONG;
+        float *chosen = family_logits(m, &(family_setup){.threads = 1, .n_ctx = 255 - n_ctx, .factors = factors},
+                                      tokens, COUNT(tokens));
+        assert_memory_equal(chosen, got, COUNT(tokens) * N_VOCAB * sizeof *got);
+        free(chosen);
         free(got);
         free(want);
     }
@@ -495,6 +504,15 @@ static void pages_that_fall_out_of_a_window_are_given_back(void **state) {
     assert_int_equal(pages_in_use(w.engine), 2);
     window_advance(&w, 300, 7); /* 19 pages of tokens */
     assert_in_range(pages_in_use(w.engine), 19 + 2, 19 + 4);
+    minim_memory_plan plan = {.size = sizeof plan};
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_ctx = 300, o.kv_type = MINIM_KV_F32, o.page_size = 16, o.n_batch = 32;
+    assert_int_equal(minim_engine_plan(w.m, &o, &plan, NULL), MINIM_OK);
+    minim_engine_info info = {.size = sizeof info};
+    minim_engine_get_info(w.engine, &info);
+    assert_true(info.pages_allocated * info.page_bytes <= plan.kv_full);
+    assert_true(plan.kv_full < plan.kv_per_token * 300); /* what it would be without windows */
     window_close(&w);
     w = window_open("gemma3", tokens, COUNT(tokens), 0); /* 6 of 7 layers windowed: pages of one layer */
     window_advance(&w, 300, 64);

@@ -50,6 +50,8 @@ const option tool_engine_options[] = {
      "prompt tokens computed together; changes\nspeed and memory, never the result"},
     {"--kv", "f16|f32", OPTION_CHOICE, SETTING(kv), 0, 0, "type of the KV cache (default f16)"},
     {"--page-size", "16|32|64|128|256", OPTION_CHOICE, SETTING(page_size), 0, 0, "tokens a KV page (default 64)"},
+    {"--rope-factors", "auto|short|long", OPTION_CHOICE, SETTING(rope_factors), 0, 0,
+     "of models with two sets (Phi): auto (default) takes\nthe long one when -c is above the original context"},
     {"--isa", "NAME", OPTION_STRING, SETTING(isa), 0, 0,
      "highest instruction set, such as ref or avx2\n(default: MINIM_ISA, else the best of this CPU)"},
     {0},
@@ -237,6 +239,8 @@ void tool_engine_settings(const tool_settings *settings, minim_engine_options *o
     options->log_user = (void *)settings;
     if (settings->n_batch) options->n_batch = settings->n_batch;
     if (settings->page_size) options->page_size = (int)strtol(settings->page_size, NULL, 10);
+    if (settings->rope_factors && !strcmp(settings->rope_factors, "short")) options->rope_factors = MINIM_ROPE_SHORT;
+    if (settings->rope_factors && !strcmp(settings->rope_factors, "long")) options->rope_factors = MINIM_ROPE_LONG;
     if (settings->kv) options->kv_type = strcmp(settings->kv, "f32") ? MINIM_KV_F16 : MINIM_KV_F32;
 }
 

@@ -10,9 +10,9 @@
 
 /* Values of tool_model_options, tool_engine_options and tool_sampling_options. */
 typedef struct tool_settings {
-    const char *model;                /* a file; NULL = the built-in model */
-    int n_threads, n_ctx, n_batch;    /* 0 = the engine's default */
-    const char *page_size, *kv, *isa; /* NULL = the engine's default */
+    const char *model;                               /* a file; NULL = the built-in model */
+    int n_threads, n_ctx, n_batch;                   /* 0 = the engine's default */
+    const char *page_size, *kv, *isa, *rope_factors; /* NULL = the engine's default */
     int verbose, quiet;
     int n_predict;  /* -1 = until the answer ends */
     int ignore_end; /* end tokens do not end the answer */

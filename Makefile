@@ -72,9 +72,10 @@ with_ledger := sqlite3.h|"ledger_sql.h"|MINIM_WITH_LEDGER
 needs_ledger = $(if $(HAVE_SQLITE),,$(shell grep -lE '$(with_ledger)' $(1) /dev/null))
 without      = $(filter-out $(call needs_remote,$(1)) $(call needs_ledger,$(1)),$(1))
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
-TOOLS_SRC   := $(filter-out $(if $(HAVE_JANSSON),,tools/convert_%),$(wildcard tools/*.c))
+no_jansson  := $(if $(HAVE_JANSSON),,tools/convert_% tests/test_convert%)
+TOOLS_SRC   := $(filter-out $(no_jansson),$(wildcard tools/*.c))
 # tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
-TEST_SRC    := $(call without,$(wildcard tests/test_*.c tests/checkkern.c))
+TEST_SRC    := $(filter-out $(no_jansson),$(call without,$(wildcard tests/test_*.c tests/checkkern.c)))
 HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 

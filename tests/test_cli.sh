@@ -269,8 +269,51 @@ feed 'Once upon a time\nA little more of this text.\nAnd a little more of it.\nA
 check "chat forgets the oldest turns when the context is full" 'exits 0' '[ "$(wc -l <out)" -ge 4 ]' 'says forgot'
 feed "$(printf 'word %.0s' {1..200})\nOnce upon\n" chat -q -c 64 -n 5
 check "chat goes on after a message that does not fit" 'exits 0' 'one_line' 'says "does not fit"' '[ -s out ]'
-run chat --chat-template nonsense
+run chat --chat-format nonsense
 check "an unknown chat format" 'exits 2' 'one_line' 'says nonsense'
+run run --chat-template nonsense hello
+check "the same of minim run, by the option's other name" 'exits 2' 'one_line' 'says nonsense'
+run chat --chat-format help
+check "the chat formats are listed" 'exits 0' 'quiet' 'grep -qx llama2 out' 'grep -qx chatml out' 'grep -qx qwen3 out'
+feed 'Once\n"""\n/help is\n\nno command  \n"""\n"""one"""\n/save saved.json\n' chat -q -n 4
+check "a block of lines is one message, and the conversation is saved" 'exits 0' '[ "$(wc -l <out)" = 3 ]' \
+    'grep -q "\"content\": \"/help is\\\\n\\\\nno command  \"}" saved.json' 'grep -q "\"content\": \"one\"" saved.json' \
+    '[ "$(grep -c "\"assistant\"" saved.json)" = 3 ]' 'says "6 messages"'
+feed 'Once\n/save\n/save nowhere/x.json\n"""\nnever ended' chat -q -n 4
+check "a chat goes on after it cannot be saved, and answers an open block" 'exits 0' '[ "$(wc -l <out)" = 2 ]' \
+    'says "/save needs"' 'says "nowhere/x.json: No such file"'
+feed 'Once\n"""\nupon\na time"""\n' chat -q --json -n 4 -sys "A story"
+check "chat --json prints an object a line" 'exits 0' 'quiet' '[ "$(wc -l <out)" = 2 ]' \
+    '[ "$(grep -c "^{\"text\": .*\"stop\": \"length\", \"prompt_tokens\": [0-9]*, .*\"generated_tokens\": 4}$" out)" = 2 ]'
+
+# with_template TEXT FILE: the built-in model with a chat template of 85 bytes, which keep the tensors aligned.
+with_template() {
+    local key=tokenizer.chat_template
+    {
+        head -c 16 "$story"
+        printf '\x14\0\0\0\0\0\0\0' # 19 keys and one more
+        printf '\x17\0\0\0\0\0\0\0%s\x08\0\0\0\x55\0\0\0\0\0\0\0%-85s' "$key" "$1"
+        tail -c +25 "$story"
+    } >"$2"
+}
+with_template "{{ '<|im_start|>' + role + '\n' + content + '<|im_end|>' }}" chatml.gguf
+with_template "{{ role + ': ' + content }}" odd.gguf
+feed 'Once upon a time\n' chat -q -n 4 -m odd.gguf
+check "a template that is not known ends the chat at once and says what to do" 'exits 1' 'one_line' 'empty' \
+    'says odd.gguf' 'says "--chat-format NAME"'
+feed 'Once upon a time\n' chat -q -n 4 -m odd.gguf --chat-format raw
+check "--chat-format overrides it" 'exits 0' 'quiet' '[ -s out ]'
+run run -q --json -n 2 -m chatml.gguf --chat "Once upon a time"
+cp out answered
+run run -q --json -n 2 -m "$story" --chat-format chatml "Once upon a time"
+check "run --chat takes the file's chat format" 'exits 0' 'quiet' '[ "$(sed "s/,.*//" out)" != "" ]' \
+    '[ "$(grep -o "\"tokens\": [^]]*" out)" = "$(grep -o "\"tokens\": [^]]*" answered)" ]' \
+    '[ "$(grep -o "\"prompt_tokens\": [0-9]*" out)" = "$(grep -o "\"prompt_tokens\": [0-9]*" answered)" ]'
+run run -n 101 -m chatml.gguf "Once upon a time"
+check "run continues the text even then, and says that there is --chat" 'exits 0' 'prints "${expected#Once upon a time}"' \
+    'says "--chat makes it a message"'
+run run -q -n 4 -m odd.gguf --chat "Once upon a time"
+check "run --chat does not guess" 'exits 1' 'one_line' 'says "--chat-format NAME"'
 
 # ---- memory
 

@@ -26,7 +26,7 @@ static const option ask_options[] = {
     {"-sys, --system-prompt, --system", "TEXT", OPTION_STRING, ASK(system), 0, 0,
      "what the model is told before the question"},
     {"--chat-format, --chat-template", "NAME", OPTION_STRING, ASK(format), 0, 0,
-     "chat format of the local model instead of the\nfile's own (\"minim chat\" lists the names)"},
+     "chat format of the local model instead of the\nfile's own (\"help\" lists the names)"},
     {"--json", NULL, OPTION_FLAG, ASK(json), 0, 0, "print one JSON object at the end"},
     {0},
 };
@@ -412,7 +412,8 @@ static int ask_command(const ask_settings *settings, const option_list *argument
     minim_router_config config;
     minim_router_config_default(&config);
     tool_catch_interrupt();
-    int code = tool_check_settings("ask", &settings->tool);
+    int code = tool_check_format("ask", settings->format);
+    if (code < 0) code = tool_check_settings("ask", &settings->tool);
     if (code < 0) code = ask_configure(settings, &config);
     if (code < 0) code = ask_read_prompt(settings, arguments, &prompt);
     if (code < 0) code = ask_with_config(settings, &config, prompt.data);

@@ -3,6 +3,7 @@
  * The whole conversation is rendered and tokenised anew for every turn, which keeps the chat format in one place
  * (minim_chat_tokenize). What the sequence already holds of it is not computed again: the longest common prefix stays
  * in the KV cache, only the rest is run. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +11,13 @@
 
 #include "commands.h"
 #include "common.h"
+#include "json.h"
 #include "line.h"
 
 typedef struct chat_settings {
     tool_settings tool;
     const char *system, *format;
+    int json;
 } chat_settings;
 
 #define CHAT(field) offsetof(chat_settings, field)
@@ -24,6 +27,7 @@ static const option chat_options[] = {
      "what the model is told before the first turn"},
     {"--chat-format, --chat-template", "NAME", OPTION_STRING, CHAT(format), 0, 0,
      "chat format instead of the file's own\n(\"help\" lists the names)"},
+    {"--json", NULL, OPTION_FLAG, CHAT(json), 0, 0, "print each answer as a JSON object on a line"},
     {0},
 };
 
@@ -31,18 +35,23 @@ static const option_usage chat_usage = {
     .command = "chat",
     .synopsis = "chat [OPTIONS]",
     .about = "A conversation with a model. Greedy unless --temp says otherwise.",
-    .epilogue = "While chatting: /help /reset /system TEXT /stats /exit. Ctrl-C stops an answer, Ctrl-D ends.\n"
-                "From a pipe every line is one turn.",
+    .epilogue =
+        "While chatting: /help /reset /system TEXT /save FILE /stats /exit. Ctrl-C stops an answer, Ctrl-D ends.\n"
+        "A message is a line, or what stands between \"\"\" and \"\"\"; from a pipe, too. A text that is pasted into\n"
+        "the terminal is one message. When the context is full, the oldest turns are forgotten, and it says so.",
     .max_arguments = 0,
 };
 
-static const char chat_help[] = "  /help          this list\n"
-                                "  /reset         forget the conversation\n"
-                                "  /system TEXT   set the system message and forget the conversation;\n"
-                                "                 without TEXT: remove it\n"
-                                "  /stats         figures of the last answer, and how full the context is\n"
-                                "  /exit          end (also Ctrl-D)\n"
-                                "  Ctrl-C stops an answer.\n";
+static const char chat_help[] =
+    "  /help          this list\n"
+    "  /reset         forget the conversation, but not the system message\n"
+    "  /system TEXT   set the system message and forget the conversation;\n"
+    "                 without TEXT: remove it\n"
+    "  /save FILE     write the conversation to a file, as JSON\n"
+    "  /stats         figures of the last answer, and how full the context is\n"
+    "  /exit          end (also Ctrl-D)\n"
+    "  \"\"\"            begins a message of several lines, which ends with another \"\"\"\n"
+    "  Ctrl-C stops an answer.\n";
 
 /* ---- the conversation -------------------------------------------------------------------------------------------- */
 
@@ -51,7 +60,7 @@ typedef struct chat_session {
     const minim_model *model;
     minim_engine *engine;
     minim_seq *seq;
-    int n_ctx;
+    int n_ctx, raw; /* raw: the format puts nothing around messages, so that spaces between them count */
     double load_seconds;
 
     minim_message *messages; /* contents are ours; roles are constants */
@@ -88,6 +97,7 @@ static int chat_add_message(chat_session *chat, const char *role, const char *te
 
 /* Removes n messages from index `at`. */
 static void chat_remove_messages(chat_session *chat, size_t at, size_t n) {
+    if (n == 0) return; /* there may be no list yet */
     for (size_t i = at; i < at + n; i++) free((char *)chat->messages[i].content);
     memmove(chat->messages + at, chat->messages + at + n, (chat->n_messages - at - n) * sizeof *chat->messages);
     chat->n_messages -= n;
@@ -123,7 +133,7 @@ static int chat_render_to_fit(chat_session *chat) {
         code = chat_render(chat);
     }
     if (forgotten) {
-        fprintf(stderr, "(the context of %d tokens is full: forgot the oldest %s)\n", chat->n_ctx,
+        fprintf(stderr, "(the context of %d tokens is full: forgot the oldest %s; /reset starts over)\n", chat->n_ctx,
                 forgotten == 1 ? "turn" : "turns");
     }
     if (code < 0 && chat->prompt.n >= (size_t)chat->n_ctx) {
@@ -135,10 +145,13 @@ static int chat_render_to_fit(chat_session *chat) {
 
 /* ---- an answer --------------------------------------------------------------------------------------------------- */
 
+/* White space that an answer begins with is not shown and not kept: many models write a space or a newline that
+ * belongs to the format, which puts it there again. */
 static int chat_on_text(void *user, const char *text, size_t n) {
     chat_session *chat = user;
+    for (; n && !chat->raw && !chat->answer.n && strchr(" \n\t", *text); n--) text++;
     chat->failed |= tool_bytes_append(&chat->answer, text, n) != 0;
-    fwrite(text, 1, n, stdout);
+    if (!chat->settings->json) fwrite(text, 1, n, stdout);
     return tool_flush() || chat->failed || tool_interrupted();
 }
 
@@ -178,10 +191,31 @@ static int chat_note_cached(chat_session *chat) {
 
 static void chat_explain_stop(const chat_session *chat) {
     if (chat->result.stop == MINIM_STOP_CONTEXT) {
-        fprintf(stderr, "(cut: the context of %d tokens is full)\n", chat->n_ctx);
+        fprintf(stderr, "(cut: the context of %d tokens is full; -c N makes it larger)\n", chat->n_ctx);
     } else if (tool_interrupted()) {
         fprintf(stderr, "(stopped)\n");
     }
+}
+
+static void chat_print_json(const chat_session *chat) {
+    const char *const stop = minim_stop_name(chat->result.stop);
+    const struct {
+        const char *name;
+        size_t value;
+    } counts[] = {{"prompt_tokens", chat->prompt.n},
+                  {"cached_tokens", chat->reused},
+                  {"generated_tokens", chat->result.n_generated}};
+    int first = 1;
+    putchar('{');
+    json_write_name(stdout, "text", &first);
+    json_write_string(stdout, chat->answer.data, chat->answer.n);
+    json_write_name(stdout, "stop", &first);
+    json_write_string(stdout, stop, strlen(stop));
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        json_write_name(stdout, counts[i].name, &first);
+        printf("%zu", counts[i].value);
+    }
+    putchar('}');
 }
 
 /* Answers the last message. -1 = go on; else the exit code of a failure that ends the chat. */
@@ -200,6 +234,7 @@ static int chat_answer(chat_session *chat) {
                                          &options, &chat->result, &error);
     if (chat->failed || chat_note_cached(chat)) return EXIT_CODE_FAILED;
     if (status != MINIM_OK && !tool_interrupted()) return tool_fail_error(&error);
+    if (chat->settings->json) chat_print_json(chat);
     putchar('\n');
     if (tool_flush()) return EXIT_CODE_OK;
     chat_explain_stop(chat);
@@ -228,24 +263,65 @@ static int chat_set_system(chat_session *chat, const char *text, size_t n) {
     return n ? chat_add_message(chat, "system", text, n) : 0;
 }
 
-static int chat_is_command(const char *text, size_t n, const char *name) {
-    size_t length = strlen(name);
-    return n >= length && !memcmp(text, name, length) && (n == length || text[length] == ' ');
+/* {"messages": [{"role": "user", "content": "..."}, ...]} */
+static void chat_write_conversation(const chat_session *chat, FILE *file) {
+    fputs("{\"messages\": [", file);
+    for (size_t i = 0; i < chat->n_messages; i++) {
+        const minim_message *message = &chat->messages[i];
+        int first = 1;
+        fputs(i ? ",\n  {" : "\n  {", file);
+        json_write_name(file, "role", &first);
+        json_write_string(file, message->role, strlen(message->role));
+        json_write_name(file, "content", &first);
+        json_write_string(file, message->content, strlen(message->content));
+        putc('}', file);
+    }
+    fputs("\n]}\n", file);
+}
+
+/* A failure is told, and the chat goes on. */
+static void chat_save(const chat_session *chat, const char *name, size_t n) {
+    char *path = strndup(name, n);
+    FILE *file = path && n ? fopen(path, "w") : NULL;
+    if (!n) {
+        fputs("/save needs the name of a file\n", stderr);
+    } else if (!file) {
+        tool_fail("%s: %s", path ? path : "/save", strerror(errno));
+    } else {
+        chat_write_conversation(chat, file);
+        const int failed = ferror(file) | fclose(file);
+        if (failed)
+            tool_fail("%s: cannot be written: %s", path, strerror(errno));
+        else
+            fprintf(stderr, "%zu messages saved in %s\n", chat->n_messages, path);
+    }
+    free(path);
+}
+
+/* What stands behind the name of a command, NULL if it is another one. */
+static const char *chat_command_is(const char *text, size_t n, const char *name, size_t *n_rest) {
+    const size_t length = strlen(name);
+    if (n < length || memcmp(text, name, length) != 0 || (n > length && text[length] != ' ')) return NULL;
+    *n_rest = n - length;
+    for (text += length; *n_rest && *text == ' '; --*n_rest) text++;
+    while (*n_rest && text[*n_rest - 1] == ' ') --*n_rest;
+    return text;
 }
 
 /* A line that starts with a slash. -1 = go on, else the exit code. */
 static int chat_command(chat_session *chat, const char *text, size_t n) {
-    if (chat_is_command(text, n, "/exit") || chat_is_command(text, n, "/quit")) return EXIT_CODE_OK;
-    if (chat_is_command(text, n, "/help")) {
+    const char *rest;
+    if (chat_command_is(text, n, "/exit", &n) || chat_command_is(text, n, "/quit", &n)) return EXIT_CODE_OK;
+    if (chat_command_is(text, n, "/help", &n)) {
         fputs(chat_help, stderr);
-    } else if (chat_is_command(text, n, "/reset")) {
+    } else if (chat_command_is(text, n, "/reset", &n)) {
         chat_reset(chat);
-    } else if (chat_is_command(text, n, "/stats")) {
+    } else if (chat_command_is(text, n, "/stats", &n)) {
         chat_print_stats(chat);
-    } else if (chat_is_command(text, n, "/system")) {
-        size_t skip = strlen("/system");
-        while (skip < n && text[skip] == ' ') skip++;
-        if (chat_set_system(chat, text + skip, n - skip)) return EXIT_CODE_FAILED;
+    } else if ((rest = chat_command_is(text, n, "/save", &n))) {
+        chat_save(chat, rest, n);
+    } else if ((rest = chat_command_is(text, n, "/system", &n))) {
+        if (chat_set_system(chat, rest, n)) return EXIT_CODE_FAILED;
     } else {
         fprintf(stderr, "unknown command; /help lists them\n");
     }
@@ -254,11 +330,11 @@ static int chat_command(chat_session *chat, const char *text, size_t n) {
 
 /* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
-static int chat_turn(chat_session *chat, const char *text, size_t n) {
+static int chat_turn(chat_session *chat, const char *text, size_t n, int block) {
     if (n == 0) return -1;
-    if (text[0] == '/') return chat_command(chat, text, n);
+    if (text[0] == '/' && !block && !memchr(text, '\n', n)) return chat_command(chat, text, n);
     if (memchr(text, 0, n)) {
-        tool_fail("the line holds a NUL byte; it was left out");
+        tool_fail("the message holds a NUL byte; it was left out");
         return -1;
     }
     if (chat_add_message(chat, "user", text, n)) return EXIT_CODE_FAILED;
@@ -287,7 +363,7 @@ static int chat_loop(chat_session *chat, line_reader *reader) {
             putc('\n', stderr);
             continue;
         }
-        int code = chat_turn(chat, text, n);
+        int code = chat_turn(chat, text, n, status == LINE_BLOCK);
         if (code >= 0) return code;
     }
 }
@@ -309,12 +385,27 @@ static int chat_with_engine(chat_session *chat) {
     return code;
 }
 
+/* Finds out before the first message whether the conversation can be rendered. */
+static int chat_try_format(chat_session *chat) {
+    static const minim_message nothing = {.role = "user", .content = ""};
+    const char *format = chat->settings->format;
+    minim_model_info info = {.size = sizeof info};
+    minim_error error = {.status = MINIM_OK};
+    size_t n;
+    minim_status status = minim_chat_tokenize(chat->model, format, &nothing, 1, NULL, 0, &n, &error);
+    if (status != MINIM_OK && status != MINIM_ERR_SPACE) return tool_fail_error(&error);
+    minim_model_get_info(chat->model, &info);
+    chat->raw = !strcmp(format ? format : info.chat_format, "raw");
+    return -1;
+}
+
 static int chat_run(const chat_settings *settings) {
     chat_session chat = {.settings = settings};
     minim_model *model = NULL;
     tool_catch_interrupt();
     int code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, &chat.load_seconds);
     chat.model = model;
+    if (code < 0) code = chat_try_format(&chat);
     if (code < 0) code = tool_new_engine(&settings->tool, model, &chat.engine);
     if (code < 0) code = chat_with_engine(&chat);
     chat_remove_messages(&chat, 0, chat.n_messages);
@@ -327,19 +418,6 @@ static int chat_run(const chat_settings *settings) {
     minim_engine_free(chat.engine);
     minim_model_free(model);
     return code;
-}
-
-static int chat_check_format(const char *format) {
-    const char *name;
-    if (!format) return -1;
-    for (size_t i = 0; (name = minim_chat_format(i)); i++) {
-        if (!strcmp(format, name)) return -1;
-    }
-    if (strcmp(format, "help") != 0) {
-        return options_complain("chat", "--chat-format: \"%s\" is not known; \"help\" lists the names", format);
-    }
-    for (size_t i = 0; (name = minim_chat_format(i)); i++) printf("%s\n", name);
-    return EXIT_CODE_OK;
 }
 
 int cmd_chat(int argc, char **argv) {
@@ -355,7 +433,7 @@ int cmd_chat(int argc, char **argv) {
     };
     int code = options_parse(&chat_usage, tables, argc, argv, &arguments);
     if (code < 0) code = tool_check_settings("chat", &settings.tool);
-    if (code < 0) code = chat_check_format(settings.format);
+    if (code < 0) code = tool_check_format("chat", settings.format);
     if (code < 0) code = chat_run(&settings);
     option_list_free(&arguments);
     option_list_free(&settings.tool.stop);

@@ -1,6 +1,6 @@
 /* cmd_run.c: `minim run`: continues a text.
  *
- * The text is taken as it is: no chat format is put around it (`minim chat` and `minim ask` do that). */
+ * The text is taken as it is, unless --chat makes it a user's message, which the model's chat format stands around. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@
 typedef struct run_settings {
     tool_settings tool;
     const char *prompt, *file;
-    int json, echo, n_logprobs;
+    const char *system, *format; /* with chat */
+    int json, echo, n_logprobs, chat;
 } run_settings;
 
 #define RUN(field) offsetof(run_settings, field)
@@ -22,6 +23,10 @@ typedef struct run_settings {
 static const option run_options[] = {
     {"-p, --prompt", "TEXT", OPTION_STRING, RUN(prompt), 0, 0, "the text to continue"},
     {"-f, --file", "FILE", OPTION_STRING, RUN(file), 0, 0, "read it from a file, \"-\" is standard input"},
+    {"--chat", NULL, OPTION_FLAG, RUN(chat), 0, 0, "answer the text instead: it is a user's message"},
+    {"--chat-format, --chat-template", "NAME", OPTION_STRING, RUN(format), 0, 0,
+     "--chat in this format instead of the file's own\n(\"help\" lists the names)"},
+    {"-sys, --system-prompt", "TEXT", OPTION_STRING, RUN(system), 0, 0, "--chat with this system message before it"},
     {"--echo", NULL, OPTION_FLAG, RUN(echo), 0, 0, "print the text before what follows it"},
     {"--json", NULL, OPTION_FLAG, RUN(json), 0, 0, "print one JSON object at the end"},
     {"--logprobs", "N", OPTION_INT, RUN(n_logprobs), 0, 64,
@@ -32,7 +37,8 @@ static const option run_options[] = {
 static const option_usage run_usage = {
     .command = "run",
     .synopsis = "run [OPTIONS] [TEXT]",
-    .about = "Continues a text and prints what follows. Greedy unless --temp says otherwise.",
+    .about = "Continues a text and prints what follows. Greedy unless --temp says otherwise.\n"
+             "The text is taken as it is; a model that was tuned to answer wants --chat.",
     .epilogue = "Without TEXT, -p and -f the text is read from standard input; one newline at its end is dropped.\n"
                 "When that is a terminal or empty, the text is \"Once upon a time\", and is printed first.",
     .max_arguments = 1,
@@ -70,6 +76,34 @@ static int run_tokenize(const minim_model *model, const tool_bytes *prompt, tool
     if (tokens->n > 1 && tokens->ids[tokens->n - 1] == info.eos) tokens->n--;
     if (tokens->n == 0) return tool_fail("the text is empty, and this vocabulary puts no token before it");
     return -1;
+}
+
+/* The text as a message. */
+static int run_tokenize_chat(const run_settings *settings, const minim_model *model, tool_bytes *prompt,
+                             tool_tokens *tokens) {
+    if (prompt->n && memchr(prompt->data, 0, prompt->n)) return tool_fail("--chat: the text holds a NUL byte");
+    if (tool_bytes_append(prompt, "", 1)) return EXIT_CODE_FAILED; /* a NUL behind it */
+    prompt->n--;
+    const minim_message messages[] = {{.role = "system", .content = settings->system},
+                                      {.role = "user", .content = prompt->data}};
+    const size_t skip = settings->system ? 0 : 1;
+    minim_error error = {.status = MINIM_OK};
+    minim_status status = MINIM_ERR_SPACE;
+    for (int attempt = 0; attempt < 2 && status == MINIM_ERR_SPACE; attempt++) { /* the first one counts */
+        if (attempt && tool_tokens_reserve(tokens, tokens->n)) return EXIT_CODE_FAILED;
+        status = minim_chat_tokenize(model, settings->format, messages + skip, 2 - skip, tokens->ids, tokens->capacity,
+                                     &tokens->n, &error);
+    }
+    if (status != MINIM_OK) return tool_fail_error(&error);
+    return tokens->n ? -1 : tool_fail("the message makes no tokens");
+}
+
+/* A model that was tuned to answer continues a text, too, but that is rarely meant. */
+static void run_hint(const run_settings *settings, const minim_model *model) {
+    minim_model_info info = {.size = sizeof info};
+    minim_model_get_info(model, &info);
+    if (!settings->tool.quiet && !settings->chat && strcmp(info.chat_format, "raw") != 0)
+        fputs("the text is taken as it is; --chat makes it a message that the model answers\n", stderr);
 }
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
@@ -221,13 +255,15 @@ static int run_generate(run_answer *answer, minim_seq *seq, const tool_bytes *pr
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int run_with_model(const run_settings *settings, const minim_model *model, double load_seconds,
-                          const tool_bytes *prompt) {
+                          tool_bytes *prompt) {
     run_answer answer = {.settings = settings, .model = model};
     tool_tokens tokens = {0};
     minim_engine *engine = NULL;
     minim_seq *seq = NULL;
     minim_error error = {.status = MINIM_OK};
-    int code = run_tokenize(model, prompt, &tokens);
+    int code =
+        settings->chat ? run_tokenize_chat(settings, model, prompt, &tokens) : run_tokenize(model, prompt, &tokens);
+    if (code < 0) run_hint(settings, model);
     if (code < 0) code = tool_new_engine(&settings->tool, model, &engine);
     if (code < 0 && minim_seq_new(engine, &seq, &error) != MINIM_OK) code = tool_fail_error(&error);
     if (code < 0 && settings->n_logprobs > 0) {
@@ -251,7 +287,9 @@ static int run_command(run_settings *settings, const option_list *arguments) {
     double load_seconds = 0;
     tool_catch_interrupt();
     int code = settings->n_logprobs && !settings->json ? options_complain("run", "--logprobs needs --json") : -1;
+    settings->chat |= settings->system || settings->format;
     if (code < 0) code = tool_check_settings("run", &settings->tool);
+    if (code < 0) code = tool_check_format("run", settings->format);
     if (code < 0) code = run_read_prompt(settings, arguments, &prompt);
     if (code < 0) code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, &load_seconds);
     if (code < 0) code = run_with_model(settings, model, load_seconds, &prompt);

@@ -32,6 +32,19 @@ int tool_check_settings(const char *command, const tool_settings *settings) {
     return -1;
 }
 
+int tool_check_format(const char *command, const char *format) {
+    const char *name;
+    if (!format) return -1;
+    for (size_t i = 0; (name = minim_chat_format(i)); i++) {
+        if (!strcmp(format, name)) return -1;
+    }
+    if (strcmp(format, "help") != 0) {
+        return options_complain(command, "--chat-format: \"%s\" is not known; \"help\" lists the names", format);
+    }
+    for (size_t i = 0; (name = minim_chat_format(i)); i++) printf("%s\n", name);
+    return EXIT_CODE_OK;
+}
+
 #define SETTING(field) offsetof(tool_settings, field)
 
 const option tool_model_options[] = {

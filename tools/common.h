@@ -25,6 +25,9 @@ void tool_settings_default(tool_settings *settings);
 /* What a range cannot say: -n 0, empty stop strings. -1, or EXIT_CODE_USAGE after a message. */
 int tool_check_settings(const char *command, const tool_settings *settings);
 
+/* --chat-format: prints the names for "help". -1, or an exit code. NULL is fine. */
+int tool_check_format(const char *command, const char *format);
+
 /* -m -v -q: every command that reads a model. */
 extern const option tool_model_options[];
 /* -t -c -b --kv --page-size --isa: every command that runs one. */

@@ -20,8 +20,7 @@ void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups
         }
 }
 
-/* Sums of the first 16 of 32 codes, n of them. */
-static void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
+void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
     for (int64_t g = 0; g < n; g++) {
         int32_t sum = 0;
         for (int i = 0; i < 16; i++) sum += codes[g * KERN_BLOCK + i];

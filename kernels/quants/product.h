@@ -54,7 +54,7 @@ static inline int quant_kind(uint32_t type) {
 void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
                   int64_t n, float *y, int64_t ldy);
 
-/* What tiles need of the scales of T tokens, t0 and following (those behind the last repeat it): start is what pays for
+/* What tiles need of the scales of T tokens, t0 and following: start is what pays for
  * the offset before the first product, of the whole group or of its halves; weight is what minima are multiplied with.
  */
 typedef struct quant_tokens {
@@ -64,8 +64,8 @@ typedef struct quant_tokens {
 } quant_tokens;
 
 KERN_INLINE void quant_prepare(const int kind, const int T, const quant_work *w, int64_t t0, quant_tokens *out) {
-    for (int t = 0; t < T; t++) {
-        const int64_t from = (t0 + t < w->n ? t0 + t : w->n - 1) * w->row_groups;
+    for (int t = 0; t < T && t0 + t < w->n; t++) {
+        const int64_t from = (t0 + t) * w->row_groups;
         const float *scale = w->scale + from;
         const int32_t *sums = w->sums + from;
         for (int64_t g = 0; g < w->n_groups; g++) {
@@ -82,6 +82,9 @@ KERN_INLINE void quant_prepare(const int kind, const int T, const quant_work *w,
         }
     }
 }
+
+/* Sums of the first 16 of 32 codes, n of them. */
+void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums);
 
 /* Types whose codes stand in a book: everything in C, a block at a time. */
 void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups,

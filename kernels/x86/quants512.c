@@ -5,8 +5,7 @@
 
 #if defined(KERN_X86)
 
-#include "avx512.h"
-#include "unpack.h"
+#include "unpack512.h"
 
 #define QUANTS512_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
 #define QUANTS512_INLINE QUANTS512_TARGET KERN_INLINE
@@ -120,22 +119,135 @@ QUANTS512_TARGET static void quants512_multiply_3(quant_work *w) {
     quants512_multiply(QUANT_HALVES | QUANT_MIN, w);
 }
 
-static void quants512_matmul(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                             int64_t n, float *y, int64_t ldy) {
+/* ---- one token ---------------------------------------------------------------------------------------------------
+ *
+ * Goes straight from the panels: codes are unpacked where they are used, only scales pass through the cache. */
+
+enum { QUANTS512_ONE_GROUPS = 1024 }; /* longest row, in groups */
+
+typedef struct quants512_token {
+    const int8_t *codes;
+    const float *scale;
+    int32_t start[2][QUANTS512_ONE_GROUPS];
+    float weight[2][QUANTS512_ONE_GROUPS];
+} quants512_token;
+
+/* acc + 16 rows of 4 codes times 4 activations; the broadcast is part of the instruction. */
+QUANTS512_INLINE __m512i quants512_dot4(__m512i acc, __m512i code, const int8_t *act) {
+    __asm__("vpdpbusd {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}"
+            : "+v"(acc)
+            : "v"(code), "m"(*(const int32_t(*)[1])act));
+    return acc;
+}
+
+QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack512_type u, const uint8_t *panel,
+                                        int64_t row_groups, const quants512_token *x, quant_part *scales) {
+    const int64_t group_bytes = 64 * (u.low + u.high);
+    const __m512i table = unpack512_table(u);
+    __m512 acc = _mm512_setzero_ps();
+    for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
+        const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
+        unpack512_scales(u, panel, row_groups, first, n, scales);
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t g = first + i;
+            const int8_t *act = x->codes + g * KERN_BLOCK;
+            __m512i code[8], dot = _mm512_set1_epi32(x->start[0][g]);
+            unpack512_group(u, table, panel + g * group_bytes, code);
+            KERN_UNROLL
+            for (int j = 0; j < 4; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
+            if (kind & QUANT_HALVES) {
+                const __m512 half = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_load_ps(scales->scale[i][0]));
+                dot = _mm512_set1_epi32(x->start[1][g]);
+                KERN_UNROLL
+                for (int j = 4; j < 8; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
+                const __m512 v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_load_ps(scales->scale[i][1]), half);
+                acc = _mm512_fmadd_ps(v, _mm512_set1_ps(x->scale[g]), acc);
+            } else {
+                KERN_UNROLL
+                for (int j = 4; j < 8; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
+                const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales->scale[i][0]), _mm512_set1_ps(x->scale[g]));
+                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+                if (kind & QUANT_MIN) {
+                    const __m512 weight = _mm512_set1_ps(x->weight[0][g]);
+                    acc = _mm512_fmadd_ps(_mm512_load_ps(scales->min[i][0]), weight, acc);
+                }
+            }
+        }
+    }
+    return acc;
+}
+
+QUANTS512_INLINE void quants512_one(const int kind, const unpack512_type u, int32_t offset, const void *panels,
+                                    int64_t rows, int64_t row_groups, const kern_act *act, float *y) {
+    const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
+    const uint8_t *panel = panels;
+    quants512_token x = {.codes = act->codes, .scale = act->scale};
+    quant_part scales;
+    for (int64_t g = 0; g < row_groups; g++) {
+        int32_t first = act->sum[g];
+        if (kind & QUANT_HALVES) quant_half_sums(act->codes + g * KERN_BLOCK, 1, &first);
+        x.start[0][g] = -offset * first;
+        x.start[1][g] = -offset * (act->sum[g] - first);
+        x.weight[0][g] = act->scale[g] * (float)act->sum[g];
+    }
+    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
+        const __m512 sum = quants512_panel(kind, u, panel, row_groups, &x, &scales);
+        _mm512_mask_storeu_ps(y + row, avx512_mask(rows - row), sum);
+    }
+}
+
+/* ---- the types --------------------------------------------------------------------------------------------------- */
+
+static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *panels, int64_t rows, int64_t cols,
+                             const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
                                                                 quants512_multiply_2, quants512_multiply_3};
-    const avx2_unpacker *u = &kern_avx2_unpackers[type];
-    quant_unpack *const unpack = kern_avx512_unpackers[type];
-    const quant_product p = {unpack ? unpack : u->unpack, multiply[quant_kind(type)], type, u->offset};
+    const quant_product p = {unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-#define QUANTS512_MATMUL(TYPE)                                                                                         \
+/* Packed for full speed. */
+#define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
+    QUANTS512_TARGET static void quants512_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
+                                                         int64_t n, quant_part *out) {                                 \
+        const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \
+        unpack512_part(u, panel, row_groups, first, n, out);                                                           \
+    }                                                                                                                  \
+    QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
+                                                  int64_t n, float *y, int64_t ldy) {                                  \
+        const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \
+        if (n == 1 && cols <= QUANTS512_ONE_GROUPS * KERN_BLOCK)                                                       \
+            quants512_one(KIND, u, kern_avx2_unpackers[KERN_##TYPE].offset, panels, rows, cols / KERN_BLOCK, act, y);  \
+        else                                                                                                           \
+            quants512_matmul(KERN_##TYPE, quants512_unpack_##TYPE, panels, rows, cols, act, n, y, ldy);                \
+    }
+QUANTS512_FAST(Q4_1, QUANT_MIN, 4, 0, NULL, 1, 4)
+QUANTS512_FAST(Q5_0, 0, 4, 1, NULL, 1, 2)
+QUANTS512_FAST(Q5_1, QUANT_MIN, 4, 1, NULL, 1, 4)
+QUANTS512_FAST(Q4_K, QUANT_MIN, 4, 0, NULL, 8, 16)
+QUANTS512_FAST(Q5_K, QUANT_MIN, 4, 1, NULL, 8, 16)
+QUANTS512_FAST(Q6_K, QUANT_HALVES, 4, 2, NULL, 8, 18)
+QUANTS512_FAST(IQ4_NL, 0, 4, 0, kern_iq4_unsigned, 1, 2)
+QUANTS512_FAST(IQ4_XS, 0, 4, 0, kern_iq4_unsigned, 8, 8)
+
+#define QUANTS512_OTHER(TYPE)                                                                                          \
     static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
-        quants512_matmul(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                             \
+        quants512_matmul(KERN_##TYPE, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y, ldy);    \
     }
-KERN_QUANT_TYPES(QUANTS512_MATMUL)
+QUANTS512_OTHER(Q2_K)
+QUANTS512_OTHER(Q3_K)
+QUANTS512_OTHER(MXFP4)
+QUANTS512_OTHER(NVFP4)
+QUANTS512_OTHER(TQ1_0)
+QUANTS512_OTHER(TQ2_0)
+QUANTS512_OTHER(IQ1_S)
+QUANTS512_OTHER(IQ1_M)
+QUANTS512_OTHER(IQ2_XXS)
+QUANTS512_OTHER(IQ2_XS)
+QUANTS512_OTHER(IQ2_S)
+QUANTS512_OTHER(IQ3_XXS)
+QUANTS512_OTHER(IQ3_S)
 
 void kern_table_quants512(kern_table *table) {
 #define QUANTS512_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants512_##TYPE;

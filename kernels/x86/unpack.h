@@ -12,9 +12,6 @@ typedef struct avx2_unpacker {
 
 extern const avx2_unpacker kern_avx2_unpackers[KERN_TYPE_END];
 
-/* The same for AVX-512, codes with the same offset; NULL for types that are not packed for full speed. */
-extern quant_unpack *const kern_avx512_unpackers[KERN_TYPE_END];
-
 extern const uint8_t kern_iq4_unsigned[16]; /* what the codes of IQ4 stand for, + 128 */
 
 #endif

@@ -1,7 +1,6 @@
-/* unpack512.c: the unpackers of unpack.c in registers of 64 bytes, for the types that are packed for full speed. */
-#include "../internal.h"
-
-#if defined(KERN_X86)
+/* unpack512.h: the unpackers of unpack.c in registers of 64 bytes, for the types that are packed for full speed. */
+#ifndef KERN_X86_UNPACK512_H
+#define KERN_X86_UNPACK512_H
 
 #include "avx512.h"
 #include "unpack.h"
@@ -16,21 +15,32 @@ AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j,
     return down > 0 ? _mm512_srli_epi16(v, (unsigned)down) : _mm512_slli_epi16(v, (unsigned)-down);
 }
 
-/* One group of codes in planes of LOW and HIGH bits; with a table, what it says. */
-AVX512_INLINE void unpack512_group(const int low, const int high, const int with_table, __m512i table,
-                                   const uint8_t *codes, uint8_t (*out)[64]) {
-    const __m512i low_mask = _mm512_set1_epi8((char)((1 << low) - 1));
-    const __m512i high_mask = _mm512_set1_epi8((char)(((1 << high) - 1) << low));
+/* How the codes and scales of a type lie in a panel: planes of LOW and HIGH bits, a table of values or NULL, and SIDE
+ * bytes besides for each block of GROUPS groups. */
+typedef struct unpack512_type {
+    uint32_t type;
+    int low, high;
+    const uint8_t *values;
+    int groups, side;
+} unpack512_type;
+
+AVX512_INLINE __m512i unpack512_table(const unpack512_type u) {
+    return u.values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)u.values)) : _mm512_setzero_si512();
+}
+
+/* One group of codes. */
+AVX512_INLINE void unpack512_group(const unpack512_type u, __m512i table, const uint8_t *codes, __m512i out[8]) {
+    const __m512i low_mask = _mm512_set1_epi8((char)((1 << u.low) - 1));
+    const __m512i high_mask = _mm512_set1_epi8((char)(((1 << u.high) - 1) << u.low));
     KERN_UNROLL
-    for (int i = 0; i < 64 * (low + high); i += 64)
+    for (int i = 0; i < 64 * (u.low + u.high); i += 64)
         _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T0);
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
-        __m512i v = _mm512_and_si512(unpack512_plane(low, 0, j, codes), low_mask);
-        if (high) /* v | (plane & mask) */
-            v = _mm512_ternarylogic_epi32(v, unpack512_plane(high, low, j, codes + 64 * low), high_mask, 0xf8);
-        if (with_table) v = _mm512_shuffle_epi8(table, v);
-        _mm512_store_si512(out[j], v);
+        __m512i v = _mm512_and_si512(unpack512_plane(u.low, 0, j, codes), low_mask);
+        if (u.high) /* v | (plane & mask) */
+            v = _mm512_ternarylogic_epi32(v, unpack512_plane(u.high, u.low, j, codes + 64 * u.low), high_mask, 0xf8);
+        out[j] = u.values ? _mm512_shuffle_epi8(table, v) : v;
     }
 }
 
@@ -99,21 +109,15 @@ AVX512_INLINE void unpack512_scales_iq4_xs(const uint8_t *rows, int64_t g, quant
     }
 }
 
-/* ---- the unpackers ----------------------------------------------------------------------------------------------- */
+/* ---- parts of panels --------------------------------------------------------------------------------------------- */
 
-AVX512_INLINE void unpack512_part(const uint32_t type, const int low, const int high, const uint8_t *values,
-                                  const int groups, const int side, const uint8_t *panel, int64_t row_groups,
-                                  int64_t first, int64_t n, quant_part *out) {
-    const int64_t group_bytes = 64 * (low + high);
-    const uint8_t *codes = panel + first * group_bytes;
-    const uint8_t *rows = panel + row_groups * group_bytes + first / groups * side * KERN_PANEL;
-    const __m512i table =
-        values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)values)) : _mm512_setzero_si512();
-    for (int64_t g = 0; g < n; g++, codes += group_bytes) {
-        unpack512_group(low, high, values != NULL, table, codes, out->code[g]);
-        if (g % groups) continue;
+/* The scales of n groups from `first` on. */
+AVX512_INLINE void unpack512_scales(const unpack512_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+                                    int64_t n, quant_part *out) {
+    const uint8_t *rows = panel + row_groups * 64 * (u.low + u.high) + first / u.groups * u.side * KERN_PANEL;
+    for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
         _mm_prefetch((const char *)rows + UNPACK512_AHEAD, _MM_HINT_T0);
-        switch (type) {
+        switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;
         case KERN_Q6_K: unpack512_scales_q6_k(rows, g, out); break;
@@ -122,28 +126,22 @@ AVX512_INLINE void unpack512_part(const uint32_t type, const int low, const int 
         case KERN_Q5_1: _mm512_store_ps(out->min[g][0], unpack512_f16(rows + 32)); /* fall through */
         default: _mm512_store_ps(out->scale[g][0], unpack512_f16(rows));
         }
-        rows += side * KERN_PANEL;
     }
 }
 
-#define UNPACK512_PLANES(NAME, LOW, HIGH, TABLE, GROUPS, SIDE)                                                         \
-    AVX512_TARGET static void unpack512_##NAME(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n,     \
-                                               quant_part *out) {                                                      \
-        unpack512_part(KERN_##NAME, LOW, HIGH, TABLE, GROUPS, SIDE, panel, row_groups, first, n, out);                 \
+/* A quant_unpack. */
+AVX512_INLINE void unpack512_part(const unpack512_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+                                  int64_t n, quant_part *out) {
+    const int64_t group_bytes = 64 * (u.low + u.high);
+    const uint8_t *codes = panel + first * group_bytes;
+    const __m512i table = unpack512_table(u);
+    unpack512_scales(u, panel, row_groups, first, n, out);
+    for (int64_t g = 0; g < n; g++, codes += group_bytes) {
+        __m512i code[8];
+        unpack512_group(u, table, codes, code);
+        KERN_UNROLL
+        for (int j = 0; j < 8; j++) _mm512_store_si512(out->code[g][j], code[j]);
     }
-UNPACK512_PLANES(Q4_1, 4, 0, NULL, 1, 4)
-UNPACK512_PLANES(Q5_0, 4, 1, NULL, 1, 2)
-UNPACK512_PLANES(Q5_1, 4, 1, NULL, 1, 4)
-UNPACK512_PLANES(Q4_K, 4, 0, NULL, 8, 16)
-UNPACK512_PLANES(Q5_K, 4, 1, NULL, 8, 16)
-UNPACK512_PLANES(Q6_K, 4, 2, NULL, 8, 18)
-UNPACK512_PLANES(IQ4_NL, 4, 0, kern_iq4_unsigned, 1, 2)
-UNPACK512_PLANES(IQ4_XS, 4, 0, kern_iq4_unsigned, 8, 8)
-
-quant_unpack *const kern_avx512_unpackers[KERN_TYPE_END] = {
-    [KERN_Q4_1] = unpack512_Q4_1,     [KERN_Q5_0] = unpack512_Q5_0,     [KERN_Q5_1] = unpack512_Q5_1,
-    [KERN_Q4_K] = unpack512_Q4_K,     [KERN_Q5_K] = unpack512_Q5_K,     [KERN_Q6_K] = unpack512_Q6_K,
-    [KERN_IQ4_NL] = unpack512_IQ4_NL, [KERN_IQ4_XS] = unpack512_IQ4_XS,
-};
+}
 
 #endif

@@ -45,22 +45,20 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
         KERN_UNROLL
         for (int i = 0; i < T * P; i++) dot[i / P][i % P] = _mm512_set1_epi32(s->start[i / P][0][g]);
         if (kind & QUANT_HALVES) {
-            __m512 first[QUANTS512_TILE][P];
-            quants512_dot(T, 0, 4, w, g, act, stride, dot);
+            __m512i last[QUANTS512_TILE][P];
             KERN_UNROLL
-            for (int i = 0; i < T * P; i++) {
-                const quant_part *part = &w->part[i % P];
-                first[i / P][i % P] =
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(dot[i / P][i % P]), _mm512_load_ps(part->scale[g][0]));
-                dot[i / P][i % P] = _mm512_set1_epi32(s->start[i / P][1][g]);
+            for (int i = 0; i < T * P; i++) last[i / P][i % P] = _mm512_set1_epi32(s->start[i / P][1][g]);
+            KERN_UNROLL
+            for (int j = 0; j < 4; j++) {
+                quants512_dot(T, j, 1, w, g, act, stride, dot);
+                quants512_dot(T, 4 + j, 1, w, g, act, stride, last);
             }
-            quants512_dot(T, 4, 4, w, g, act, stride, dot);
             KERN_UNROLL
             for (int i = 0; i < T * P; i++) {
                 const quant_part *part = &w->part[i % P];
                 const int t = i / P, p = i % P;
-                __m512 v =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][p]), _mm512_load_ps(part->scale[g][1]), first[t][p]);
+                __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t][p]), _mm512_load_ps(part->scale[g][0]));
+                v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(last[t][p]), _mm512_load_ps(part->scale[g][1]), v);
                 if (kind & QUANT_MIN) {
                     v = _mm512_fmadd_ps(_mm512_set1_ps(s->weight[t][0][g]), _mm512_load_ps(part->min[g][0]), v);
                     v = _mm512_fmadd_ps(_mm512_set1_ps(s->weight[t][1][g]), _mm512_load_ps(part->min[g][1]), v);
@@ -86,6 +84,30 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
     for (int i = 0; i < T * P; i++) _mm512_store_ps(w->sum[t0 + i / P][i % P], acc[i / P][i % P]);
 }
 
+/* quant_prepare, a row of groups at a time. */
+QUANTS512_INLINE void quants512_prepare(const int kind, const int T, const quant_work *w, int64_t t0, quant_tokens *s) {
+    const __mmask16 groups = avx512_mask(w->n_groups);
+    const __m512i offset = _mm512_set1_epi32(-w->offset);
+    for (int t = 0; t < T && t0 + t < w->n; t++) {
+        const int64_t from = (t0 + t) * w->row_groups;
+        const __m512 scale = _mm512_maskz_loadu_ps(groups, w->scale + from);
+        const __m512i sum = _mm512_maskz_loadu_epi32(groups, w->sums + from);
+        __m512i first = sum;
+        if (kind & QUANT_HALVES) {
+            first = _mm512_maskz_loadu_epi32(groups, w->half_sums + from);
+            const __m512i last = _mm512_sub_epi32(sum, first);
+            _mm512_store_si512(s->start[t][1], _mm512_mullo_epi32(last, offset));
+            if (kind & QUANT_MIN) _mm512_store_ps(s->weight[t][1], _mm512_cvtepi32_ps(last));
+        }
+        if (kind & QUANT_MIN) {
+            const __m512 f = _mm512_cvtepi32_ps(first);
+            _mm512_store_ps(s->weight[t][0], kind & QUANT_HALVES ? f : _mm512_mul_ps(scale, f));
+        }
+        _mm512_store_ps(s->scale[t], scale);
+        _mm512_store_si512(s->start[t][0], _mm512_mullo_epi32(first, offset));
+    }
+}
+
 /* Halves have registers for fewer tokens. What a tile needs of its tokens is made ready one tile ahead: a load that
  * meets a store still under way would wait for it. */
 QUANTS512_INLINE void quants512_multiply(const int kind, quant_work *w) {
@@ -93,9 +115,9 @@ QUANTS512_INLINE void quants512_multiply(const int kind, quant_work *w) {
     quant_tokens s[2];
     int64_t t = 0;
     int i = 0;
-    quant_prepare(kind, T, w, 0, &s[0]);
+    quants512_prepare(kind, T, w, 0, &s[0]);
     for (; t + T <= w->n; t += T, i ^= 1) {
-        if (t + T < w->n) quant_prepare(kind, T, w, t + T, &s[i ^ 1]);
+        if (t + T < w->n) quants512_prepare(kind, T, w, t + T, &s[i ^ 1]);
         quants512_tile(kind, T, w, t, &s[i]);
     }
     switch (w->n - t) {

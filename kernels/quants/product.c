@@ -12,9 +12,10 @@ void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups
             kern_codes c;
             kern_panel_block(type, row_groups * KERN_BLOCK, panel, (first + g) * KERN_BLOCK / size, r, block);
             kern_decode(type, block, &c);
+            uint8_t code[QUANT_MAX_BLOCK];
+            for (int k = 0; k < size; k++) code[k] = (uint8_t)(c.code[k] + QUANT_BOOK_OFFSET);
             for (int i = 0; i < size / KERN_BLOCK; i++) {
-                for (int k = 0; k < KERN_BLOCK; k++)
-                    out->code[g + i][k / 4][4 * r + k % 4] = (uint8_t)(c.code[32 * i + k] + QUANT_BOOK_OFFSET);
+                for (int j = 0; j < 8; j++) memcpy(out->code[g + i][j] + 4 * r, code + 32 * i + 4 * j, 4);
                 for (int h = 0; h < 2; h++) out->scale[g + i][h][r] = c.scale[2 * i + h];
             }
         }

@@ -386,30 +386,45 @@ static void vocab_add_end(vocab *v, int32_t token) {
     v->end[v->n_end++] = token;
 }
 
-/* The tokens that end an answer. Many files name only one of theirs, so well-known texts count too, but only where the
- * token is special: ordinary text may spell them. */
-static minim_status vocab_read_ends(vocab *v, const gguf_file *f, minim_error *e) {
-    static const char *const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
-    static const char *const texts[] = {"<|eot_id|>",    "<|im_end|>",      "<|end|>", "<end_of_turn>",
-                                        "<|endoftext|>", "<|eom_id|>",      "<EOT>",   "_<EOT>",
-                                        "<|EOT|>",       "<|end_of_text|>", "</s>",    "<｜end▁of▁sentence｜>"};
-    static const char *const fill_in[] = {"tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
-                                          "tokenizer.ggml.fim_sep_token_id"};
+static minim_status vocab_add_end_keys(vocab *v, const gguf_file *f, const char *const *keys, size_t n,
+                                       minim_error *e) {
     minim_status status = MINIM_OK;
-    int32_t token = -1;
-    vocab_add_end(v, v->eos);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && !status; i++) {
+    for (size_t i = 0; i < n && !status; i++) {
+        int32_t token = -1;
         status = vocab_read_id(v, f, keys[i], UINT32_MAX, 0, &token, e);
         if (!status) vocab_add_end(v, token);
     }
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        token = vocab_find(v, texts[i], strlen(texts[i]));
+    return status;
+}
+
+/* Only where the token is special: ordinary text may spell them. */
+static void vocab_add_end_texts(vocab *v, const char *const *texts, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const int32_t token = vocab_find(v, texts[i], strlen(texts[i]));
         if (token >= 0 && (v->type[token] == VOCAB_CONTROL || v->type[token] == VOCAB_USER)) vocab_add_end(v, token);
     }
-    for (size_t i = 0; i < sizeof fill_in / sizeof *fill_in && !status; i++) {
-        status = vocab_read_id(v, f, fill_in[i], UINT32_MAX, 0, &token, e);
-        if (!status) vocab_add_end(v, token);
-    }
+}
+
+/* The tokens that end an answer, in this order. Many files name only one of theirs, so well-known texts count too. The
+ * last ones belong to code models, which go on with another file behind the one that they were asked for. */
+static minim_status vocab_read_ends(vocab *v, const gguf_file *f, minim_error *e) {
+    static const char *const turn_keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    static const char *const texts[] = {
+        "<|eot_id|>",           "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+        "<|eom_id|>",           "<EOT>",      "_<EOT>",  "<|EOT|>",       "[EOT]",
+        "<|end_of_text|>",      "</s>",       "<eos>",   "[EOS]",         "<end_of_utterance>",
+        "<｜end▁of▁sentence｜>"};
+    static const char *const file_keys[] = {"tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
+                                            "tokenizer.ggml.fim_sep_token_id"};
+    static const char *const file_texts[] = {"<|fim_pad|>", "<fim_pad>",  "<fim-pad>",     "<|fim_repo|>",
+                                             "<fim-repo>",  "<reponame>", "<|repo_name|>", "<|file_sep|>"};
+    minim_status status;
+    vocab_add_end(v, v->eos);
+    status = vocab_add_end_keys(v, f, turn_keys, sizeof turn_keys / sizeof *turn_keys, e);
+    if (status) return status;
+    vocab_add_end_texts(v, texts, sizeof texts / sizeof *texts);
+    status = vocab_add_end_keys(v, f, file_keys, sizeof file_keys / sizeof *file_keys, e);
+    vocab_add_end_texts(v, file_texts, sizeof file_texts / sizeof *file_texts);
     return status;
 }
 

@@ -1,17 +1,19 @@
 /* fuzz_vocab.c: any bytes as a text and as a vocabulary, for libFuzzer. The first byte chooses:
  *
  *   - 0..127: the rest is a text for the vocabulary of models/stories260K.gguf. Tokenized, it must come back; it also
- *     goes through as two spans of a prompt, and through the stream that holds stop strings back.
+ *     goes through as two spans of a prompt, through the stream that holds stop strings back, and through the cutting
+ *     into words of one family.
  *   - 128..255: the rest is a GGUF file. What loads as a vocabulary must tokenize and print all of its own texts.
  *
  * From the root of the repository:
  *
  *     clang -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
  *         tests/fuzz_vocab.c engine/base.c engine/gguf*.c $(ls engine/vocab*.c | grep -v _api) engine/unicode.c \
- *         engine/text.c kernels/types.c kernels/quants/*.c kernels/ref/math.c -lm -o build/fuzz_vocab
+ *         engine/text.c $(find build/kernels -name '*.o') -lm -o build/fuzz_vocab
  *     mkdir -p build/corpus_vocab && build/fuzz_vocab -max_total_time=300 -max_len=4096 build/corpus_vocab
  */
 #include "../engine/text.h"
+#include "../engine/vocab_split.h"
 #include "count_allocator.h"
 #include "vocab_writer.h"
 
@@ -49,6 +51,20 @@ static void fuzz_stream(const char *text, size_t n, size_t step) {
     text_free(t);
 }
 
+/* Words are never empty, and together they are the text. */
+static void fuzz_split(const char *text, size_t n, unsigned choice) {
+    char names[512], *name;
+    size_t total = 0, length, n_names = 1;
+    split_reader r;
+    split_list(names, sizeof names);
+    for (name = names; (name = strstr(name, ", ")); name++) n_names++;
+    name = names;
+    for (unsigned i = 0; i < choice % n_names; i++) name = strstr(name, ", ") + 2;
+    r = split_begin(split_find(name, strcspn(name, ",")), text, n);
+    while ((length = split_next(&r))) total += length;
+    must(total == n);
+}
+
 static void fuzz_text(const char *text, size_t n, unsigned choice) {
     static vocab *v;
     count_allocator counter = {0};
@@ -73,6 +89,7 @@ static void fuzz_text(const char *text, size_t n, unsigned choice) {
     token_list_free(&a, &l);
     must(count_allocator_clean(&counter));
     fuzz_stream(text, n, 1 + choice / 4);
+    fuzz_split(text, n, choice / 4);
     free(back);
 }
 

@@ -17,9 +17,18 @@ typedef struct merge_symbol {
 /* A possible merge of a symbol with its right neighbour. */
 typedef struct merge_pair {
     uint64_t order; /* rank, then index of the left symbol: the smallest is merged first */
-    uint32_t n;     /* bytes of both. When they differ as its turn comes, one of the two has changed */
+    uint32_t n;     /* bytes of both; on the heap 0 stands for a whole queue, of which this is the first place */
     int32_t id;     /* the token it gives */
 } merge_pair;
+
+/* Places that wait for the same merge, from left to right: a list through merge_work.place. */
+typedef struct merge_queue {
+    uint32_t rank, head, tail; /* head MERGE_NONE: empty */
+} merge_queue;
+
+typedef struct merge_place {
+    uint32_t symbol, next;
+} merge_place;
 
 /* Memory that is used again for the next fragment. */
 typedef struct merge_work {
@@ -28,6 +37,10 @@ typedef struct merge_work {
     size_t symbol_capacity;
     merge_pair *pair; /* [n_pairs]: a binary heap, the smallest order first */
     size_t n_pairs, pair_capacity;
+    merge_queue *queue; /* [n_queues]: 0 or MERGE_QUEUES */
+    size_t n_queues;
+    merge_place *place;
+    size_t n_places, place_capacity;
 } merge_work;
 
 void merge_work_free(merge_work *w);
@@ -46,8 +59,8 @@ struct merge_fragment {
 
 /* Appends a symbol with n bytes; 0, or -1 when memory is short. The first call needs n_symbols = 0. */
 int merge_append(merge_fragment *f, uint32_t at, uint32_t n, int32_t id);
-/* Merges. O(n log n), so a megabyte of one letter is no harm. Afterwards the symbols are w->symbol[0] and what follows
- * it by `next`. 0, or -1 when memory is short. */
+/* Merges; O(n log n), and linear where few different merges come up, as in a megabyte of one letter. Afterwards the
+ * symbols are w->symbol[0] and what follows it by `next`. 0, or -1 when memory is short. */
 int merge_run(merge_fragment *f);
 
 /* The heap, for other uses too. */

@@ -258,10 +258,13 @@ static int bpe_replace_bytes(const vocab *v, vocab_work *w) {
     from = w->text + VOCAB_WORK_BEFORE;
     to = from + w->n;
     while (n--) { /* from the end, in place */
-        if (v->byte[(unsigned char)from[n]] >= 0)
+        if (v->byte[(unsigned char)from[n]] >= 0) {
             *--to = from[n];
-        else
-            memcpy(to -= 3, "\xef\xbf\xbd", 3);
+        } else {
+            *--to = '\xbd';
+            *--to = '\xbf';
+            *--to = '\xef';
+        }
     }
     return 0;
 }

@@ -176,6 +176,10 @@ timeout 60 "$M" tokenize -f text.txt >ids.txt && run tokenize --decode -f ids.tx
 check "text survives the way there and back byte for byte" 'exits 0' 'cmp -s out text.txt'
 run tokenize --ids "403 407"
 check "--ids takes ids from the command line" 'exits 0' 'prints "Once upon"'
+run tokenize --speed -f text.txt
+check "--speed says how fast it is" 'exits 0' 'grep -q "^51 bytes, [0-9]* tokens: [0-9.]* MB/s" out'
+run tokenize --speed --json "a"
+check "--speed prints nothing else" 'exits 2'
 feed '"Once upon a time"\n""\n"\\u0048\\u0069 \\ud83e\\udd99"\n"Hi \xf0\x9f\xa6\x99"' tokenize --jsonl
 check "--jsonl answers every line with an array" 'exits 0' '[ "$(wc -l <out)" = 4 ]' \
     '[ "$(sed -n 1p out)" = "[403, 407, 261, 378]" ]' '[ "$(sed -n 2p out)" = "[]" ]' \

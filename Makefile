@@ -76,7 +76,7 @@ no_jansson  := $(if $(HAVE_JANSSON),,tools/convert_% tests/test_convert%)
 TOOLS_SRC   := $(filter-out $(no_jansson),$(wildcard tools/*.c))
 # tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
 TEST_SRC    := $(filter-out $(no_jansson),$(call without,$(wildcard tests/test_*.c tests/checkkern.c)))
-HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_%,$(wildcard tests/*.c)))
+HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_% tests/demo%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
 
 objects      = $(patsubst %.c,$B/%.o,$(1))
@@ -92,7 +92,7 @@ BENCH_BIN   := $(BENCH_SRC:%.c=$B/%)
 TEST_SCRIPT := $(wildcard tests/test_*.sh)
 ARCHIVES    := $B/libminim_router.a $B/libminim.a
 
-.PHONY: all lib run run-built test test-built test-asan test-arm bench bench-built bench-kernels plot plot-built checkkern \
+.PHONY: all lib run run-built demo demo-built test test-built test-asan test-arm bench bench-built bench-kernels plot plot-built checkkern \
         amalgam install format format-check lint clean help left-out FORCE
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -125,6 +125,7 @@ $B/%.o: %.c $B/flags
 	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
+$B/router/evidence.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_JSON)
 $B/tests/%.o: FLAGS += $(ROUTER_HAS)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
@@ -183,6 +184,21 @@ run-built: all
 	@echo
 	@printf 'Once upon a time' && $B/minim ask --route local -n 101 "Once upon a time" $(ARGS)
 
+demo: ## the router at work in one terminal, without any outside network
+	$(call install_packages,$(NEED_RUN))
+	@$(MAKE) demo-built
+
+ifeq ($(and $(HAVE_REMOTE),$(HAVE_SQLITE)),)
+demo-built:
+	@echo "make demo cannot go on without libcurl4-openssl-dev, libjansson-dev and libsqlite3-dev"; exit 1
+else
+demo-built: all $B/tests/demo_remote
+	@bash tests/demo.sh $B
+endif
+
+$B/tests/demo_remote: $B/tests/demo_remote.o
+	$(link) $^
+
 test: ## build and run all tests (SAN=address,undefined or SAN=thread: with sanitizers)
 	$(call install_packages,$(NEED_RUN) $(NEED_TEST))
 	@$(MAKE) test-built
@@ -194,7 +210,7 @@ ifeq ($(and $(HAVE_CMOCKA),$(HAVE_HTTPD)),)
 test-built:
 	@echo "make test cannot go on without$(if $(HAVE_CMOCKA),, libcmocka-dev)$(if $(HAVE_HTTPD),, libmicrohttpd-dev)"; exit 1
 else
-test-built: all $(TEST_BIN) $(BENCH_BIN) $(if $(HAVE_JANSSON),$B/bench/plot)
+test-built: all $(if $(and $(HAVE_REMOTE),$(HAVE_SQLITE)),$B/tests/demo_remote) $(TEST_BIN) $(BENCH_BIN) $(if $(HAVE_JANSSON),$B/bench/plot)
 	@CC="$(CC)" B="$B" SAN="$(SAN)" LIBS="$(LIBS)" bash tests/run.sh $(TEST_BIN) $(TEST_SCRIPT)
 endif
 

@@ -52,6 +52,10 @@ static void book_cache_key(router_job *job, const minim_router_request *request)
     for (size_t i = 0; i < request->n_stop; i++) book_hash_text(&hash, request->stop[i]);
     minim_route_inputs(&job->policy, &no_features, &no_state, policy, sizeof policy);
     book_hash_text(&hash, policy);
+    book_hash_number(&hash, config->evidence_spans + 2 * config->evidence_numbers);
+    book_hash_text(&hash, config->evidence_schema);
+    book_hash_text(&hash, config->evidence_pattern);
+    book_hash_text(&hash, config->evidence_command);
     book_hash_text(&hash, config->base_url);
     book_hash_text(&hash, config->model);
     book_hash_text(&hash, job->router->local_identity);

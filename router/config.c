@@ -155,6 +155,15 @@ static const config_key config_keys[] = {
     {"", "prompt_model", CONFIG_STRING, CONFIG_AT(prompt_model), 0, sizeof((minim_router_config *)0)->prompt_model,
      "a path shorter than 1024 bytes", NULL},
     {"", "prompt_threshold", CONFIG_REAL, CONFIG_AT(prompt_threshold), -1, 1, "a number from -1 to 1", NULL},
+    {"evidence", "json_schema", CONFIG_JSON, CONFIG_AT(evidence_schema), 0,
+     sizeof((minim_router_config *)0)->evidence_schema, "an object of 4095 bytes at most", NULL},
+    {"evidence", "pattern", CONFIG_STRING, CONFIG_AT(evidence_pattern), 0,
+     sizeof((minim_router_config *)0)->evidence_pattern, "a regular expression shorter than 1024 bytes", NULL},
+    {"evidence", "spans", CONFIG_BOOLEAN, CONFIG_AT(evidence_spans), 0, 0, "true or false", NULL},
+    {"evidence", "numbers", CONFIG_BOOLEAN, CONFIG_AT(evidence_numbers), 0, 0, "true or false", NULL},
+    {"evidence", "command", CONFIG_LINES, CONFIG_AT(evidence_command), 0,
+     sizeof((minim_router_config *)0)->evidence_command,
+     "an array of a program and its arguments, 1023 bytes in all, without newlines", NULL},
     {"remote", "base_url", CONFIG_STRING, CONFIG_AT(base_url), 0, sizeof((minim_router_config *)0)->base_url,
      "a URL shorter than 1024 bytes", NULL},
     {"remote", "model", CONFIG_STRING, CONFIG_AT(model), 0, sizeof((minim_router_config *)0)->model,
@@ -216,7 +225,8 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
         const config_key *key = &config_keys[i];
         char *field = (char *)to + key->offset;
         double value;
-        if (key->kind == CONFIG_STRING || key->kind == CONFIG_LINES) field[(size_t)key->max - 1] = 0;
+        if (key->kind == CONFIG_STRING || key->kind == CONFIG_LINES || key->kind == CONFIG_JSON)
+            field[(size_t)key->max - 1] = 0;
         if (key->kind == CONFIG_REAL)
             value = *(double *)(void *)field;
         else if (key->kind == CONFIG_INTEGER)

@@ -14,6 +14,7 @@ typedef enum config_kind {
     CONFIG_DURATION, /* double: seconds, -n = n months; a string such as "30d" */
     CONFIG_SET,      /* unsigned: an array of words, each a bit */
     CONFIG_ORDER,    /* int: an array of different words, each a decimal digit */
+    CONFIG_JSON,     /* char [max]: an object, as text */
     CONFIG_LINES     /* char [max]: an array of strings, a line each */
 } config_kind;
 

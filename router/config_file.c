@@ -63,6 +63,14 @@ static int config_store_order(const config_key *key, const json_t *value, int *o
     return 0;
 }
 
+static int config_store_json(const config_key *key, const json_t *value, char *text) {
+    char *dump = json_is_object(value) ? json_dumps(value, JSON_COMPACT) : NULL;
+    int fits = dump && strlen(dump) < (size_t)key->max;
+    if (fits) memcpy(text, dump, strlen(dump) + 1);
+    free(dump);
+    return fits ? 0 : -1;
+}
+
 /* Strings, a line each. */
 static int config_store_lines(const config_key *key, const json_t *value, char *lines) {
     const json_t *item;
@@ -105,6 +113,7 @@ static int config_store(const config_key *key, const json_t *value, minim_router
         if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
         memcpy(field, json_string_value(value), json_string_length(value) + 1);
         return 0;
+    case CONFIG_JSON: return config_store_json(key, value, field);
     case CONFIG_ORDER: return config_store_order(key, value, field);
     case CONFIG_SET: return config_store_set(key, value, field);
     case CONFIG_LINES: return config_store_lines(key, value, field);
@@ -205,6 +214,13 @@ static minim_status config_check_remote(const char *path, int was_found, const m
             error, MINIM_ERR_FORMAT,
             "%s: ledger.path: not taken from a file that merely lies in the current directory (its cache would "
             "answer for the models); if you trust it say --config %s",
+            path, path);
+    }
+    if (was_found && config->evidence_command[0] && strcmp(config->evidence_command, before->evidence_command)) {
+        return router_fail(
+            error, MINIM_ERR_FORMAT,
+            "%s: evidence.command: no program is run for a file that merely lies in the current directory; if you "
+            "trust it say --config %s",
             path, path);
     }
     /* Nor may it make anything less private. */

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "evidence.h"
 #include "ledger.h"
 #include "private.h"
 
@@ -17,6 +18,7 @@ struct minim_router {
     minim_router_backend remote;
     int has_remote;
     private_rules *rules;
+    evidence_rules *evidence; /* NULL = none */
     double remote_latency;    /* seconds to its first token the last time; 0 = not seen */
     minim_ledger *ledger;     /* NULL = none */
     char local_identity[256]; /* "" = unknown: nothing is cached */

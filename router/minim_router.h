@@ -143,7 +143,8 @@ typedef enum minim_route_failure {
     MINIM_ROUTE_FAILED_INCOMPLETE, /* "incomplete": the answer broke off */
     MINIM_ROUTE_FAILED_EMPTY,      /* "empty": a complete answer without text */
     MINIM_ROUTE_FAILED_TOO_LARGE,  /* "too_large": longer than max_response_bytes */
-    MINIM_ROUTE_FAILED_LOCAL       /* "local": the local model; the minim_error says why */
+    MINIM_ROUTE_FAILED_LOCAL,      /* "local": the local model; the minim_error says why */
+    MINIM_ROUTE_FAILED_EVIDENCE    /* "evidence": a validator refused the answer */
 } minim_route_failure;
 
 /* How an answer ended. */
@@ -440,6 +441,13 @@ typedef struct minim_router_config {
     double complexity_threshold; /* "complexity_threshold": default 0.5 (context; race: 1 = not used) */
     double latency_budget;       /* "latency_budget": seconds, default 0 = none */
     double remote_latency;       /* "remote_latency": what to expect before the remote has been asked; 0 = unknown */
+    /* Inside "evidence": {...}: what every answer has to keep, of either side; see router/README.md. */
+    char evidence_schema[4096];  /* "json_schema": an object; here its text. "" = none */
+    char evidence_pattern[1024]; /* "pattern": a POSIX extended regular expression. "" = none */
+    int evidence_spans;          /* "spans": true: what the answer quotes has to stand in the messages */
+    int evidence_numbers;        /* "numbers": true: its numbers have to stand there or be computed from such */
+    char evidence_command[1024]; /* "command": an array, program and arguments; here a line each. The answer is its
+                                    input, exit code 0 accepts it */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);

@@ -58,7 +58,9 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
     minim_status status = options.config ? router_copy_config(&r->config, options.config, error) : MINIM_OK;
     if (status == MINIM_OK) status = router_check_ledger(&r->config, options.ledger, error);
     if (status == MINIM_OK) status = private_rules_new(&r->config, &r->rules, error);
+    if (status == MINIM_OK) status = evidence_rules_new(&r->config, &r->evidence, error);
     if (status != MINIM_OK) {
+        private_rules_free(r->rules);
         free(r);
         return status;
     }
@@ -81,6 +83,7 @@ void minim_router_free(minim_router *router) {
     if (!router) return;
     if (router->has_remote && router->remote.free) router->remote.free(router->remote.state);
     private_rules_free(router->rules);
+    evidence_rules_free(router->evidence);
     free(router);
 }
 
@@ -139,11 +142,17 @@ static uint64_t router_visible_bytes(const router_bytes *text) {
     return n;
 }
 
-/* Whatever a backend calls it: a remote that says nothing is of no use to anybody. */
-static minim_status router_check_remote(router_side *side, minim_error *error) {
-    if (router_visible_bytes(&side->text)) return MINIM_OK;
-    side->reply.failure = MINIM_ROUTE_FAILED_EMPTY;
-    return router_fail(error, MINIM_ERR_IO, "a complete answer without text");
+/* Whatever a backend calls it: a remote that says nothing, or what the evidence is against, is of no use to anybody. */
+static minim_status router_check_remote(const router_job *job, router_side *side, minim_error *error) {
+    char detail[256];
+    if (!router_visible_bytes(&side->text)) {
+        side->reply.failure = MINIM_ROUTE_FAILED_EMPTY;
+        return router_fail(error, MINIM_ERR_IO, "a complete answer without text");
+    }
+    if (!evidence_refuses(job->router->evidence, &job->request, side->text.data, detail, sizeof detail))
+        return MINIM_OK;
+    side->reply.failure = MINIM_ROUTE_FAILED_EVIDENCE;
+    return router_fail(error, MINIM_ERR_IO, "%s", detail);
 }
 
 minim_status router_reach_remote(router_job *job, const minim_router_request *request, minim_router_reply *reply,
@@ -191,6 +200,9 @@ static void router_note_local(router_job *job, minim_status status, const minim_
     memcpy(job->features.signals, side->reply.signals, sizeof job->features.signals);
     minim_route_apply_calibration(job->router->calibration, side->reply.model, side->reply.quantisation,
                                   job->router->config.confidence_method, &job->features);
+    job->features.evidence_failed = state->local == MINIM_ROUTE_ANSWERED && side->text.data &&
+                                    evidence_refuses(job->router->evidence, &job->request, side->text.data,
+                                                     state->evidence_detail, sizeof state->evidence_detail);
     job->answer.local = &side->reply;
     if (state->local == MINIM_ROUTE_FAILED)
         router_note_failure(side, state->local_detail, MINIM_ROUTE_FAILED_LOCAL, said);
@@ -231,7 +243,7 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
     job->hold = decision->hold;
     minim_status status = route == MINIM_ROUTE_REMOTE ? router_ask_remote(job, request, &sink, &said)
                                                       : router_ask_local(job, request, &sink, &said);
-    if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(&job->sides[route], &said);
+    if (status == MINIM_OK && route == MINIM_ROUTE_REMOTE) status = router_check_remote(job, &job->sides[route], &said);
     if (job->broke != MINIM_OK) return router_fail(error, job->broke, "no room for the answer's text");
     int handed_over = route == MINIM_ROUTE_LOCAL && job->state.local == MINIM_ROUTE_STOPPED;
     if (status == MINIM_ERR_CANCELLED && !handed_over) return router_fail(error, status, "cancelled");

@@ -50,9 +50,9 @@ const char *minim_route_reason_name(minim_route_reason reason) {
 }
 
 const char *minim_route_failure_name(minim_route_failure failure) {
-    static const char *const words[] = {"ok",         "config", "resolve",    "connect", "tls",    "timeout",
-                                        "auth",       "quota",  "rate_limit", "request", "server", "protocol",
-                                        "incomplete", "empty",  "too_large",  "local"};
+    static const char *const words[] = {"ok",         "config", "resolve",    "connect", "tls",     "timeout",
+                                        "auth",       "quota",  "rate_limit", "request", "server",  "protocol",
+                                        "incomplete", "empty",  "too_large",  "local",   "evidence"};
     return WORDS_AT(words, failure);
 }
 

@@ -202,8 +202,11 @@ static void tokens_get_their_roles(void **state) {
     (void)state;
     write_body("Qwen2", 13);
     write_bpe(merges_as_text, GPT2, "", around);
-    hf_write_text(directory, "tokenizer_config.json",
-                  "{\"bos_token\": {\"content\": \"<s>\"}, \"pad_token\": \"<|tool|>\", \"unk_token\": \"<unk>\"}");
+    hf_write_text(
+        directory, "tokenizer_config.json",
+        "{\"model_max_length\": 1000000000000000019884624838656, \"x\": \"\\\\\", \"y\": -12345678901234567890,"
+        " \"z\": 0.12345678901234567890, \"1000000000000000019884624838656\": \"\\\"1000000000000000019884624838656\","
+        " \"bos_token\": {\"content\": \"<s>\"}, \"pad_token\": \"<|tool|>\", \"unk_token\": \"<unk>\"}");
     gguf_file *file = converted();
     assert_int_equal(id_key(file, "tokenizer.ggml.bos_token_id"), 1);
     assert_int_equal(id_key(file, "tokenizer.ggml.eos_token_id"), 2);

@@ -60,6 +60,26 @@ int convert_read_file(const char *directory, const char *name, uint64_t limit, t
     return 0;
 }
 
+/* Python writes whole numbers of any length, and tokenizer_config.json often has one of 31 digits (model_max_length);
+ * jansson takes none above 2^63. Here 1000... becomes 1e30, of the same length with spaces. */
+static void convert_shorten_numbers(char *text, size_t n) {
+    int in_string = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '"') in_string = !in_string;
+        if (in_string && text[i] == '\\') i++;
+        if (in_string || i >= n || text[i] < '0' || text[i] > '9') continue;
+        size_t end = i;
+        while (end < n && text[end] >= '0' && text[end] <= '9') end++;
+        const int is_whole = end == n || !strchr(".eE", text[end]);
+        const int starts = i == 0 || !strchr(".eE+", text[i - 1]);
+        if (end - i > 18 && is_whole && starts) {
+            const int used = snprintf(text + i + 1, 16, "e%zu", end - i - 1);
+            memset(text + i + 1 + used, ' ', end - i - 1 - (size_t)used);
+        }
+        i = end - 1;
+    }
+}
+
 int convert_read_json(const char *directory, const char *name, int required, json_t **root) {
     tool_bytes bytes = {0};
     json_error_t error;
@@ -68,6 +88,7 @@ int convert_read_json(const char *directory, const char *name, int required, jso
     if (convert_read_file(directory, name, convert_json_limit, &bytes, &code)) {
         if (code < 0 && required) code = tool_fail("%s/%s: the file is missing", directory, name);
     } else if (code < 0) {
+        convert_shorten_numbers(bytes.data, bytes.n);
         json_t *value = json_loadb(bytes.data, bytes.n, 0, &error);
         if (!value) {
             code = tool_fail("%s/%s: line %d: %.200s", directory, name, error.line, error.text);

@@ -202,7 +202,7 @@ static float *convert_new_values(convert_plan *plan, const char *name, int n) {
 }
 
 /* Llama 3: long wavelengths are stretched by a factor, short ones stay, those between are blended (Llama 3.1's
- * reference code). In float32 where that is done in float32 there, for the same bits. */
+ * reference code). In float32, and with PyTorch's way to divide a number by a tensor: times its reciprocal. */
 static int convert_plan_llama3(const convert_model *model, convert_plan *plan) {
     int code = -1;
     const double base = convert_rope_number(model, "rope_theta", model->family->rope_base, 1e-3, 1e15, &code);
@@ -217,13 +217,13 @@ static int convert_plan_llama3(const convert_model *model, convert_plan *plan) {
     for (int i = 0; i < n; i++) {
         const float exponent = (float)(2 * i) / (float)model->shape.head_dim;
         const float frequency = 1.0f / (float)pow((double)(float)base, (double)exponent);
-        const float length = (float)(2 * 3.14159265358979323846) / frequency;
+        const float length = 1.0f / frequency * (float)(2 * 3.14159265358979323846);
         if ((double)length < original / high) {
             values[i] = 1;
         } else if ((double)length > original / low) {
             values[i] = (float)factor;
         } else {
-            const float smooth = ((float)original / length - (float)low) / (float)(high - low);
+            const float smooth = (1.0f / length * (float)original - (float)low) / (float)(high - low);
             values[i] = 1.0f / ((1.0f - smooth) / (float)factor + smooth);
         }
     }
@@ -423,7 +423,14 @@ static void convert_put(uint32_t type, uint8_t *out, size_t i, float x) {
 
 /* n numbers of a source to the tensor's type. With a shift, f16 sources are rounded to f16 again, as PyTorch does. */
 static void convert_numbers(const convert_tensor *tensor, const uint8_t *in, uint8_t *out, size_t n) {
+    static const convert_dtype same[] = {[GGUF_WRITE_TENSOR_F32] = CONVERT_F32,
+                                         [GGUF_WRITE_TENSOR_F16] = CONVERT_F16,
+                                         [GGUF_WRITE_TENSOR_BF16] = CONVERT_BF16};
     const convert_dtype dtype = tensor->source->dtype;
+    if (!tensor->shift && same[tensor->type] == dtype) {
+        memcpy(out, in, n * (dtype == CONVERT_F32 ? 4 : 2));
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         float x = convert_get(dtype, in, i);
         if (tensor->shift) {

@@ -209,8 +209,8 @@ static double calib_labels_needed(double share, double rate, double alpha, doubl
 
 /* Fixed-sequence testing (Angelopoulos et al. 2021, "Learn then Test"): slices of the best-scored labels, from 20 % to
  * all in an order that does not depend on who is right; each is tested at delta, the first that fails ends the walk,
- * and so the promise holds for the last that passed without a correction for their number. The first slice has at least
- * as many labels as could pass without an error at all. */
+ * and so the promise holds for the last that passed without a correction for their number. Slices of so few labels that
+ * they could not pass without an error either are left out. */
 minim_status calib_find_bar(calib_bar *bar, const double *score, const double *right, size_t n, double alpha,
                             double delta) {
     eval_order order;
@@ -222,12 +222,12 @@ minim_status calib_find_bar(calib_bar *bar, const double *score, const double *r
     int going = 1;
     for (size_t percent = CALIB_FIRST_SHARE; percent <= 100; percent += CALIB_SHARE_STEP) {
         size_t wanted = (percent * n + 99) / 100;
-        if (wanted < least && percent < 100) wanted = least < n ? least : n;
         if (wanted <= at) continue;
         while (at < n && (at < wanted || !order.first[at])) errors += right[order.order[at++]] < 0.5;
         double bound = calib_upper_bound(errors, at, delta), share = (double)at / (double)n;
-        double here = calib_labels_needed(share, ((double)errors + 0.5) / ((double)at + 1), alpha, delta);
+        double here = calib_labels_needed(share, (double)errors / (double)at, alpha, delta);
         if (here >= 0 && (needed < 0 || here < needed)) needed = here;
+        if (at < least) continue; /* could not pass, so it does not end the walk either */
         going = going && bound <= alpha;
         if (going) *bar = (calib_bar){1, score[order.order[at - 1]], share, bound, 0};
     }

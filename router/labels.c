@@ -27,6 +27,7 @@ typedef struct label_column {
 static const label_column label_columns[] = {
     {"group", LABEL_AT(group), 1, 0, 0},
     {"prompt", LABEL_AT(prompt), 1, 0, 0},
+    {"expect", LABEL_AT(expect), 1, 0, 0},
     {"model", LABEL_AT(model), 1, 0, 0},
     {"quantisation", LABEL_AT(quantisation), 1, 0, 0},
     {"weak", LABEL_AT(weak), 0, 0, 1},
@@ -165,7 +166,7 @@ static minim_status label_row(label_reader *reader, char *line, minim_route_labe
     }
     minim_route_label *row = &o->rows[o->n];
     const double unknown = (double)NAN;
-    *row = (minim_route_label){.group = "", .prompt = "", .model = "", .quantisation = ""};
+    *row = (minim_route_label){.group = "", .prompt = "", .model = "", .quantisation = "", .expect = ""};
     row->weak = row->strong = row->score = unknown;
     row->local_tokens = row->verify_tokens = row->remote_tokens = unknown;
     for (int i = 0; i < MINIM_ROUTE_N_SIGNALS; i++) row->signals[i] = unknown;

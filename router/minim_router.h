@@ -679,6 +679,7 @@ typedef struct minim_route_label {
     int has_signals;
     double signals[MINIM_ROUTE_N_SIGNALS];
     const char *model, *quantisation; /* of the local model; "" when the file does not say */
+    const char *expect;               /* what a right answer says; "" when the file does not say */
 } minim_route_label;
 
 typedef struct minim_route_labels minim_route_labels;

@@ -11,10 +11,11 @@
 #include "../router/minim_router.h"
 #include "commands.h"
 #include "common.h"
+#include "route_learn.h"
 
 typedef struct ask_settings {
     tool_settings tool;
-    const char *prompt, *system, *format, *route, *config, *remote_url, *remote_model, *ledger;
+    const char *prompt, *system, *format, *route, *config, *remote_url, *remote_model, *ledger, *calibration;
     float threshold; /* -1 = not given */
     int json, is_private;
 } ask_settings;
@@ -37,7 +38,8 @@ static const option ask_route_options[] = {
      "rules over the question;\n"
      "local: nothing leaves this machine; remote:\nremote first, local when it fails;\nonly_remote: never local"},
     {"--threshold", "X", OPTION_FLOAT, ASK(threshold), 0, 1,
-     "lowest score of a local answer that stands\n(default 0.5; uncalibrated, see router/README.md)"},
+     "lowest score of a local answer that stands\n(default 0.5; a raw score unless there is a\ncalibration, see "
+     "router/README.md)"},
     {"--remote-url", "URL", OPTION_STRING, ASK(remote_url), 0, 0,
      "OpenAI-compatible server, up to and including\n/v1 (default: OPENAI_BASE_URL)"},
     {"--remote-model", "NAME", OPTION_STRING, ASK(remote_model), 0, 0, "its model (default: OPENAI_MODEL)"},
@@ -45,6 +47,8 @@ static const option ask_route_options[] = {
      "instead of ./minim.json or\n$XDG_CONFIG_HOME/minim/minim.json"},
     {"--private", NULL, OPTION_FLAG, ASK(is_private), 0, 0,
      "this question may not leave the machine,\nwhatever the route"},
+    {"--calibration", "FILE", OPTION_STRING, ASK(calibration), 0, 0,
+     "what `minim route calibrate` wrote: the threshold\nbecomes the least P(right)"},
     {"--ledger", "FILE", OPTION_STRING, ASK(ledger), 0, 0,
      "book the decision here (default: ledger.path of\nminim.json; see minim route report)"},
     {0},
@@ -92,11 +96,17 @@ static int ask_read_prompt(const ask_settings *settings, const option_list *argu
 /* ---- the configuration ------------------------------------------------------------------------------------------- */
 
 /* Returns -1 or an exit code. */
-static int ask_name_ledger(const ask_settings *settings, minim_router_config *config) {
-    if (!settings->ledger) return -1;
-    if (strlen(settings->ledger) >= sizeof config->ledger) return tool_fail("--ledger: the path is too long");
-    memcpy(config->ledger, settings->ledger, strlen(settings->ledger) + 1);
+static int ask_name_file(const char *option, const char *path, char *field, size_t capacity) {
+    if (!path) return -1;
+    if (strlen(path) >= capacity) return tool_fail("%s: the path is too long", option);
+    memcpy(field, path, strlen(path) + 1);
     return -1;
+}
+
+static int ask_name_files(const ask_settings *settings, minim_router_config *config) {
+    int code = ask_name_file("--ledger", settings->ledger, config->ledger, sizeof config->ledger);
+    if (code >= 0) return code;
+    return ask_name_file("--calibration", settings->calibration, config->calibration, sizeof config->calibration);
 }
 
 #ifdef MINIM_WITH_ROUTER
@@ -126,7 +136,7 @@ static int ask_configure(const ask_settings *settings, minim_router_config *conf
         }
         if (status == MINIM_OK && config->base_url[0]) status = minim_router_remote_check(config, &error);
     }
-    return status == MINIM_OK ? ask_name_ledger(settings, config) : tool_fail_error(&error);
+    return status == MINIM_OK ? ask_name_files(settings, config) : tool_fail_error(&error);
 }
 
 static int ask_print_json(const minim_router_answer *answer) {
@@ -152,7 +162,7 @@ static int ask_configure(const ask_settings *settings, minim_router_config *conf
     if (settings->json || settings->config) return tool_fail("%s: --json and --config need them", missing);
     config->mode = MINIM_ROUTE_MODE_LOCAL;
     if (settings->threshold >= 0) config->threshold = rint((double)settings->threshold * 1e6) / 1e6;
-    return ask_name_ledger(settings, config);
+    return ask_name_files(settings, config);
 }
 
 static int ask_print_json(const minim_router_answer *answer) {
@@ -386,6 +396,7 @@ static int ask_with_config(const ask_settings *settings, const minim_router_conf
     minim_router_options options;
     minim_router *router = NULL;
     minim_ledger *ledger = NULL;
+    route_learned learned = {0};
     minim_error error = {.status = MINIM_OK};
     char identity[256];
     minim_router_options_default(&options);
@@ -395,14 +406,18 @@ static int ask_with_config(const ask_settings *settings, const minim_router_conf
     int remote_first = config->mode == MINIM_ROUTE_MODE_ONLY_REMOTE ||
                        (config->mode == MINIM_ROUTE_MODE_REMOTE && config->base_url[0]);
     int code = ask_open_ledger(config, &ledger);
+    if (code < 0) code = route_load_learned(config, &learned);
     if (code < 0 && !remote_first) code = ask_load(&local);
     ask_identity(&local, identity, sizeof identity);
     options.ledger = ledger;
+    options.calibration = learned.calibration;
+    options.prompt_model = learned.prompt_model;
     options.local_identity = identity;
     if (code < 0 && minim_router_new(&options, &router, &error) != MINIM_OK) code = tool_fail_error(&error);
     if (code < 0) code = ask_with_router(settings, &local, router, prompt);
     minim_router_free(router);
     ask_close_ledger(ledger);
+    route_free_learned(&learned);
     ask_local_free(&local);
     return code;
 }

@@ -20,6 +20,9 @@ static const route_command route_commands[] = {
     {"replay", route_replay, "makes the ledger's decisions again"},
     {"train", route_train, "learn from judged answers which prompts are too hard for the local model"},
     {"eval", route_eval, "what a router is worth on judged answers"},
+    {"collect", route_collect, "lets the local model answer prompts, to be judged"},
+    {"calibrate", route_calibrate, "from judged answers: how often it is right at which score"},
+    {"explain", route_explain, "what the router would make of a prompt, and why"},
 };
 
 enum { ROUTE_COMMANDS = sizeof route_commands / sizeof *route_commands };

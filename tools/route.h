@@ -10,5 +10,8 @@ int route_export(int argc, char **argv);
 int route_replay(int argc, char **argv);
 int route_train(int argc, char **argv);
 int route_eval(int argc, char **argv);
+int route_collect(int argc, char **argv);
+int route_calibrate(int argc, char **argv);
+int route_explain(int argc, char **argv);
 
 #endif

@@ -22,6 +22,32 @@ void route_free_labels(route_labels *labels) {
     minim_route_labels_free(labels->labels);
 }
 
+#ifdef MINIM_WITH_ROUTER
+
+int route_load_learned(const minim_router_config *config, route_learned *learned) {
+    minim_error error = {.status = MINIM_OK};
+    if (config->calibration[0] && minim_route_calibration_load(config->calibration, &learned->calibration, &error))
+        return tool_fail_error(&error);
+    if (config->prompt_model[0] && minim_route_model_load(config->prompt_model, &learned->prompt_model, &error))
+        return tool_fail_error(&error);
+    return -1;
+}
+
+#else
+
+int route_load_learned(const minim_router_config *config, route_learned *learned) {
+    (void)learned;
+    if (!config->calibration[0] && !config->prompt_model[0]) return -1;
+    return tool_fail("this minim was built without libcurl and jansson: it reads no calibration");
+}
+
+#endif
+
+void route_free_learned(route_learned *learned) {
+    minim_route_calibration_free(learned->calibration);
+    minim_route_model_free(learned->prompt_model);
+}
+
 void route_shuffle_labels(route_labels *labels, uint64_t seed) {
     for (size_t i = labels->n; i > 1; i--) {
         /* splitmix64, as the router's own */

@@ -16,6 +16,16 @@ typedef struct route_labels {
 int route_load_labels(const char *path, route_labels *labels);
 void route_free_labels(route_labels *labels);
 
+/* What a configuration names and was learned; NULL where it names nothing. */
+typedef struct route_learned {
+    minim_route_calibration *calibration;
+    minim_route_model *prompt_model;
+} route_learned;
+
+/* Returns -1, or the exit code after a message; also then it must be freed. */
+int route_load_learned(const minim_router_config *config, route_learned *learned);
+void route_free_learned(route_learned *learned);
+
 /* Shuffles the rows by the seed alone. */
 void route_shuffle_labels(route_labels *labels, uint64_t seed);
 

@@ -470,6 +470,10 @@ MINIM_API minim_status minim_router_config_environment(minim_router_config *conf
 MINIM_API minim_status minim_router_config_remote(minim_router_config *config, const char *base_url, const char *model,
                                                   minim_error *error);
 
+/* What policies see of a configuration: what minim_router_ask() decides by. */
+MINIM_API void minim_router_config_policy(const minim_router_config *config, int remote_available, int has_calibration,
+                                          minim_route_policy *policy);
+
 /* ---- backends --------------------------------------------------------------------------------------------------- */
 
 /* Which of the sampling settings were asked for and go to the remote too; servers refuse some they do not like. */

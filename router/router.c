@@ -256,13 +256,13 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
     return MINIM_OK;
 }
 
-static void router_policy(const minim_router *router, minim_route_policy *policy) {
-    const minim_router_config *config = &router->config;
+void minim_router_config_policy(const minim_router_config *config, int remote_available, int has_calibration,
+                                minim_route_policy *policy) {
     *policy = (minim_route_policy){.size = sizeof *policy,
                                    .mode = config->mode,
                                    .method = config->confidence_method,
                                    .threshold = config->threshold,
-                                   .remote_available = router->factory != NULL,
+                                   .remote_available = remote_available,
                                    .input_cost_per_token = config->input_cost_per_token,
                                    .output_cost_per_token = config->output_cost_per_token,
                                    .threshold_semantics = config->threshold_semantics,
@@ -277,7 +277,7 @@ static void router_policy(const minim_router *router, minim_route_policy *policy
                                    .complexity_threshold = config->complexity_threshold,
                                    .latency_budget = config->latency_budget,
                                    .rules = config->escalation_order};
-    if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && router->calibration)
+    if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && has_calibration)
         policy->threshold_semantics = MINIM_ROUTE_THRESHOLD_CALIBRATED;
 }
 
@@ -391,7 +391,7 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->features.complexity = minim_route_complexity(request.messages, request.n_messages);
     job->state.remote_latency = router->remote_latency > 0 ? router->remote_latency : router->config.remote_latency;
     job->state.is_private = private_request(router->rules, &request);
-    router_policy(router, &job->policy);
+    minim_router_config_policy(&router->config, router->factory != NULL, router->calibration != NULL, &job->policy);
     atomic_store(&router->cancelled, 0);
     router_score_prompt(job, &request);
     book_begin(job, &request);

@@ -46,21 +46,15 @@ typedef struct explain_result {
 
 /* The first decision, as minim_router_ask() makes it. */
 static int explain_decide(const minim_router_config *config, explain_result *result, const char *prompt) {
-    minim_route_policy policy = {.size = sizeof policy,
-                                 .mode = config->mode,
-                                 .method = config->confidence_method,
-                                 .threshold = config->threshold,
-                                 .remote_available = config->mode != MINIM_ROUTE_MODE_LOCAL && config->base_url[0],
-                                 .input_cost_per_token = config->input_cost_per_token,
-                                 .output_cost_per_token = config->output_cost_per_token,
-                                 .threshold_semantics = config->threshold_semantics,
-                                 .prompt_threshold = config->prompt_threshold};
+    minim_route_policy policy;
+    minim_message message = {"user", prompt};
     minim_route_features features = {.size = sizeof features};
     minim_route_state state = {.size = sizeof state};
-    if (policy.threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && config->calibration[0])
-        policy.threshold_semantics = MINIM_ROUTE_THRESHOLD_CALIBRATED;
+    int remote_available = config->mode != MINIM_ROUTE_MODE_LOCAL && config->base_url[0];
+    minim_router_config_policy(config, remote_available, config->calibration[0] != 0, &policy);
     result->is_private = minim_private_find(prompt, strlen(prompt), config->private_detect);
     state.is_private = (int)result->is_private;
+    features.complexity = minim_route_complexity(&message, 1);
     features.has_prompt_score = result->has_prediction && !result->prediction.abstained;
     features.prompt_score = features.has_prompt_score ? result->prediction.score : 0;
     result->decision.size = sizeof result->decision;

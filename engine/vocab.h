@@ -5,11 +5,12 @@
  * no token covers becomes byte tokens (a byte without a token is U+FFFD in byte-level BPE), else the unknown token.
  *
  *   special tokens   control and unknown tokens only where special tokens are parsed, user-defined ones always. The
- *                    longest is cut out first, wherever it stands; of equally long ones, that which comes first in the
- *                    list of tokens, from left to right. Texts longer than VOCAB_MAX_SPECIAL bytes are not looked for.
+ *                    longest is cut out first, wherever it stands; of equally long ones, that which comes first in
+ *                    the list of tokens, from left to right. Texts longer than VOCAB_MAX_SPECIAL bytes are not looked
+ *                    for.
  *   the rest         only gives normal and byte tokens, and user-defined ones that contain "▁" (runs of spaces): no
- * text can become a control or unused token, so a user's text is never anything but text. duplicates       where
- * several tokens have the same text, the first is meant; an empty text is never meant.
+ *                    text can become a control or unused token, so a user's text is never anything but text.
+ *   duplicates       where several tokens have the same text, the first is meant; an empty text is never meant.
  *
  * vocab_piece() is the way back: the pieces of the tokens of a text, put together, are the text, byte for byte, as long
  * as "▁" and every byte have their tokens. "▁" (U+2581) in a text comes back as a space from SentencePiece, which

@@ -67,6 +67,8 @@
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "            \
     "detailed, and polite answers to the user's questions."
 
+enum { CHAT_TEMPLATE_MOST = 1 << 20 }; /* bytes of a template that is looked at; those of the families have 10 KB */
+
 static const chat_format chat_formats[] = {
     {.name = "raw", .title = "base models: the contents, one after another", .answer = ""},
     {.name = "llama2",
@@ -446,10 +448,12 @@ static const char *chat_match(const char *text, const char *mark) {
     return text;
 }
 
-/* The first text like the mark; *end gets where it ends. */
+/* The first text like the mark; *end gets where it ends. A run of spaces is tried once, so the work is linear. */
 static const char *chat_search(const char *text, const char *mark, const char **end) {
-    for (; *text; text++)
+    for (; *text; text++) {
+        if (*text == ' ' && (*mark != ' ' || text[1] == ' ')) continue;
         if ((*end = chat_match(text, mark))) return text;
+    }
     return NULL;
 }
 
@@ -493,7 +497,8 @@ static int chat_read_variable(const char *chat_template, const char *set, chat_s
 /* The system message in a system turn that is written out: {{ '<|im_start|>system\n...<|im_end|>' }}. */
 static void chat_read_turn(const char *chat_template, const chat_turn *turn, chat_style *style) {
     const char *at, *from, *end;
-    for (; (at = chat_search(chat_template, turn->before, &from)); chat_template = from) {
+    for (int tries = 16; tries && (at = chat_search(chat_template, turn->before, &from));
+         tries--, chat_template = from) {
         const char quote = at > chat_template ? at[-1] : 0;
         if (!(end = strstr(from, "<|im_end|>"))) return;
         if (quote == '\'' || quote == '"') {
@@ -517,10 +522,11 @@ static void chat_read_system(const char *chat_template, chat_style *style) {
 }
 
 int chat_recognise(const char *chat_template, chat_style *style) {
-    const chat_format *f;
+    const chat_format *f = NULL;
     *style = (chat_style){.format = chat_format_find("raw")};
     if (!chat_template || !*chat_template) return 1;
-    for (size_t i = 0; (f = chat_format_at(i)) && !chat_is_format(chat_template, f);) i++;
+    if (strlen(chat_template) <= CHAT_TEMPLATE_MOST)
+        for (size_t i = 0; (f = chat_format_at(i)) && !chat_is_format(chat_template, f);) i++;
     style->format = f;
     if (!f) return 0;
     style->bos = strstr(chat_template, "bos_token") != NULL;

@@ -418,6 +418,27 @@ static void a_cut_template_is_harmless(void **state) {
     }
 }
 
+/* Whatever it holds, a template is read in time that grows with its length. */
+static void a_large_template_takes_no_time(void **state) {
+    static const char *const parts[] = {" ", "[INST] ", "<|im_start|>system\n", "<|im_start|>system\n'", "{{ '", "\\"};
+    enum { N = 1 << 20 };
+    char *text = malloc(N + 2);
+    chat_style style;
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        const size_t n = strlen(parts[i]);
+        const clock_t start = clock();
+        for (size_t k = 0; k < N; k++) text[k] = parts[i][k % n];
+        memcpy(text + N - 10, "<|im_end|>", 11);
+        chat_recognise(text, &style);
+        assert_true(clock() - start < 10 * CLOCKS_PER_SEC); /* with sanitizers, too */
+    }
+    text[N] = ' ', text[N + 1] = 0;
+    assert_string_equal(recognised(text), "unknown"); /* longer than any template */
+    free(text);
+}
+
 static void a_default_system_message_stands_in(void **state) {
     static const minim_message m[] = {{"user", "Hi"}};
     vocab *v = open_markers(VOCAB_CONTROL);
@@ -614,6 +635,7 @@ int main(void) {
         cmocka_unit_test(granite_is_told_the_date),
         cmocka_unit_test(the_template_holds_the_default_system_message),
         cmocka_unit_test(a_cut_template_is_harmless),
+        cmocka_unit_test(a_large_template_takes_no_time),
         cmocka_unit_test(a_default_system_message_stands_in),
         cmocka_unit_test(system_messages_find_a_user_turn),
         cmocka_unit_test(a_vocabulary_without_bos_gives_none),

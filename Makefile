@@ -66,7 +66,7 @@ LIBS        := -lm -pthread
 ENGINE_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/quants/*.c kernels/x86/*.c kernels/arm/*.c models/*.c engine/*.c)
 # Without libcurl and jansson what includes their headers is left out; the router then has no remote to ask. Without SQLite
 # it has no ledger.
-with_remote := curl/curl.h|jansson.h|"openai.h"|"remote_test.h"|MINIM_WITH_ROUTER
+with_remote := curl/curl.h|jansson.h|"openai.h"|"remote.h"|"remote_test.h"|MINIM_WITH_ROUTER
 needs_remote = $(if $(HAVE_REMOTE),,$(shell grep -lE '$(with_remote)' $(1) /dev/null))
 with_ledger := sqlite3.h|"ledger_sql.h"|MINIM_WITH_LEDGER
 needs_ledger = $(if $(HAVE_SQLITE),,$(shell grep -lE '$(with_ledger)' $(1) /dev/null))

@@ -23,6 +23,8 @@ void minim_router_config_default(minim_router_config *config) {
     config->max_response_bytes = (uint64_t)16 << 20;
     config->require_done = 1;
     config->max_budget = -1;
+    config->allowed_fails = 3;
+    config->cooldown_time = 5;
     config->cache_max_age = 86400;
     config->private_detect = MINIM_PRIVATE_ALL;
     config->gate_threshold = 0.5;
@@ -175,6 +177,13 @@ static const config_key config_keys[] = {
     {"remote", "idle_timeout", CONFIG_SECONDS, CONFIG_AT(idle_timeout), 0.001, 86400, config_seconds, NULL},
     {"remote", "timeout", CONFIG_SECONDS, CONFIG_AT(timeout), 0.001, 86400, config_seconds, NULL},
     {"remote", "num_retries", CONFIG_INTEGER, CONFIG_AT(num_retries), 0, 10, "a whole number from 0 to 10", NULL},
+    {"remote", "fallbacks", CONFIG_ENDPOINTS, CONFIG_AT(fallbacks), 0, 0,
+     "an array of at most 5 objects, each with a base_url and maybe model and api_key (\"env:NAME\", \"file:PATH\")",
+     NULL},
+    {"remote", "allowed_fails", CONFIG_INTEGER, CONFIG_AT(allowed_fails), 1, 1000, "a whole number from 1 to 1000",
+     NULL},
+    {"remote", "cooldown_time", CONFIG_SECONDS, CONFIG_AT(cooldown_time), 0.001, 86400, config_seconds, NULL},
+    {"remote", "disable_cooldowns", CONFIG_BOOLEAN, CONFIG_AT(disable_cooldowns), 0, 0, "true or false", NULL},
     {"remote", "retry_after", CONFIG_SECONDS, CONFIG_AT(retry_after), 0.001, 86400, config_seconds, NULL},
     {"remote", "input_cost_per_token", CONFIG_REAL, CONFIG_AT(input_cost_per_token), 0, 1, config_price, NULL},
     {"remote", "output_cost_per_token", CONFIG_REAL, CONFIG_AT(output_cost_per_token), 0, 1, config_price, NULL},
@@ -220,6 +229,10 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
     }
     if ((unsigned)to->cache > MINIM_ROUTE_CACHE_WRITE_ONLY || !(fabs(to->budget_duration) <= 1e9)) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's cache or budget_duration makes no sense");
+    }
+    for (int i = 0; i < MINIM_ROUTER_FALLBACKS; i++) {
+        minim_router_endpoint *e = &to->fallbacks[i];
+        e->base_url[sizeof e->base_url - 1] = e->model[sizeof e->model - 1] = e->api_key[sizeof e->api_key - 1] = 0;
     }
     for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {
         const config_key *key = &config_keys[i];

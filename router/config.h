@@ -5,17 +5,18 @@
 #include "support.h"
 
 typedef enum config_kind {
-    CONFIG_REAL,     /* double */
-    CONFIG_INTEGER,  /* int */
-    CONFIG_BYTES,    /* uint64_t */
-    CONFIG_BOOLEAN,  /* int */
-    CONFIG_STRING,   /* char [max] */
-    CONFIG_WORD,     /* an enum: int */
-    CONFIG_DURATION, /* double: seconds, -n = n months; a string such as "30d" */
-    CONFIG_SET,      /* unsigned: an array of words, each a bit */
-    CONFIG_ORDER,    /* int: an array of different words, each a decimal digit */
-    CONFIG_JSON,     /* char [max]: an object, as text */
-    CONFIG_LINES     /* char [max]: an array of strings, a line each */
+    CONFIG_REAL,      /* double */
+    CONFIG_INTEGER,   /* int */
+    CONFIG_BYTES,     /* uint64_t */
+    CONFIG_BOOLEAN,   /* int */
+    CONFIG_STRING,    /* char [max] */
+    CONFIG_WORD,      /* an enum: int */
+    CONFIG_DURATION,  /* double: seconds, -n = n months; a string such as "30d" */
+    CONFIG_SET,       /* unsigned: an array of words, each a bit */
+    CONFIG_ORDER,     /* int: an array of different words, each a decimal digit */
+    CONFIG_ENDPOINTS, /* minim_router_endpoint [MINIM_ROUTER_FALLBACKS]: an array of objects */
+    CONFIG_JSON,      /* char [max]: an object, as text */
+    CONFIG_LINES      /* char [max]: an array of strings, a line each */
 } config_kind;
 
 typedef struct config_key {

@@ -63,6 +63,37 @@ static int config_store_order(const config_key *key, const json_t *value, int *o
     return 0;
 }
 
+static int config_store_text(const json_t *value, char *field, size_t capacity) {
+    if (!json_is_string(value) || json_string_length(value) >= capacity) return -1;
+    memcpy(field, json_string_value(value), json_string_length(value) + 1);
+    return 0;
+}
+
+/* Other servers; a key itself is refused here as in the first one's place. */
+static int config_store_endpoints(const json_t *value, minim_router_endpoint *endpoints) {
+    minim_router_endpoint read[MINIM_ROUTER_FALLBACKS];
+    const json_t *item;
+    size_t i;
+    memset(read, 0, sizeof read);
+    if (!json_is_array(value) || json_array_size(value) > MINIM_ROUTER_FALLBACKS) return -1;
+    json_array_foreach(value, i, item) {
+        minim_router_endpoint *e = &read[i];
+        const char *name;
+        json_t *part;
+        json_object_foreach((json_t *)(uintptr_t)item, name, part) {
+            int bad = !strcmp(name, "base_url")  ? config_store_text(part, e->base_url, sizeof e->base_url)
+                      : !strcmp(name, "model")   ? config_store_text(part, e->model, sizeof e->model)
+                      : !strcmp(name, "api_key") ? config_store_text(part, e->api_key, sizeof e->api_key)
+                                                 : -1;
+            if (bad) return -1;
+        }
+        int named = !e->api_key[0] || !strncmp(e->api_key, "env:", 4) || !strncmp(e->api_key, "file:", 5);
+        if (!e->base_url[0] || !named) return -1;
+    }
+    memcpy(endpoints, read, sizeof read);
+    return 0;
+}
+
 static int config_store_json(const config_key *key, const json_t *value, char *text) {
     char *dump = json_is_object(value) ? json_dumps(value, JSON_COMPACT) : NULL;
     int fits = dump && strlen(dump) < (size_t)key->max;
@@ -113,6 +144,7 @@ static int config_store(const config_key *key, const json_t *value, minim_router
         if (!json_is_string(value) || json_string_length(value) >= (size_t)key->max) return -1;
         memcpy(field, json_string_value(value), json_string_length(value) + 1);
         return 0;
+    case CONFIG_ENDPOINTS: return config_store_endpoints(value, field);
     case CONFIG_JSON: return config_store_json(key, value, field);
     case CONFIG_ORDER: return config_store_order(key, value, field);
     case CONFIG_SET: return config_store_set(key, value, field);
@@ -177,6 +209,11 @@ static minim_status config_place_paths(const char *path, const minim_router_conf
     if (!strncmp(config->api_key, "file:", 5)) {
         status = config_place(path, "remote.api_key", config->api_key, sizeof config->api_key, 5, error);
     }
+    for (int i = 0; i < MINIM_ROUTER_FALLBACKS && status == MINIM_OK; i++) {
+        char *key = config->fallbacks[i].api_key;
+        if (strncmp(key, "file:", 5) != 0 || !strcmp(key, before->fallbacks[i].api_key)) continue;
+        status = config_place(path, "remote.fallbacks", key, sizeof config->fallbacks[i].api_key, 5, error);
+    }
     if (status == MINIM_OK && config->ledger[0] && strcmp(config->ledger, before->ledger)) {
         status = config_place(path, "ledger.path", config->ledger, sizeof config->ledger, 0, error);
     }
@@ -222,6 +259,15 @@ static minim_status config_check_remote(const char *path, int was_found, const m
             "%s: evidence.command: no program is run for a file that merely lies in the current directory; if you "
             "trust it say --config %s",
             path, path);
+    }
+    for (int i = 0;
+         i < MINIM_ROUTER_FALLBACKS && memcmp(config->fallbacks, before->fallbacks, sizeof before->fallbacks); i++) {
+        config->fallbacks[i].url_was_found = was_found;
+        if (!was_found || !config->fallbacks[i].api_key[0]) continue;
+        return router_fail(error, MINIM_ERR_FORMAT,
+                           "%s: remote.fallbacks: no api_key is taken from a file that merely lies in the current "
+                           "directory; if you trust it say --config %s",
+                           path, path);
     }
     /* Nor may it make anything less private. */
     if (was_found) config->private_detect |= before->private_detect;

@@ -380,6 +380,15 @@ MINIM_API size_t minim_route_describe(const minim_route_decision *decision, char
 
 /* ---- configuration ---------------------------------------------------------------------------------------------- */
 
+/* Another server for when the first one fails: tried in order, each with retries of its own, until one has said a word.
+ * It is priced like the first. */
+typedef struct minim_router_endpoint {
+    char base_url[1024], model[256], api_key[1024]; /* as in minim_router_config; "" = the first one's model, no key */
+    int url_was_found;
+} minim_router_endpoint;
+
+enum { MINIM_ROUTER_FALLBACKS = 5 };
+
 typedef struct minim_router_config {
     size_t size;
     minim_route_mode mode;                /* "mode": default cascade */
@@ -448,6 +457,12 @@ typedef struct minim_router_config {
     int evidence_numbers;        /* "numbers": true: its numbers have to stand there or be computed from such */
     char evidence_command[1024]; /* "command": an array, program and arguments; here a line each. The answer is its
                                     input, exit code 0 accepts it */
+    /* Inside "remote": {...} again. */
+    minim_router_endpoint fallbacks[MINIM_ROUTER_FALLBACKS]; /* "fallbacks": an array of objects with base_url, model,
+                                                                api_key; the first one without base_url ends them */
+    int allowed_fails;     /* "allowed_fails": failed answers in a row after which a server is left alone; default 3 */
+    double cooldown_time;  /* "cooldown_time": seconds for which it is; then one request tries again; default 5 */
+    int disable_cooldowns; /* "disable_cooldowns": default false */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);

@@ -14,6 +14,7 @@
 
 #include "key.h"
 #include "openai.h"
+#include "remote.h"
 #include "retry.h"
 #include "sse.h"
 #include "support.h"
@@ -121,12 +122,10 @@ static minim_status remote_prepare(const minim_router_config *config, url_parts 
     return status == MINIM_OK ? key_read(config->api_key, key, error) : status;
 }
 
-minim_status minim_router_remote_check(const minim_router_config *config_in, minim_error *error) {
-    minim_router_config config;
+minim_status remote_client_check(const minim_router_config *config, minim_error *error) {
     url_parts url;
     char *key = NULL;
-    minim_status status = router_copy_config(&config, config_in, error);
-    if (status == MINIM_OK) status = remote_prepare(&config, &url, &key, error);
+    minim_status status = remote_prepare(config, &url, &key, error);
     key_free(key);
     return status;
 }
@@ -586,14 +585,11 @@ static minim_status remote_chat(void *state, const minim_router_request *request
     return status;
 }
 
-minim_status minim_router_remote_http(void *user, const minim_router_config *config, minim_router_backend *backend,
-                                      minim_error *error) {
-    (void)user;
-    if (!backend) return router_fail(error, MINIM_ERR_ARGUMENT, "minim_router_remote_http: backend is NULL");
+minim_status remote_client_new(const minim_router_config *config, minim_router_backend *backend, minim_error *error) {
     remote_client *client = calloc(1, sizeof *client);
     if (!client) return router_fail_memory(error, "the remote");
-    minim_status status = router_copy_config(&client->config, config, error);
-    if (status == MINIM_OK) status = remote_prepare(&client->config, &client->url, &client->key, error);
+    client->config = *config;
+    minim_status status = remote_prepare(&client->config, &client->url, &client->key, error);
     if (status == MINIM_OK) {
         pthread_once(&remote_once, remote_init);
         if (remote_init_code == CURLE_OK) client->multi = curl_multi_init();

@@ -479,7 +479,7 @@ static const char *chat_string_end(const char *text, char quote) {
     return *text ? text : NULL;
 }
 
-static void chat_set_system(chat_style *style, const char *from, const char *end) {
+static void chat_found_system(chat_style *style, const char *from, const char *end) {
     style->system = from;
     style->n_system = (size_t)(end - from);
 }
@@ -490,7 +490,7 @@ static int chat_read_variable(const char *chat_template, const char *set, chat_s
     if (!chat_search(chat_template, set, &from)) return 0;
     end = chat_string_end(from, from[-1]);
     if (!end || (!chat_match(end + 1, "%}") && !chat_match(end + 1, "-%}"))) return 0;
-    chat_set_system(style, from, end);
+    chat_found_system(style, from, end);
     return 1;
 }
 
@@ -508,7 +508,7 @@ static void chat_read_turn(const char *chat_template, const chat_turn *turn, cha
             const char *part = strstr(from, "{{"), *statement = strstr(from, "{%");
             if ((part && part < end) || (statement && statement < end)) continue;
         }
-        chat_set_system(style, from, end);
+        chat_found_system(style, from, end);
         return;
     }
 }

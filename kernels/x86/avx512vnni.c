@@ -12,9 +12,9 @@
 #define AVX512VNNI_INLINE AVX512VNNI_TARGET KERN_INLINE
 
 enum {
-    AVX512_TILE = 16,   /* tokens that share the unpacked codes of a block */
-    AVX512_GROUP = 8,   /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
-    AVX512_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
+    AVX512_TILE = 16,    /* tokens that share the unpacked codes of a block */
+    AVX512_GROUP = 8,    /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
+    AVX512_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
 };
 
 AVX512VNNI_INLINE int avx512_code_bytes(const uint32_t type) {
@@ -47,8 +47,9 @@ AVX512VNNI_INLINE __m512i avx512_dot4(__m512i acc, __m512i code, const int32_t *
 /* One panel, the part of it that belongs to a chunk. */
 typedef struct avx512_part {
     const uint8_t *codes, *scales;
-    int64_t ahead;  /* what to prefetch, relative to what is read */
-    __mmask16 rows; /* the rows that exist */
+    int64_t ahead;       /* what to prefetch, relative to what is read ... */
+    const uint8_t *last; /* ... as long as that lies before this: other threads' panels are theirs to fetch */
+    __mmask16 rows;      /* the rows that exist */
 } avx512_part;
 
 AVX512VNNI_INLINE void avx512_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales,
@@ -74,7 +75,7 @@ AVX512VNNI_INLINE void avx512_int_tile(const uint32_t type, const int T, const a
     for (int64_t b = 0; b < c->n_blocks; b++, codes += avx512_code_bytes(type), scales += 32) {
         __m512i code[8];
         avx512_codes(type, codes, code);
-        if (t0 == 0) avx512_prefetch(type, codes, scales, part->ahead);
+        if (t0 == 0 && codes < part->last) avx512_prefetch(type, codes, scales, part->ahead);
         const __m512 w_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)scales));
         KERN_UNROLL
         for (int g = 0; g < T; g += G) {
@@ -117,6 +118,7 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
                                          int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t row_blocks = cols / KERN_BLOCK, code_bytes = avx512_code_bytes(type);
     const int64_t panel_bytes = row_blocks * (code_bytes + 2 * KERN_PANEL);
+    const uint8_t *end = (const uint8_t *)panels + (rows + KERN_PANEL - 1) / KERN_PANEL * panel_bytes;
     chunk c;
     for (c.first_token = 0; c.first_token < n; c.first_token += c.n_tokens) {
         c.n_tokens = n - c.first_token < CHUNK_TOKENS ? n - c.first_token : CHUNK_TOKENS;
@@ -125,9 +127,11 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
             chunk_fill(&c, act, row_blocks, offset);
             const uint8_t *panel = panels;
             for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
+                const int64_t ahead = c.n_blocks == row_blocks ? AVX512_AHEAD : panel_bytes;
                 const avx512_part part = {.codes = panel + c.first_block * code_bytes,
                                           .scales = panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL,
-                                          .ahead = c.n_blocks == row_blocks ? AVX512_AHEAD : panel_bytes,
+                                          .ahead = ahead,
+                                          .last = end - ahead,
                                           .rows = avx512_mask(rows - row)};
                 avx512_int_part(type, &part, &c, y + c.first_token * ldy + row, ldy);
             }

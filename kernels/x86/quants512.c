@@ -228,13 +228,28 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-/* Packed for full speed. */
-#define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
+#define QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                      \
     QUANTS512_TARGET static void quants512_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
                                                          int64_t n, quant_part *out) {                                 \
         const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \
         unpack512_part(u, panel, row_groups, first, n, out);                                                           \
-    }                                                                                                                  \
+    }
+
+/* Few tokens are the business of avx512vnni.c. */
+QUANTS512_UNPACKER(Q4_0, 4, 0, NULL, 1, 2)
+QUANTS512_UNPACKER(Q8_0, 8, 0, NULL, 1, 2)
+void kern_quants512_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
+                         int64_t ldy) {
+    quants512_matmul(KERN_Q4_0, quants512_unpack_Q4_0, panels, rows, cols, act, n, y, ldy);
+}
+void kern_quants512_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
+                         int64_t ldy) {
+    quants512_matmul(KERN_Q8_0, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
+}
+
+/* Packed for full speed. */
+#define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
+    QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                          \
     QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
                                                   int64_t n, float *y, int64_t ldy) {                                  \
         const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \

@@ -162,7 +162,7 @@ static int eval_predict(eval_task *task) {
     size_t kept = 0;
     for (size_t i = 0; i < task->labels.n; i++) {
         const minim_route_label *row = task->labels.rows[i];
-        int learned = 0;
+        int learned = 0, abstains[EVAL_MOST] = {0};
         for (size_t k = 0; k < task->n_routers; k++) {
             eval_router *router = &task->routers[k];
             minim_route_prediction p = {.size = sizeof p};
@@ -176,12 +176,13 @@ static int eval_predict(eval_task *task) {
             router->score[kept] = p.score;
             router->confidence[kept] = p.weak;
             learned |= p.learned;
-            router->abstained += p.abstained && !p.learned;
+            abstains[k] = p.abstained != 0;
         }
         if (learned) {
             task->n_learned++;
             continue;
         }
+        for (size_t k = 0; k < task->n_routers; k++) task->routers[k].abstained += (size_t)abstains[k];
         task->labels.rows[kept++] = row;
     }
     task->labels.n = kept;

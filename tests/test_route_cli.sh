@@ -1,0 +1,63 @@
+#!/bin/bash
+# The learning subcommands of `minim route` as their users meet them: exit codes, files, what they say.
+set -u
+minim=${B:-build}/minim number=0 code=0
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
+
+check() { # NAME CODE PATTERN COMMAND...
+    number=$((number + 1))
+    local name=$1 expected=$2 pattern=$3 output got
+    shift 3
+    output=$("$@" 2>&1)
+    got=$?
+    if [ $got = "$expected" ] && grep -qE -- "$pattern" <<<"$output"; then
+        echo "ok $number - $name"
+    else
+        printf 'not ok %d - %s\nexit code %d, expected %d and "%s"\n%s\n' $number "$name" $got "$expected" "$pattern" "$output"
+        code=1
+    fi
+}
+
+if ! "$minim" ask --help | grep -q -- --remote-url || "$minim" route train /dev/null 2>&1 | grep -q 'built without'; then
+    echo "# SKIP minim was built without libcurl and jansson"
+    exit 0
+fi
+
+{
+    printf 'prompt\tweak\tstrong\n'
+    for i in $(seq 1 60); do
+        printf 'Add up %d apples and %d pears\t0\t1\n' $((i * 7 % 90 + 10)) $((i * 13 % 90 + 10))
+        printf 'Tell me a story about rivers number %d\t1\t1\n' $((i + 10))
+    done
+} >"$folder/labels.tsv"
+printf 'prompt\tweak\tstrong\nWas kostet das Brot?\t0\t1\nWo steht der Wagen?\t1\t1\n' >"$folder/other.tsv"
+{
+    printf 'prompt\texpect\n'
+    for i in $(seq 1 30); do printf 'Once upon a time\t%s\n' "$([ $((i % 3)) = 0 ] && echo dragon || echo little)"; done
+} >"$folder/prompts.tsv"
+
+check 'route train writes a model' 0 '"beats_random": ?true' \
+    "$minim" route train --json -o "$folder/model.json" "$folder/labels.tsv"
+check 'route eval leaves out what was learned' 1 'learned from all of these prompts' \
+    "$minim" route eval --model "$folder/model.json" "$folder/labels.tsv"
+check 'route eval says that a model does not transfer' 0 'DOES NOT TRANSFER' \
+    "$minim" route eval --model "$folder/model.json" --svg "$folder/curves.svg" "$folder/other.tsv"
+check 'the curves are an SVG' 0 '</svg>' tail -n 1 "$folder/curves.svg"
+check 'route eval needs no router for random and oracle' 0 '^random +APGR 0.5000, CPT50 50.00 %, CPT80 80.00 %' \
+    "$minim" route eval "$folder/labels.tsv"
+check 'route eval trains on splits' 0 'mean of 3 splits, 60 labels each' \
+    "$minim" route eval --train 60 --splits 3 "$folder/labels.tsv"
+check 'route explain names what is hard' 0 'prompt score 0\.[3-9]' \
+    "$minim" route explain --prompt-model "$folder/model.json" 'Add up 17 apples and 24 pears'
+check 'route collect lets the model answer' 0 '^prompt.answer.expect.correct.*logprob_mean' \
+    "$minim" route collect --match contains -n 8 "$folder/prompts.tsv"
+"$minim" route collect --match contains -n 8 -o "$folder/answers.tsv" "$folder/prompts.tsv" 2>/dev/null
+check 'route calibrate takes its answers' 0 '^labels +30, 66.7 % right' \
+    "$minim" route calibrate -o "$folder/calibration.json" "$folder/answers.tsv"
+check 'minim ask has a confidence then' 0 '"confidence": 0\.[0-9]+' \
+    "$minim" ask --json --calibration "$folder/calibration.json" -n 8 'Once upon a time'
+check 'a table is no calibration' 1 'answers\.tsv' \
+    "$minim" ask --calibration "$folder/answers.tsv" -n 8 'Once upon a time'
+check 'no file is a usage error' 2 'expected a file' "$minim" route calibrate
+check 'a file that is not there is named' 1 '/nonexistent' "$minim" route train /nonexistent
+exit $code

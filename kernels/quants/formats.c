@@ -206,7 +206,15 @@ static int quant_run(kern_plane p, int k, int *shift) {
 static void quant_get_plane(kern_plane p, int up, const uint8_t *block, int n, uint8_t *raw) {
     for (int k = 0, shift; k < n && p.run && p.bits; k += p.run) {
         const uint8_t *at = block + quant_run(p, k, &shift);
-        for (int i = 0; i < p.run; i++) raw[k + i] |= (uint8_t)((at[i] >> shift & ((1 << p.bits) - 1)) << up);
+        int i = 0;
+        for (; i + 8 <= p.run; i += 8) { /* eight bytes in one register: nothing passes from one to the next */
+            uint64_t from, to;
+            memcpy(&from, at + i, sizeof from);
+            memcpy(&to, raw + k + i, sizeof to);
+            to |= (from >> shift & 0x0101010101010101u * ((1u << p.bits) - 1)) << up;
+            memcpy(raw + k + i, &to, sizeof to);
+        }
+        for (; i < p.run; i++) raw[k + i] |= (uint8_t)((at[i] >> shift & ((1 << p.bits) - 1)) << up);
     }
 }
 

@@ -99,14 +99,20 @@ static uint32_t kern_plane_take(const uint8_t *plane, int bits, int j, int r) {
 }
 
 static void kern_pack_block(const kern_format *f, const panel_place *p, const uint8_t *block, int r, uint8_t *panel) {
-    uint8_t raw[QUANT_MAX_BLOCK], *plane = panel + p->codes, *side = panel + p->side;
-    kern_raw_get(f, block, p->groups * KERN_BLOCK, raw);
-    for (int g = 0; g < p->groups; g++, plane += (p->low + p->high) * 64)
-        for (int j = 0; j < 8; j++) {
-            const uint32_t four = kern_load_4(raw + 32 * g + 4 * j);
-            kern_plane_add(plane, p->low, j, r, four);
-            if (p->high) kern_plane_add(plane + p->low * 64, p->high, j, r, four >> p->low);
-        }
+    uint8_t *plane = panel + p->codes, *side = panel + p->side;
+    if (p->groups == 1 && p->low == 4 && f->low.run == 16 && !p->high) {
+        /* Q4_0 and its like: the file pairs codes as a panel does. */
+        for (int j = 0; j < 4; j++) memcpy(plane + 64 * j + 4 * r, block + f->low.start + 4 * j, 4);
+    } else {
+        uint8_t raw[QUANT_MAX_BLOCK];
+        kern_raw_get(f, block, p->groups * KERN_BLOCK, raw);
+        for (int g = 0; g < p->groups; g++, plane += (p->low + p->high) * 64)
+            for (int j = 0; j < 8; j++) {
+                const uint32_t four = kern_load_4(raw + 32 * g + 4 * j);
+                kern_plane_add(plane, p->low, j, r, four);
+                if (p->high) kern_plane_add(plane + p->low * 64, p->high, j, r, four >> p->low);
+            }
+    }
     for (int i = 0; i < f->n_f16; i++, side += 2 * KERN_PANEL) memcpy(side + 2 * r, block + f->f16_at + 2 * i, 2);
     for (int i = 0; i < f->n_bytes; i++, side += KERN_PANEL) side[r] = block[f->bytes_at + i];
 }

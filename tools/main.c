@@ -20,6 +20,7 @@ static const command main_commands[] = {
     {"inspect", cmd_inspect, "what is in a GGUF file, and what it needs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"logits", cmd_logits, "raw logits of every position of a token sequence"},
+    {"eval", cmd_eval, "perplexity over a text, and the distance from a reference model"},
     {"bench", cmd_bench, "how fast a model runs: prompt processing and text generation"},
     {"convert", cmd_convert, "a Hugging Face directory becomes a GGUF file"},
     {"synth", cmd_synth, "a model file with random weights in the shape of a real model, for benchmarks"},

@@ -198,7 +198,7 @@ minim_status minim_model_tensor(const minim_model *model, size_t index, minim_te
 /* Whole blocks around what is asked for, a few at a time. */
 minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n, float *values,
                                        minim_error *error) {
-    enum { BLOCKS = 8, MAX_BLOCK = 256, MAX_BYTES = 256 };
+    enum { PIECE = 4096, ELEMENT_BYTES = 4 }; /* elements read at once; most bytes of one */
     const gguf_tensor *t = model ? gguf_tensor_at(model->file, index) : NULL;
     if (!t || (!values && n))
         return err_set(error, MINIM_ERR_ARGUMENT, "tensor values: %s", t ? "no place to put them" : "no such tensor");
@@ -207,15 +207,16 @@ minim_status minim_model_tensor_values(const minim_model *model, size_t index, u
         return err_set(error, MINIM_ERR_ARGUMENT,
                        "%s: tensor %s has %" PRIu64 " elements, %zu were asked for at %" PRIu64, gguf_path(model->file),
                        t->name.s, t->elements, n, first);
-    if (!info.has_kernels || info.block_bytes > MAX_BYTES)
+    if (!info.has_kernels || info.block_bytes > ELEMENT_BYTES * info.block)
         return err_set(error, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, whose values minim does not know",
                        gguf_path(model->file), t->name.s, info.name);
-    char raw[BLOCKS * MAX_BYTES];
-    float block[BLOCKS * MAX_BLOCK];
+    char raw[PIECE * ELEMENT_BYTES];
+    float block[PIECE];
+    const size_t most = PIECE / (size_t)info.block;
     while (n > 0) {
         const uint64_t b = first / (uint64_t)info.block, left = t->elements / (uint64_t)info.block - b;
         const size_t skip = (size_t)(first % (uint64_t)info.block);
-        const size_t blocks = left < BLOCKS ? (size_t)left : BLOCKS, have = blocks * (size_t)info.block - skip;
+        const size_t blocks = left < most ? (size_t)left : most, have = blocks * (size_t)info.block - skip;
         const size_t take = n < have ? n : have;
         const minim_status status =
             gguf_read(model->file, t, b * (uint64_t)info.block_bytes, raw, blocks * (size_t)info.block_bytes, error);

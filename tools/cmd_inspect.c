@@ -75,20 +75,6 @@ static int inspect_value(const inspect_file *file, size_t index, size_t max_item
     }
 }
 
-/* A name of the file, fit for a terminal: control characters (also U+0080 to U+009F), which could steer it, become
- * '?'. */
-static const char *inspect_name(const char *text, char *buffer, size_t size) {
-    size_t n = 0;
-    for (; text && text[n] && n + 1 < size; n++) {
-        unsigned char c = (unsigned char)text[n], before = n ? (unsigned char)text[n - 1] : 0;
-        int control = c < 0x20 || c == 0x7F || (before == 0xC2 && c < 0xA0);
-        if (before == 0xC2 && control) buffer[n - 1] = '?';
-        buffer[n] = control ? '?' : text[n];
-    }
-    buffer[n] = 0;
-    return buffer;
-}
-
 /* An error text without the file's name in front, which stands above already. */
 static const char *inspect_reason(const inspect_file *file, const minim_error *error) {
     size_t n = strlen(file->name);
@@ -131,9 +117,9 @@ static void inspect_print_model(const inspect_file *file) {
     char count[64], size[32], name[256];
     inspect_count(info->n_params, count, sizeof count);
     printf("%s\n", file->name);
-    if (*info->name) printf("  name           %s\n", inspect_name(info->name, name, sizeof name));
+    if (*info->name) printf("  name           %s\n", tool_printable(info->name, name, sizeof name));
     printf("  architecture   %s\n",
-           *info->architecture ? inspect_name(info->architecture, name, sizeof name) : "not named");
+           *info->architecture ? tool_printable(info->architecture, name, sizeof name) : "not named");
     if (info->n_params) {
         printf("  parameters     %s, %s in the file (%s)\n", count, tool_size_text(info->file_bytes, size, sizeof size),
                info->weight_types);
@@ -199,7 +185,7 @@ static int inspect_print_meta(const inspect_file *file) {
             snprintf(type, sizeof type, "%s", meta.type);
         else
             snprintf(type, sizeof type, "%s x%" PRIu64, meta.type, meta.count);
-        printf("  %-40s %-14s %.*s%s\n", inspect_name(meta.key, key, sizeof key), type, (int)shown, value.data,
+        printf("  %-40s %-14s %.*s%s\n", tool_printable(meta.key, key, sizeof key), type, (int)shown, value.data,
                shown < value.n ? "..." : "");
     }
     tool_bytes_free(&value);
@@ -220,7 +206,7 @@ static int inspect_print_tensors(const inspect_file *file) {
         if (minim_model_tensor(file->model, i, &tensor) != MINIM_OK) return EXIT_CODE_FAILED;
         if (!inspect_is_wanted(file, &tensor)) continue;
         inspect_shape(&tensor, shape, sizeof shape);
-        printf("  %-32s %-8s %-20s %10s  %s\n", inspect_name(tensor.name, name, sizeof name), tensor.type, shape,
+        printf("  %-32s %-8s %-20s %10s  %s\n", tool_printable(tensor.name, name, sizeof name), tensor.type, shape,
                tool_size_text(tensor.bytes, size, sizeof size), tensor.layout);
     }
     return -1;

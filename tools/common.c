@@ -449,6 +449,18 @@ void tool_print_statistics(double load_seconds, const minim_result *result) {
             rates.decode, rates.bytes * 1e-9);
 }
 
+const char *tool_printable(const char *text, char *buffer, size_t size) {
+    size_t n = 0;
+    for (; text && text[n] && n + 1 < size; n++) {
+        unsigned char c = (unsigned char)text[n], before = n ? (unsigned char)text[n - 1] : 0;
+        int control = c < 0x20 || c == 0x7F || (before == 0xC2 && c < 0xA0);
+        if (before == 0xC2 && control) buffer[n - 1] = '?';
+        buffer[n] = control ? '?' : text[n];
+    }
+    buffer[n] = 0;
+    return buffer;
+}
+
 const char *tool_size_text(uint64_t bytes, char *buffer, size_t n) {
     static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
     double value = (double)bytes;

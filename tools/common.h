@@ -147,6 +147,10 @@ tool_rates tool_result_rates(const minim_result *result);
 /* One line on stderr: load time, time to the first token, prefill and decode speed, weights read. */
 void tool_print_statistics(double load_seconds, const minim_result *result);
 
+/* A name of a file, fit for a terminal: control characters (also U+0080 to U+009F), which could steer it, become '?'.
+ * Writes to buffer, at most size - 1 bytes, and returns it. */
+const char *tool_printable(const char *text, char *buffer, size_t size);
+
 /* "1.2 MB": writes to buffer and returns it. */
 const char *tool_size_text(uint64_t bytes, char *buffer, size_t n);
 

@@ -396,19 +396,9 @@ static float convert_from_bits(uint32_t bits) {
     return x;
 }
 
-static float convert_from_f16(uint32_t half) {
-    const uint32_t sign = (half & 0x8000) << 16, magnitude = half & 0x7fff;
-    if (magnitude >= 0x7c00) return convert_from_bits(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
-    if (magnitude < 0x400) { /* subnormal: magnitude * 2^-24 is exact */
-        const float x = (float)magnitude * 0x1p-24f;
-        return sign ? -x : x;
-    }
-    return convert_from_bits(sign | ((magnitude << 13) + (112u << 23)));
-}
-
 static float convert_get(convert_dtype dtype, const uint8_t *in, size_t i) {
     if (dtype == CONVERT_F32) return convert_from_bits(convert_get16(in + 4 * i) | convert_get16(in + 4 * i + 2) << 16);
-    if (dtype == CONVERT_F16) return convert_from_f16(convert_get16(in + 2 * i));
+    if (dtype == CONVERT_F16) return gguf_write_from_f16((uint16_t)convert_get16(in + 2 * i));
     return convert_from_bits(convert_get16(in + 2 * i) << 16);
 }
 
@@ -435,7 +425,7 @@ static void convert_numbers(const convert_tensor *tensor, const uint8_t *in, uin
         float x = convert_get(dtype, in, i);
         if (tensor->shift) {
             x += 1.0f;
-            if (dtype == CONVERT_F16) x = convert_from_f16(gguf_write_f16(x));
+            if (dtype == CONVERT_F16) x = gguf_write_from_f16(gguf_write_f16(x));
         }
         convert_put(tensor->type, out, i, x);
     }

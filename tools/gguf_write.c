@@ -86,6 +86,11 @@ void gguf_head_tensor(gguf_head *head, const char *name, int n_dims, const uint6
     head->data_bytes += gguf_write_aligned(bytes);
 }
 
+void gguf_head_copy(gguf_head *head, const void *entry, size_t n) {
+    gguf_head_append(head, &head->keys, entry, n);
+    head->n_keys++;
+}
+
 void gguf_head_join(gguf_head *head, const gguf_head *other) {
     gguf_head_append(head, &head->keys, other->keys.data, other->keys.n);
     head->n_keys += other->n_keys;
@@ -208,6 +213,19 @@ uint16_t gguf_write_f16(float x) {
     }
     const uint32_t half = 1u << (shift - 1), odd = significand >> shift & 1;
     return (uint16_t)(sign | (significand + half - 1 + odd) >> shift);
+}
+
+float gguf_write_from_f16(uint16_t half) {
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, magnitude = half & 0x7fff;
+    uint32_t bits = sign | ((magnitude << 13) + (112u << 23));
+    float x;
+    if (magnitude < 0x400) { /* subnormal: magnitude * 2^-24 is exact */
+        x = (float)magnitude * 0x1p-24f;
+        return sign ? -x : x;
+    }
+    if (magnitude >= 0x7c00) bits = sign | 0x7f800000 | (magnitude & 0x3ff) << 13;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 uint16_t gguf_write_bf16(float x) {

@@ -57,6 +57,9 @@ void gguf_head_put_string(gguf_head *head, const char *text, size_t n);
 void gguf_head_tensor(gguf_head *head, const char *name, int n_dims, const uint64_t *dims, uint32_t type,
                       uint64_t bytes);
 
+/* Appends an entry as it stands in another file: the n bytes of its key, type and value. */
+void gguf_head_copy(gguf_head *head, const void *entry, size_t n);
+
 /* Appends the keys of another head. */
 void gguf_head_join(gguf_head *head, const gguf_head *other);
 
@@ -86,6 +89,7 @@ int gguf_writer_close(gguf_writer *writer, int code);
 
 /* float32 to f16, to the nearest, ties to even; with subnormals, infinities and NaN (IEEE 754). */
 uint16_t gguf_write_f16(float x);
+float gguf_write_from_f16(uint16_t half); /* exact */
 /* float32 to bf16, to the nearest, ties to even; a NaN becomes quiet. */
 uint16_t gguf_write_bf16(float x);
 

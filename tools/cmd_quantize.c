@@ -1,0 +1,404 @@
+/* cmd_quantize.c: `minim quantize IN OUT --type T`: the same model with smaller weights.
+ *
+ * Numbers pass through in pieces of a fixed size, so memory does not grow with the model. Keys are copied as they
+ * stand, also those that minim does not know. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "common.h"
+#include "gguf_write.h"
+#include "quantize.h"
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+typedef struct quantize_settings {
+    const char *type, *method;
+    int dry_run, quiet, n_threads;
+} quantize_settings;
+
+#define QUANTIZE(field) offsetof(quantize_settings, field)
+
+enum { QUANTIZE_MAX_THREADS = 64 };
+
+static const option quantize_options[] = {
+    {"--type", "T", OPTION_STRING, QUANTIZE(type), 0, 0,
+     "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q4_0 IQ4_NL F16 BF16 F32,\nor a mixture: Q5_K_M Q5_K_S Q4_K_M Q4_K_S"},
+    {"--method", "nearest|search", OPTION_CHOICE, QUANTIZE(method), 0, 0,
+     "search (default): for every block the scales with the\nsmallest squared error; nearest: plain rounding"},
+    {"-t, --threads", "N", OPTION_INT, QUANTIZE(n_threads), 1, QUANTIZE_MAX_THREADS, "default: one for each CPU"},
+    {"--dry-run", NULL, OPTION_FLAG, QUANTIZE(dry_run), 0, 0,
+     "print the list of tensors and the size of the file, write\nnothing; OUT may be left out"},
+    {"-q, --quiet", NULL, OPTION_FLAG, QUANTIZE(quiet), 0, 0, "only errors on stderr"},
+    {0},
+};
+
+static const option_usage quantize_usage = {
+    .command = "quantize",
+    .synopsis = "quantize --type T [OPTIONS] IN.gguf OUT.gguf",
+    .about = "Rounds the weights of a GGUF file to a smaller type. Vectors and norms stay as they are. Matrices whose\n"
+             "rows are no multiple of the type's block (32 numbers; 256 for the K types) stay floats: F32 becomes F16.",
+    .epilogue = "A mixture gives more bits to the matrices that need them, by the rules of llama-quantize.\n"
+                "OUT appears under its name only when it is complete and was read back; an older one stays until then.",
+    .max_arguments = 2,
+};
+
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+
+typedef struct quantize_tensor {
+    minim_tensor from;
+    uint32_t id; /* of its type in the input */
+    uint64_t elements, bytes;
+    const encode_type *to; /* NULL = copied */
+} quantize_tensor;
+
+/* Everything that is open or allocated while a file is quantised. */
+typedef struct quantize_work {
+    const quantize_settings *settings;
+    const quantize_target *target;
+    const char *name; /* of the input */
+    minim_model *model;
+    FILE *file; /* the input again, for what is copied */
+    tool_bytes entry;
+    gguf_head head;
+    quantize_tensor *tensors;
+    size_t n;
+    float *values; /* [QUANTIZE_PIECE] */
+    uint8_t *raw;  /* [QUANTIZE_PIECE * 4] */
+} quantize_work;
+
+enum { QUANTIZE_PIECE = 1 << 20 }; /* elements; a multiple of every block */
+
+/* Reads the next n bytes of the header and keeps them in w->entry. Returns -1 or an exit code. */
+static int quantize_take(quantize_work *w, uint64_t n) {
+    enum { PIECE = 1 << 16 };
+    char piece[PIECE];
+    while (n > 0) {
+        const size_t part = n < PIECE ? (size_t)n : PIECE;
+        if (fread(piece, 1, part, w->file) != part)
+            return tool_fail("%s: the header could not be read again: %s", w->name,
+                             ferror(w->file) ? strerror(errno) : "the file has become shorter");
+        if (tool_bytes_append(&w->entry, piece, part)) return EXIT_CODE_FAILED;
+        n -= part;
+    }
+    return -1;
+}
+
+/* The same for a number of n <= 8 bytes. */
+static int quantize_take_number(quantize_work *w, size_t n, uint64_t *number) {
+    const int code = quantize_take(w, n);
+    *number = 0;
+    for (size_t i = 0; i < n && code < 0; i++) *number |= (uint64_t)(uint8_t)w->entry.data[w->entry.n - n + i] << 8 * i;
+    return code;
+}
+
+static int quantize_take_string(quantize_work *w) {
+    uint64_t n;
+    const int code = quantize_take_number(w, 8, &n);
+    return code < 0 ? quantize_take(w, n) : code;
+}
+
+static int quantize_take_values(quantize_work *w, uint64_t type, uint64_t count) {
+    static const uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    int code = -1;
+    if (type == GGUF_WRITE_STRING) {
+        for (uint64_t i = 0; i < count && code < 0; i++) code = quantize_take_string(w);
+        return code;
+    }
+    if (type >= sizeof sizes || !sizes[type] || count > UINT64_MAX / 8)
+        return tool_fail("%s: expected a value that can be copied, found type %" PRIu64, w->name, type);
+    return quantize_take(w, count * sizes[type]);
+}
+
+/* Keys that are written anew: they describe this file. */
+static int quantize_is_own_key(const char *key, size_t n) {
+    static const char *const own[] = {"general.file_type", "general.quantization_version", "general.alignment"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (n == strlen(own[i]) && !memcmp(own[i], key, n)) return 1;
+    return 0;
+}
+
+/* The next key; the engine has checked the header already. */
+static int quantize_copy_key(quantize_work *w) {
+    uint64_t type, count = 1;
+    w->entry.n = 0;
+    int code = quantize_take_string(w);
+    if (code >= 0) return code;
+    const size_t key_bytes = w->entry.n - 8;
+    code = quantize_take_number(w, 4, &type);
+    if (code < 0 && type == GGUF_WRITE_ARRAY) {
+        code = quantize_take_number(w, 4, &type);
+        if (code < 0) code = quantize_take_number(w, 8, &count);
+    }
+    if (code < 0) code = quantize_take_values(w, type, count);
+    if (code < 0 && !quantize_is_own_key(w->entry.data + 8, key_bytes))
+        gguf_head_copy(&w->head, w->entry.data, w->entry.n);
+    return code;
+}
+
+/* The id of the type of the next tensor. */
+static int quantize_read_id(quantize_work *w, uint32_t *id) {
+    uint64_t number = 0;
+    w->entry.n = 0;
+    int code = quantize_take_string(w);
+    if (code < 0) code = quantize_take_number(w, 4, &number);
+    if (code < 0) code = quantize_take(w, number * 8);
+    if (code < 0) code = quantize_take_number(w, 4, &number);
+    *id = (uint32_t)number;
+    return code < 0 ? quantize_take(w, 8) : code;
+}
+
+static int quantize_read_header(quantize_work *w) {
+    int code = quantize_take(w, 24); /* magic, version, number of tensors, number of keys */
+    for (size_t i = 0; i < minim_model_meta_count(w->model) && code < 0; i++) code = quantize_copy_key(w);
+    for (size_t i = 0; i < w->n && code < 0; i++) code = quantize_read_id(w, &w->tensors[i].id);
+    if (code >= 0) return code;
+    gguf_head_u32(&w->head, "general.quantization_version", 2);
+    gguf_head_u32(&w->head, "general.file_type", w->target->file_type);
+    return w->head.failed ? EXIT_CODE_FAILED : -1;
+}
+
+static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, quantize_tensor *tensor) {
+    const minim_tensor *from = &tensor->from;
+    tensor->elements = from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3];
+    tensor->to = quantize_choose(w->target, shape, from);
+    if (tensor->to && !strcmp(from->layout, "unsupported")) tensor->to = NULL;
+    if (tensor->elements > UINT64_MAX / 8) return tool_fail("%s: tensor %s is too large", w->name, from->name);
+    const encode_type *to = tensor->to;
+    tensor->bytes = to ? tensor->elements / (uint64_t)to->block * (uint64_t)to->bytes : from->bytes;
+    gguf_head_tensor(&w->head, from->name, from->n_dims, from->dims, to ? to->id : tensor->id, tensor->bytes);
+    return w->head.failed ? EXIT_CODE_FAILED : -1;
+}
+
+static int quantize_make_plan(quantize_work *w) {
+    quantize_shape shape = {0};
+    w->n = minim_model_tensor_count(w->model);
+    w->tensors = calloc(w->n ? w->n : 1, sizeof *w->tensors);
+    if (!w->tensors) return tool_fail("out of memory");
+    for (size_t i = 0; i < w->n; i++) {
+        if (minim_model_tensor(w->model, i, &w->tensors[i].from)) return tool_fail("%s: tensor %zu", w->name, i);
+        quantize_see(&shape, w->tensors[i].from.name);
+    }
+    int code = quantize_read_header(w);
+    for (size_t i = 0; i < w->n && code < 0; i++) code = quantize_plan_tensor(w, &shape, &w->tensors[i]);
+    return code;
+}
+
+/* ---- the weights ------------------------------------------------------------------------------------------------- */
+
+/* A part of the blocks of a piece, for one thread. */
+typedef struct quantize_job {
+    const encode_type *type;
+    encode_block *encode;
+    const float *x;
+    uint8_t *out;
+    size_t n_blocks, bad; /* bad: the first block that could not be encoded, or n_blocks */
+} quantize_job;
+
+static void *quantize_run_job(void *argument) {
+    quantize_job *job = argument;
+    const size_t block = (size_t)job->type->block, bytes = (size_t)job->type->bytes;
+    for (job->bad = 0; job->bad < job->n_blocks; job->bad++)
+        if (job->encode(job->x + job->bad * block, job->out + job->bad * bytes)) break;
+    return NULL;
+}
+
+/* Encodes n numbers; the index of the first that cannot be, or n. */
+static size_t quantize_encode(const quantize_work *w, const encode_type *type, size_t n) {
+    quantize_job jobs[QUANTIZE_MAX_THREADS];
+    pthread_t threads[QUANTIZE_MAX_THREADS];
+    int started[QUANTIZE_MAX_THREADS];
+    const size_t block = (size_t)type->block, n_blocks = n / block, n_jobs = (size_t)w->settings->n_threads;
+    for (size_t i = 0; i < n_jobs; i++) {
+        const size_t first = n_blocks * i / n_jobs, end = n_blocks * (i + 1) / n_jobs;
+        jobs[i] = (quantize_job){.type = type,
+                                 .encode = strcmp(w->settings->method, "nearest") ? type->search : type->nearest,
+                                 .x = w->values + first * block,
+                                 .out = w->raw + first * (size_t)type->bytes,
+                                 .n_blocks = end - first};
+        started[i] = i > 0 && !pthread_create(&threads[i], NULL, quantize_run_job, &jobs[i]);
+    }
+    for (size_t i = 0; i < n_jobs; i++)
+        if (!started[i]) quantize_run_job(&jobs[i]);
+    for (size_t i = 0; i < n_jobs; i++)
+        if (started[i]) pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < n_jobs; i++)
+        if (jobs[i].bad < jobs[i].n_blocks) return (size_t)(jobs[i].x - w->values) + jobs[i].bad * block;
+    return n;
+}
+
+/* Reads numbers of a tensor and looks for those that are none. Returns -1 or an exit code. */
+static int quantize_read_values(quantize_work *w, size_t index, uint64_t first, size_t n) {
+    char name[256];
+    minim_error error = {.status = MINIM_OK};
+    if (minim_model_tensor_values(w->model, index, first, n, w->values, &error) != MINIM_OK)
+        return tool_fail_error(&error);
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(w->values[i]))
+            return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->name,
+                             tool_printable(w->tensors[index].from.name, name, sizeof name), first + i,
+                             isnan(w->values[i]) ? "NaN" : "infinite");
+    }
+    return -1;
+}
+
+static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *writer) {
+    const quantize_tensor *tensor = &w->tensors[index];
+    const size_t block = (size_t)tensor->to->block;
+    char name[256];
+    for (uint64_t done = 0; done < tensor->elements;) {
+        const uint64_t left = tensor->elements - done;
+        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
+        int code = quantize_read_values(w, index, done, n);
+        if (code >= 0) return code;
+        const size_t bad = quantize_encode(w, tensor->to, n);
+        if (bad < n)
+            return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s", w->name,
+                             tool_printable(tensor->from.name, name, sizeof name), done + bad, tensor->to->name);
+        code = gguf_writer_put(writer, w->raw, n / block * (size_t)tensor->to->bytes);
+        if (code >= 0) return code;
+        done += n;
+    }
+    return -1;
+}
+
+/* As it stands in the input; numbers are looked at all the same. */
+static int quantize_write_copied(quantize_work *w, size_t index, gguf_writer *writer) {
+    const quantize_tensor *tensor = &w->tensors[index];
+    int code = -1;
+    for (uint64_t done = 0; done < tensor->elements && code < 0 && strcmp(tensor->from.layout, "unsupported");) {
+        const uint64_t left = tensor->elements - done;
+        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
+        code = quantize_read_values(w, index, done, n);
+        done += n;
+    }
+    for (uint64_t done = 0; done < tensor->bytes && code < 0;) {
+        const uint64_t left = tensor->bytes - done;
+        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
+        const ssize_t got = pread(fileno(w->file), w->raw, n, (off_t)(tensor->from.offset + done));
+        if (got <= 0) return tool_fail("%s: %s", w->name, got < 0 ? strerror(errno) : "the file has become shorter");
+        code = gguf_writer_put(writer, w->raw, (size_t)got);
+        done += (uint64_t)got;
+    }
+    return code;
+}
+
+static int quantize_write(quantize_work *w, const char *name) {
+    gguf_writer writer;
+    int code = gguf_writer_open(&writer, &w->head, name, w->settings->quiet);
+    for (size_t i = 0; i < w->n && code < 0; i++) {
+        code = w->tensors[i].to ? quantize_write_encoded(w, i, &writer) : quantize_write_copied(w, i, &writer);
+        if (code < 0) code = gguf_writer_end_tensor(&writer);
+    }
+    return gguf_writer_close(&writer, code);
+}
+
+/* ---- reports ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t quantize_file_bytes(const quantize_work *w) {
+    return gguf_write_aligned(24 + w->head.keys.n + w->head.tensors.n) + w->head.data_bytes;
+}
+
+static void quantize_print_plan(const quantize_work *w) {
+    printf("%-34s %-8s %-8s %-20s %s\n", "tensor", "from", "to", "shape", "bytes");
+    for (size_t i = 0; i < w->n; i++) {
+        const quantize_tensor *tensor = &w->tensors[i];
+        char name[256], shape[96];
+        int n = snprintf(shape, sizeof shape, "%" PRIu64, tensor->from.dims[0]);
+        for (int k = 1; k < tensor->from.n_dims; k++)
+            n += snprintf(shape + n, sizeof shape - (size_t)n, " x %" PRIu64, tensor->from.dims[k]);
+        printf("%-34s %-8s %-8s %-20s %" PRIu64 "\n", tool_printable(tensor->from.name, name, sizeof name),
+               tensor->from.type, tensor->to ? tensor->to->name : tensor->from.type, shape, tensor->bytes);
+    }
+    printf("file: %" PRIu64 " bytes\n", quantize_file_bytes(w));
+}
+
+static void quantize_report(const quantize_work *w, const char *name, double seconds) {
+    uint64_t elements = 0, bytes = 0;
+    size_t n_encoded = 0;
+    char size[32];
+    for (size_t i = 0; i < w->n; i++) {
+        elements += w->tensors[i].elements;
+        bytes += w->tensors[i].bytes;
+        n_encoded += w->tensors[i].to != NULL;
+    }
+    fprintf(stderr, "%s: %s by %s, %zu tensors rounded, %zu kept, %s, %.2f bits a weight, in %.1f s\n", name,
+            w->target->name, w->settings->method, n_encoded, w->n - n_encoded,
+            tool_size_text(quantize_file_bytes(w), size, sizeof size),
+            elements ? 8 * (double)bytes / (double)elements : 0.0, seconds);
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------- */
+
+static int quantize_open(quantize_work *w) {
+    minim_error error = {.status = MINIM_OK};
+    minim_model_options options;
+    minim_model_options_default(&options);
+    options.level = MINIM_LOAD_HEADER;
+    if (minim_model_load(w->name, &options, &w->model, &error) != MINIM_OK) return tool_fail_error(&error);
+    w->file = fopen(w->name, "rb");
+    if (!w->file) return tool_fail("%s: %s", w->name, strerror(errno));
+    w->values = malloc(QUANTIZE_PIECE * sizeof *w->values);
+    w->raw = malloc(QUANTIZE_PIECE * sizeof *w->values);
+    return w->values && w->raw ? -1 : tool_fail("out of memory");
+}
+
+static int quantize_check_output(const quantize_work *w, const char *name) {
+    struct stat output, input;
+    if (stat(name, &output) || fstat(fileno(w->file), &input)) return -1;
+    if (output.st_dev != input.st_dev || output.st_ino != input.st_ino) return -1;
+    return tool_fail("%s: this is the file to be quantized; expected another one", name);
+}
+
+static int quantize_file(quantize_work *w, const char *name) {
+    const double start = tool_seconds();
+    int code = quantize_open(w);
+    if (code < 0 && name) code = quantize_check_output(w, name);
+    if (code < 0) code = quantize_make_plan(w);
+    if (code >= 0) return code;
+    if (w->settings->dry_run) {
+        quantize_print_plan(w);
+        return EXIT_CODE_OK;
+    }
+    code = quantize_write(w, name);
+    if (code == EXIT_CODE_OK && !w->settings->quiet) quantize_report(w, name, tool_seconds() - start);
+    return code;
+}
+
+int cmd_quantize(int argc, char **argv) {
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    quantize_settings settings = {.method = "search"};
+    settings.n_threads = cpus < 1 ? 1 : cpus > QUANTIZE_MAX_THREADS ? QUANTIZE_MAX_THREADS : (int)cpus;
+    quantize_work work = {.settings = &settings};
+    option_list arguments = {0};
+    const option_table tables[] = {{"options", quantize_options, &settings}, {0}};
+    int code = options_parse(&quantize_usage, tables, argc, argv, &arguments);
+    if (code < 0 && arguments.n < 2 && !(settings.dry_run && arguments.n == 1))
+        code = options_complain("quantize", "expected the names of two files");
+    if (code < 0 && !settings.type) code = options_complain("quantize", "expected --type");
+    if (code < 0) {
+        work.target = quantize_find_target(settings.type);
+        if (!work.target) code = options_complain("quantize", "--type: there is no type \"%s\"", settings.type);
+    }
+    if (code < 0) {
+        tool_catch_interrupt();
+        work.name = arguments.items[0];
+        code = quantize_file(&work, arguments.n > 1 ? arguments.items[1] : NULL);
+    }
+    gguf_head_free(&work.head);
+    tool_bytes_free(&work.entry);
+    minim_model_free(work.model);
+    if (work.file) fclose(work.file);
+    free(work.tensors);
+    free(work.values);
+    free(work.raw);
+    option_list_free(&arguments);
+    return code;
+}

@@ -346,7 +346,7 @@ static int quantize_open(quantize_work *w) {
     w->file = fopen(w->name, "rb");
     if (!w->file) return tool_fail("%s: %s", w->name, strerror(errno));
     w->values = malloc(QUANTIZE_PIECE * sizeof *w->values);
-    w->raw = malloc(QUANTIZE_PIECE * sizeof *w->values);
+    w->raw = malloc((size_t)QUANTIZE_PIECE * 4);
     return w->values && w->raw ? -1 : tool_fail("out of memory");
 }
 

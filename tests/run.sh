@@ -8,7 +8,7 @@ set -u
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
 limit=${TEST_TIMEOUT:-${SAN:+900}}
-limit=${limit:-480}
+limit=${limit:-240}
 passed=0 failed=0
 started=$SECONDS
 

@@ -200,6 +200,28 @@ void minim_seq_free(minim_seq *s) {
     mem_free(&en->allocator, s, 1, sizeof *s);
 }
 
+minim_status minim_seq_fork(minim_seq *s, minim_seq **out, minim_error *error) {
+    if (!s || !out) return err_set(error, MINIM_ERR_ARGUMENT, "seq is NULL");
+    minim_engine *en = s->engine;
+    minim_status status = minim_seq_new(en, out, error);
+    if (status) return status;
+    minim_seq *copy = *out;
+    pthread_mutex_lock(&en->lock);
+    if (mem_grow(&en->allocator, &copy->tokens, &copy->capacity, s->length, sizeof *s->tokens))
+        status = err_memory(error, "a token list", s->length * sizeof *s->tokens);
+    if (!status) status = kv_fork(en->kv, &s->pages, &copy->pages, error);
+    if (!status) {
+        if (s->length) memcpy(copy->tokens, s->tokens, s->length * sizeof *s->tokens);
+        copy->length = s->length, copy->lost = s->lost;
+    }
+    pthread_mutex_unlock(&en->lock);
+    if (status) {
+        minim_seq_free(copy);
+        *out = NULL;
+    }
+    return status;
+}
+
 size_t minim_seq_length(const minim_seq *s) {
     return s->length;
 }
@@ -257,7 +279,7 @@ static minim_status engine_reserve(minim_engine *en, const minim_row *rows, size
             status = err_memory(e, "a token list", length * sizeof *s->tokens);
         } else {
             status = s->lost ? kv_restore(en->kv, &s->pages, e) : MINIM_OK;
-            if (!status) status = kv_reserve(en->kv, &s->pages, length, e);
+            if (!status) status = kv_reserve(en->kv, &s->pages, s->length, length, e);
         }
     }
     if (!status) status = attention_reserve(en, longest, e);

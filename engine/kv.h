@@ -1,5 +1,6 @@
-/* kv.h: the paged key-value cache (Kwon et al. 2023). A pool hands out pages of page_size tokens; a sequence owns a
- * list of them. Memory is taken when a page is first needed and stays in the pool's free list afterwards.
+/* kv.h: the paged key-value cache (Kwon et al. 2023). A pool hands out pages of page_size tokens; a sequence has a
+ * list of them. Memory is taken when a page is needed and given back when no sequence holds it any more. Sequences with
+ * the same beginning can share pages: each counts its tables, and who wants to write into a shared one copies it first.
  *
  * A page holds, for each of page_layers layers, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so
  * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Layers have slots: first those that
@@ -41,9 +42,9 @@ typedef struct kv_table {
     size_t dropped; /* the first so many have lost the pages of windowed layers */
 } kv_table;
 
-/* Makes room for n_tokens tokens in all. On failure (MINIM_ERR_CONTEXT: the limit is reached, or MINIM_ERR_MEMORY) the
- * table is unchanged. */
-minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_tokens, minim_error *e);
+/* Makes room for n_tokens tokens in all, of which n_old are there: what lies behind those is then the table's alone. On
+ * failure (MINIM_ERR_CONTEXT: the limit is reached, or MINIM_ERR_MEMORY) the table holds what it held. */
+minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_old, size_t n_tokens, minim_error *e);
 /* Gives back the pages behind the first n_tokens tokens. */
 void kv_shrink(kv_pool *p, kv_table *t, size_t n_tokens);
 /* Gives back the windowed layers' pages that hold only some of the first n_tokens tokens. */
@@ -52,6 +53,8 @@ void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens);
 minim_status kv_restore(kv_pool *p, kv_table *t, minim_error *e);
 /* Tokens whose keys and values were dropped. */
 size_t kv_dropped(const kv_pool *p, const kv_table *t);
+/* `to`, which has nothing, holds the same pages. */
+minim_status kv_fork(kv_pool *p, const kv_table *from, kv_table *to, minim_error *e);
 void kv_table_free(kv_pool *p, kv_table *t);
 
 enum kern_kv kv_type(const kv_pool *p);

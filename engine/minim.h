@@ -283,6 +283,10 @@ typedef struct minim_seq minim_seq;
 
 MINIM_API minim_status minim_seq_new(minim_engine *engine, minim_seq **seq, minim_error *error);
 MINIM_API void minim_seq_free(minim_seq *seq);
+/* *fork becomes a second sequence with the same tokens. It shares the pages of the first: a fork takes no page until
+ * one of the two goes on inside a page that both hold, which is then copied. Both live on alone, and are freed in any
+ * order. A cancelled sequence can be forked; the fork is not cancelled. */
+MINIM_API minim_status minim_seq_fork(minim_seq *seq, minim_seq **fork, minim_error *error);
 /* Tokens whose keys and values are cached. */
 MINIM_API size_t minim_seq_length(const minim_seq *seq);
 /* Forgets everything behind the first n tokens; pages that become empty go back to the pool. */

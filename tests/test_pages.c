@@ -1,0 +1,300 @@
+/* test_pages.c: sequences that share pages: each has the bits that it would have alone, and the pool counts right. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../engine/minim.h"
+#include "../kernels/kernels.h"
+#include "family_model.h"
+#include "pages.h"
+#include "synth.h"
+
+enum { N_VOCAB = 512, N_CTX = 256, PAGE = 16, MAX_SEQS = 12 };
+
+static void ok(minim_status status, const minim_error *e) {
+    if (status) fail_msg("%s: %s", minim_status_name(status), e->text);
+}
+
+static const synth_shape plain_shape = {.type = KERN_Q4_0,
+                                        .n_layers = 2,
+                                        .n_embd = 32,
+                                        .n_heads = 2,
+                                        .n_kv_heads = 1,
+                                        .head_dim = 16,
+                                        .n_ff = 32,
+                                        .n_ctx = N_CTX};
+
+/* An engine whose sequences are watched, and one that says what each of them should be. */
+typedef struct world {
+    minim_model *model;
+    minim_engine *engine, *alone;
+    minim_seq *seq[MAX_SEQS], *one; /* `one` belongs to `alone` */
+    int32_t tokens[MAX_SEQS][N_CTX];
+    size_t length[MAX_SEQS], n;
+    uint64_t random;
+} world;
+
+/* The plain Llama, or a model of the table of families. */
+static minim_model *world_model(const char *family) {
+    minim_error e;
+    minim_model *m;
+    minim_model_options o;
+    size_t size;
+    const family_model *f = family_models;
+    while (family && strcmp(f->name, family) != 0) f++;
+    void *image = family ? family_model_image(f, -1, FAMILY_INTACT, NULL, &size) : synth_model(&plain_shape, &size);
+    assert_non_null(image);
+    minim_model_options_default(&o);
+    o.n_threads = 1;
+    ok(minim_model_load_memory(image, size, "small", &o, &m, &e), &e);
+    free(image);
+    return m;
+}
+
+static minim_engine *world_engine(const minim_model *m, uint64_t pages, int page_size) {
+    minim_error e;
+    minim_engine *engine;
+    minim_engine_options o;
+    minim_engine_options_default(&o);
+    o.n_threads = 1, o.page_size = page_size, o.n_ctx = N_CTX, o.n_batch = 32;
+    if (pages) {
+        minim_engine_info info = {.size = sizeof info};
+        ok(minim_engine_new(m, &o, &engine, &e), &e);
+        minim_engine_get_info(engine, &info);
+        minim_engine_free(engine);
+        o.kv_limit = pages * info.page_bytes;
+    }
+    ok(minim_engine_new(m, &o, &engine, &e), &e);
+    return engine;
+}
+
+static world *world_new(const char *family, uint64_t pages) {
+    minim_error e;
+    world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->model = world_model(family);
+    w->engine = world_engine(w->model, pages, PAGE);
+    w->alone = world_engine(w->model, 0, 64);
+    ok(minim_seq_new(w->alone, &w->one, &e), &e);
+    w->random = 88172645463325252u;
+    return w;
+}
+
+static uint64_t pages_in_use(const world *w) {
+    minim_engine_info info = {.size = sizeof info};
+    minim_engine_get_info(w->engine, &info);
+    return info.pages_in_use;
+}
+
+static void world_free(world *w) {
+    for (size_t i = 0; i < w->n; i++) minim_seq_free(w->seq[i]);
+    assert_int_equal(pages_in_use(w), 0);
+    minim_seq_free(w->one);
+    minim_engine_free(w->engine);
+    minim_engine_free(w->alone);
+    minim_model_free(w->model);
+    free(w);
+}
+
+static size_t below(world *w, size_t n) {
+    w->random ^= w->random << 13, w->random ^= w->random >> 7, w->random ^= w->random << 17;
+    return (size_t)(w->random >> 11) % n;
+}
+
+static void check_pages(const world *w) {
+    const char *wrong = pages_wrong(w->engine, w->seq, w->n);
+    if (wrong) fail_msg("%s", wrong);
+}
+
+static void new_seq(world *w) {
+    minim_error e;
+    assert_true(w->n < MAX_SEQS);
+    ok(minim_seq_new(w->engine, &w->seq[w->n], &e), &e);
+    w->length[w->n++] = 0;
+}
+
+static void fork_seq(world *w, size_t from) {
+    minim_error e;
+    assert_true(w->n < MAX_SEQS);
+    uint64_t before = pages_in_use(w);
+    ok(minim_seq_fork(w->seq[from], &w->seq[w->n], &e), &e);
+    assert_int_equal(minim_seq_length(w->seq[w->n]), w->length[from]);
+    assert_int_equal(pages_in_use(w), before); /* a fork is free */
+    memcpy(w->tokens[w->n], w->tokens[from], sizeof w->tokens[from]);
+    w->length[w->n++] = w->length[from];
+}
+
+static void free_seq(world *w, size_t i) {
+    minim_seq_free(w->seq[i]);
+    w->n--;
+    w->seq[i] = w->seq[w->n], w->length[i] = w->length[w->n];
+    memcpy(w->tokens[i], w->tokens[w->n], sizeof w->tokens[i]);
+}
+
+static void cut_seq(world *w, size_t i, size_t n) {
+    assert_int_equal(minim_seq_truncate(w->seq[i], n), MINIM_OK);
+    w->length[i] = n;
+}
+
+/* The sequence goes on with n tokens that depend on `salt`; its logits are those of a sequence alone. */
+static minim_status extend_seq(world *w, size_t i, size_t n, size_t salt) {
+    static float got[N_VOCAB], want[N_VOCAB];
+    minim_error e;
+    minim_row rows[N_CTX];
+    size_t all = w->length[i] + n;
+    for (size_t k = 0; k < n; k++) {
+        int32_t token = (int32_t)(3 + (salt * 131 + (w->length[i] + k) * 17) % 500);
+        w->tokens[i][w->length[i] + k] = token;
+        rows[k] = (minim_row){w->seq[i], token, k + 1 == n};
+    }
+    minim_status status = minim_engine_step(w->engine, rows, n, got, &e);
+    if (status) {
+        assert_int_equal(minim_seq_length(w->seq[i]), w->length[i]);
+        return status;
+    }
+    w->length[i] = all;
+    for (size_t k = 0; k < all; k++) rows[k] = (minim_row){w->one, w->tokens[i][k], k + 1 == all};
+    minim_seq_truncate(w->one, 0);
+    ok(minim_engine_step(w->alone, rows, all, want, &e), &e);
+    assert_memory_equal(got, want, sizeof got);
+    return MINIM_OK;
+}
+
+/* ---- forks ------------------------------------------------------------------------------------------------------- */
+
+static void a_fork_shares_pages_until_one_goes_on(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 0);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 40, 1), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 3);
+    fork_seq(w, 0);
+    fork_seq(w, 0);
+    assert_int_equal(extend_seq(w, 1, 1, 2), MINIM_OK); /* copies the page that is begun */
+    assert_int_equal(pages_in_use(w), 4);
+    assert_int_equal(extend_seq(w, 0, 1, 3), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 5);
+    assert_int_equal(extend_seq(w, 2, 1, 4), MINIM_OK); /* the last one has it to itself */
+    assert_int_equal(pages_in_use(w), 5);
+    check_pages(w);
+    free_seq(w, 0); /* the fork does not need its origin */
+    assert_int_equal(pages_in_use(w), 4);
+    assert_int_equal(extend_seq(w, 1, 30, 5), MINIM_OK);
+    assert_int_equal(extend_seq(w, 0, 30, 6), MINIM_OK);
+    check_pages(w);
+    world_free(w);
+}
+
+static void a_fork_at_the_end_of_a_page_copies_nothing(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 0);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 32, 1), MINIM_OK);
+    fork_seq(w, 0);
+    assert_int_equal(extend_seq(w, 1, 1, 2), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 3);
+    cut_seq(w, 1, 20); /* back into a page of both */
+    assert_int_equal(extend_seq(w, 1, 1, 3), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 3);
+    assert_int_equal(extend_seq(w, 0, 20, 4), MINIM_OK);
+    check_pages(w);
+    world_free(w);
+}
+
+static void a_copy_that_finds_no_room_fails_and_can_be_tried_again(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 3);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 40, 1), MINIM_OK);
+    fork_seq(w, 0);
+    assert_int_equal(extend_seq(w, 1, 1, 2), MINIM_ERR_CONTEXT);
+    check_pages(w);
+    cut_seq(w, 0, 32);
+    assert_int_equal(extend_seq(w, 1, 1, 2), MINIM_OK);
+    assert_int_equal(extend_seq(w, 0, 1, 3), MINIM_ERR_CONTEXT);
+    check_pages(w);
+    free_seq(w, 1);
+    assert_int_equal(extend_seq(w, 0, 1, 3), MINIM_OK);
+    world_free(w);
+}
+
+static void a_cancelled_sequence_can_be_forked(void **state) {
+    (void)state;
+    minim_error e;
+    world *w = world_new(NULL, 0);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 20, 1), MINIM_OK);
+    minim_seq_cancel(w->seq[0]);
+    fork_seq(w, 0);
+    minim_seq_cancel(w->seq[1]);
+    assert_int_equal(extend_seq(w, 1, 20, 2), MINIM_OK);
+    minim_generate_options o;
+    minim_generate_options_default(&o);
+    o.max_tokens = 3, o.ignore_end = 1;
+    minim_result r = {.size = sizeof r};
+    ok(minim_generate(w->seq[1], w->tokens[0], 2, &o, &r, &e), &e);
+    assert_int_equal(r.stop, MINIM_STOP_LENGTH);
+    minim_seq *out = w->seq[0];
+    assert_int_equal(minim_seq_fork(NULL, &out, &e), MINIM_ERR_ARGUMENT);
+    assert_int_equal(minim_seq_fork(w->seq[0], NULL, &e), MINIM_ERR_ARGUMENT);
+    check_pages(w);
+    world_free(w);
+}
+
+/* Forks, cuts, continuations and frees in any order. */
+static void any_order(const char *family, uint64_t pages, int n_steps) {
+    world *w = world_new(family, pages);
+    int full = 0, done = 0;
+    for (int step = 0; step < n_steps; step++) {
+        size_t what = below(w, 10), i = w->n ? below(w, w->n) : 0;
+        if (!w->n || (what == 0 && w->n < MAX_SEQS)) {
+            new_seq(w);
+        } else if (what <= 2 && w->n < MAX_SEQS) {
+            fork_seq(w, i);
+        } else if (what == 3 || w->n == MAX_SEQS) {
+            free_seq(w, i);
+        } else if (what == 4) {
+            cut_seq(w, i, below(w, w->length[i] + 1));
+        } else {
+            size_t n = 1 + below(w, what == 5 ? 40 : 6);
+            if (w->length[i] + n > N_CTX) n = 0;
+            minim_status status = n ? extend_seq(w, i, n, below(w, 3)) : MINIM_OK;
+            full += status == MINIM_ERR_CONTEXT, done += status == MINIM_OK;
+            assert_true(!status || status == MINIM_ERR_CONTEXT);
+        }
+        check_pages(w);
+    }
+    assert_true(done > n_steps / 8);
+    if (pages) assert_true(full > 0);
+    world_free(w);
+}
+
+static void forks_cuts_and_frees_come_in_any_order(void **state) {
+    (void)state;
+    any_order(NULL, 0, 500);
+    any_order(NULL, 20, 500);
+}
+
+/* gemma3 here: pages of windowed layers fall out, of each sequence at its own time. */
+static void forks_of_windowed_layers_come_in_any_order(void **state) {
+    (void)state;
+    any_order("gemma3", 0, 300);
+    any_order("gemma2", 30, 300);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fork_shares_pages_until_one_goes_on),
+        cmocka_unit_test(a_fork_at_the_end_of_a_page_copies_nothing),
+        cmocka_unit_test(a_copy_that_finds_no_room_fails_and_can_be_tried_again),
+        cmocka_unit_test(a_cancelled_sequence_can_be_forked),
+        cmocka_unit_test(forks_cuts_and_frees_come_in_any_order),
+        cmocka_unit_test(forks_of_windowed_layers_come_in_any_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

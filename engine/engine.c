@@ -124,6 +124,7 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->allocator = a;
     en->model = m;
     en->log = p.o.log, en->log_user = p.o.log_user;
+    en->on_input = p.o.on_input, en->on_input_user = p.o.on_input_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
     int far = p.o.rope_factors == MINIM_ROPE_AUTO ? p.n_ctx > m->shape.n_ctx_orig : p.o.rope_factors == MINIM_ROPE_LONG;
     far = far && m->rope_freq[MODEL_ROPE_FAR];
@@ -312,11 +313,32 @@ static void engine_replay(minim_engine *en, minim_seq *s) {
     s->lost = 0;
 }
 
-minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n_rows, float *logits,
-                               minim_error *error) {
+/* What a step through a part of a model may be, and one through a whole model. */
+static minim_status engine_check_part(const minim_engine *en, const minim_row *rows, size_t n, const float *hidden,
+                                      minim_error *e) {
+    const minim_model *m = en->model;
+    const int is_part = m->first_layer > 0 || m->end_layer < m->shape.n_layers;
+    if (is_part && !hidden) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "%s: layers %d to %d of %d are loaded, expected the whole model",
+                       gguf_path(m->file), m->first_layer, m->end_layer - 1, m->shape.n_layers);
+    }
+    for (size_t i = 0; i < n && m->end_layer < m->shape.n_layers; i++) {
+        if (rows[i].want_logits)
+            return err_set(e, MINIM_ERR_ARGUMENT, "row %zu wants logits, but the last layer is not loaded", i);
+    }
+    for (size_t i = 0; i < n && hidden; i++) { /* its tokens alone do not bring back what was lost */
+        if (rows[i].seq->lost && m->first_layer > 0)
+            return err_set(e, MINIM_ERR_ARGUMENT, "row %zu: the sequence was cut and cannot go on in a part", i);
+    }
+    return MINIM_OK;
+}
+
+static minim_status engine_step(minim_engine *en, const minim_row *rows, size_t n_rows, float *hidden, float *logits,
+                                minim_error *error) {
     if (!en || (n_rows && !rows)) return err_set(error, MINIM_ERR_ARGUMENT, "engine or rows is NULL");
     pthread_mutex_lock(&en->lock);
     minim_status status = engine_check_rows(en, rows, n_rows, logits, error);
+    if (!status) status = engine_check_part(en, rows, n_rows, hidden, error);
     if (!status) status = engine_reserve(en, rows, n_rows, error);
     if (!status) {
         fenv_t host; /* the same rounding whatever the host has set */
@@ -325,6 +347,7 @@ minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n
         for (size_t i = 0; i < n_rows; i++) {
             if (rows[i].seq->lost) engine_replay(en, rows[i].seq);
         }
+        en->hidden = hidden;
         for (size_t i = 0; i < n_rows;) {
             int n = 0;
             for (; i < n_rows && n < en->n_batch; i++, n++) {
@@ -334,10 +357,23 @@ minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n
                 s->tokens[s->length++] = rows[i].token;
             }
             engine_run(en, n);
+            if (hidden) en->hidden += (size_t)n * (size_t)en->model->shape.n_embd;
         }
+        en->hidden = NULL;
         fesetenv(&host);
         err_ok(error);
     }
     pthread_mutex_unlock(&en->lock);
     return status;
+}
+
+minim_status minim_engine_step(minim_engine *en, const minim_row *rows, size_t n_rows, float *logits,
+                               minim_error *error) {
+    return engine_step(en, rows, n_rows, NULL, logits, error);
+}
+
+minim_status minim_engine_step_part(minim_engine *en, const minim_row *rows, size_t n_rows, float *hidden,
+                                    float *logits, minim_error *error) {
+    if (!hidden) return err_set(error, MINIM_ERR_ARGUMENT, "hidden is NULL");
+    return engine_step(en, rows, n_rows, hidden, logits, error);
 }

@@ -61,7 +61,11 @@ struct minim_engine {
     pool *pool;
     kv_pool *kv;
     forward_scratch scratch;
-    step_row *rows;       /* [n_batch]: the rows of the running step */
+    step_row *rows; /* [n_batch]: the rows of the running step */
+    float *hidden;  /* of a step through a part of the model: [n_batch][n_embd], in and out; else NULL */
+    void (*on_input)(void *user, const char *const *tensors, size_t n_tensors, const float *x, size_t n_rows,
+                     size_t n_cols); /* may be NULL */
+    void *on_input_user;
     pthread_mutex_t lock; /* one step at a time */
     int has_lock;
 };

@@ -151,8 +151,20 @@ static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     for (int t = 0; w->bias && t < j->n; t++) j->e->kern.add(y + t * w->rows, w->bias + first, rows);
 }
 
+/* Shows the input of matrices to the caller; parts of a matrix that the file has in one count once. */
+static void forward_show(const minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
+    enum { MOST = 8 };
+    const char *names[MOST];
+    size_t n_names = 0;
+    for (int i = 0; i < n_products && n_names < MOST; i++) {
+        if (i > 0 && product[i].w->source == product[i - 1].w->source) continue;
+        names[n_names++] = product[i].w->source->name.s;
+    }
+    e->on_input(e->on_input_user, names, n_names, x, (size_t)n, (size_t)product->w->cols);
+}
+
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
-static void forward_multiply(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
+static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
@@ -177,6 +189,11 @@ static void forward_multiply(minim_engine *e, const float *x, int n, const forwa
     }
 }
 
+static void forward_multiply(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
+    if (e->on_input) forward_show(e, x, n, product, n_products);
+    forward_compute(e, x, n, product, n_products);
+}
+
 /* ---- what a row does between the matrices ------------------------------------------------------------------------ */
 
 /* Cosines and sines of a position. */
@@ -195,8 +212,12 @@ static void forward_embed_task(void *arg, uint32_t item, int worker) {
     const minim_engine *e = s->e;
     const model_shape *p = &e->model->shape;
     float *x = e->scratch.x + (size_t)item * (size_t)p->n_embd;
-    model_matrix_row(&e->model->embedding, s->rows[item].token, x);
-    if (p->embedding_scale != 1) e->kern.scale(x, p->embedding_scale, p->n_embd, x);
+    if (e->model->first_layer > 0) {
+        memcpy(x, e->hidden + (size_t)item * (size_t)p->n_embd, (size_t)p->n_embd * sizeof *x);
+    } else {
+        model_matrix_row(&e->model->embedding, s->rows[item].token, x);
+        if (p->embedding_scale != 1) e->kern.scale(x, p->embedding_scale, p->n_embd, x);
+    }
     for (int i = 0; i < 2 && e->rope_freq[i]; i++) {
         forward_angles(e, e->rope_freq[i], s->rows[item].position, e->scratch.rope[i] + (int64_t)item * p->n_rot);
     }
@@ -314,8 +335,10 @@ static void forward_logits_task(void *arg, uint32_t item, int worker) {
     for (int64_t i = 0; i < n; i++) logits[i] = logits[i] == logits[i] ? logits[i] : NAN;
 }
 
-/* Behind the keys and values of the last layer only the rows go on that want logits: they move together, in order. */
+/* Behind the keys and values of the last layer only the rows go on that want logits: they move together, in order.
+ * Where all are to be seen or given back, later. */
 static void forward_keep_wanted(forward_step *s) {
+    if (s->rows == s->e->scratch.wanted) return; /* done */
     const forward_scratch *f = &s->e->scratch;
     const model_shape *p = &s->e->model->shape;
     const struct {
@@ -335,14 +358,21 @@ static void forward_keep_wanted(forward_step *s) {
     s->rows = f->wanted, s->n = n;
 }
 
-/* Logits of all rows that are left; the caller's are adjacent. */
+/* Logits of all rows that are left and want some; the caller's are adjacent. */
 static void forward_output(forward_step *s) {
     minim_engine *e = s->e;
     const minim_model *m = e->model;
-    s->logits = s->rows[0].logits;
+    forward_product product = {&m->output, NULL};
     s->post = NULL, s->pre = &m->output_norm;
+    if (e->on_input) {
+        forward_rows(s, forward_join_task, s->n);
+        forward_show(e, e->scratch.h, s->n, &product, 1);
+    }
+    forward_keep_wanted(s);
+    if (!s->n) return;
+    s->logits = product.y = s->rows[0].logits;
     forward_rows(s, forward_join_task, s->n);
-    forward_multiply(e, e->scratch.h, s->n, &(forward_product){&m->output, s->logits}, 1);
+    forward_compute(e, e->scratch.h, s->n, &product, 1);
     forward_rows(s, forward_logits_task, s->n);
 }
 
@@ -352,7 +382,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     forward_step s = {.e = e, .rows = rows, .n = n};
     int n_tiles = attention_make_tiles(e, rows, n);
     forward_rows(&s, forward_embed_task, s.n);
-    for (s.layer = 0; s.layer < m->shape.n_layers; s.layer++) {
+    for (s.layer = m->first_layer; s.layer < m->end_layer; s.layer++) {
         const model_layer *layer = &m->layers[s.layer];
         const int gated = m->family->ffn != FAMILY_FFN_GELU;
         const int parallel = m->family->order == FAMILY_PRE_NORM && !layer->ffn_norm.weight;
@@ -367,7 +397,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
         forward_rows(&s, forward_join_task, s.n);
         forward_multiply(e, f->h, s.n, in, parallel ? n_attention + n_ffn : n_attention);
         forward_rows(&s, forward_rope_task, s.n);
-        if (s.layer == m->shape.n_layers - 1) {
+        if (s.layer == m->shape.n_layers - 1 && !e->on_input && !e->hidden) {
             forward_keep_wanted(&s);
             if (!s.n) return;
             n_tiles = attention_make_tiles(e, s.rows, s.n);
@@ -385,5 +415,6 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     }
     s.pre = NULL;
     forward_rows(&s, forward_join_task, s.n);
-    forward_output(&s);
+    if (e->hidden) memcpy(e->hidden, f->x, (size_t)s.n * (size_t)m->shape.n_embd * sizeof *f->x);
+    if (m->end_layer == m->shape.n_layers) forward_output(&s);
 }

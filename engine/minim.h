@@ -106,6 +106,10 @@ typedef struct minim_model_options {
     /* Called from the loading thread with 0..1 as weights arrive; a non-zero return cancels (MINIM_ERR_CANCELLED). */
     int (*progress)(void *user, double fraction);
     void *progress_user;
+    /* Part of a model, for work that goes through it layer by layer in little memory: the weights of layers first_layer
+     * .. end_layer - 1, before the first layer also the embeddings, behind the last also the output. end_layer 0 = all.
+     * A part runs with minim_engine_step_part() only. */
+    int first_layer, end_layer;
 } minim_model_options;
 
 MINIM_API void minim_model_options_default(minim_model_options *options);
@@ -249,6 +253,13 @@ typedef struct minim_engine_options {
     minim_log_fn log;
     void *log_user;
     minim_rope_factors rope_factors;
+    /* Shows what goes into the matrices (importance matrices, calibration): x [n_rows][n_cols] is the input of all the
+     * n_tensors matrices, which are named as in the file. Called on the thread of the step, before the product; x lives
+     * during the call only, and the call may not use the engine. All rows go through the last layer then, also those
+     * that want no logits; no bit of a result changes. NULL = no calls. */
+    void (*on_input)(void *user, const char *const *tensors, size_t n_tensors, const float *x, size_t n_rows,
+                     size_t n_cols);
+    void *on_input_user;
 } minim_engine_options;
 
 MINIM_API void minim_engine_options_default(minim_engine_options *options);
@@ -307,6 +318,13 @@ typedef struct minim_row {
  * failure no sequence has changed. MINIM_ERR_CONTEXT if a sequence would pass n_ctx or the pool is full. */
 MINIM_API minim_status minim_engine_step(minim_engine *engine, const minim_row *rows, size_t n_rows, float *logits,
                                          minim_error *error);
+
+/* The same for a part of a model (minim_model_options.first_layer). hidden [n_rows][n_embd], not NULL, is what the
+ * layers before have made of the rows, and becomes what this part makes of them; where the part has the first layer, it
+ * is only written. Rows can want logits where the part has the last layer. A part after the other gives the bits of the
+ * whole. */
+MINIM_API minim_status minim_engine_step_part(minim_engine *engine, const minim_row *rows, size_t n_rows, float *hidden,
+                                              float *logits, minim_error *error);
 
 /* ---- generation ------------------------------------------------------------------------------------------------ */
 

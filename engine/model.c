@@ -70,6 +70,17 @@ static void model_count_types(minim_model *m) {
     }
 }
 
+/* The layers to load: all, or those that were asked for. */
+static minim_status model_choose_layers(minim_model *m, const minim_model_options *o, minim_error *e) {
+    const int n = m->shape.n_layers;
+    m->first_layer = o->first_layer;
+    m->end_layer = o->end_layer ? o->end_layer : n;
+    if (o->first_layer == 0 && o->end_layer == 0) return MINIM_OK;
+    if (o->first_layer >= 0 && o->first_layer < m->end_layer && m->end_layer <= n) return MINIM_OK;
+    return err_set(e, MINIM_ERR_ARGUMENT, "%s: layers %d to %d, expected some of 0 to %d", gguf_path(m->file),
+                   o->first_layer, m->end_layer - 1, n - 1);
+}
+
 static minim_status model_load_file(const char *path, const void *data, size_t size, const minim_model_options *user,
                                     minim_model **out, minim_error *e) {
     if (!out) return err_set(e, MINIM_ERR_ARGUMENT, "model is NULL");
@@ -98,6 +109,7 @@ static minim_status model_load_file(const char *path, const void *data, size_t s
         if (status && o.level >= MINIM_LOAD_ALL && e) *e = m->shape_error;
         if (o.level < MINIM_LOAD_ALL) status = MINIM_OK;
     }
+    if (!status) status = model_choose_layers(m, &o, e);
     if (!status && o.level >= MINIM_LOAD_VOCAB) status = vocab_new(&a, m->file, &m->vocab, e);
     if (!status && m->vocab) m->n_vocab = vocab_size(m->vocab);
     if (!status && o.level >= MINIM_LOAD_ALL) status = weights_load(m, &o, e);

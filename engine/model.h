@@ -87,6 +87,8 @@ struct minim_model {
     model_shape shape;    /* all zero when the file has none; then shape_error says why */
     minim_error shape_error;
 
+    int first_layer, end_layer; /* of which there are weights: 0, n_layers for a whole model */
+
     char *panels; /* the panels of all matrices */
     size_t panels_bytes;
     model_layer *layers;    /* [n_layers] */

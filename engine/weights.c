@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model.h"
@@ -63,6 +64,12 @@ static minim_status weights_wrong_shape(weights_loader *l, const gguf_tensor *t,
                    (unsigned long long)t->dim[2], (unsigned long long)t->dim[3], (long long)cols, (long long)rows);
 }
 
+/* Whether the layers that are loaded may need it. */
+static int weights_is_needed(const minim_model *m, const gguf_tensor *t) {
+    const long layer = strncmp(t->name.s, "blk.", 4) ? -1 : strtol(t->name.s + 4, NULL, 10);
+    return layer < 0 || (layer >= m->first_layer && layer < m->end_layer);
+}
+
 /* Bytes of a tensor's panels, cache lines full; 0 for a type that minim does not compute with. */
 static uint64_t weights_panels_bytes(const gguf_tensor *t) {
     size_t panel = kern_panel_bytes(t->type, (int64_t)t->dim[0]);
@@ -84,7 +91,8 @@ static minim_status weights_arena(weights_loader *l) {
     /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
      * is not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
-        if (size_add(bytes, weights_arena_bytes(gguf_tensor_at(m->file, i)), &bytes)) bytes = UINT64_MAX;
+        const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        if (weights_is_needed(m, t) && size_add(bytes, weights_arena_bytes(t), &bytes)) bytes = UINT64_MAX;
     }
     m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
     if (!m->panels) return err_memory(l->e, "the weights", bytes);
@@ -364,15 +372,19 @@ static minim_status weights_load_all(weights_loader *l) {
     const model_shape *s = &m->shape;
     m->n_vocab = vocab_size(m->vocab);
     weights_rows rows = {m->n_vocab, s->n_embd, 0, m->n_vocab, 0};
+    const int is_first = m->first_layer == 0, is_last = m->end_layer == s->n_layers;
+    const int own_output = m->family->own_output || weights_has(l, "output.weight");
     minim_status status = weights_arena(l);
-    if (!status) status = weights_matrix(l, "token_embd", &rows, &m->embedding);
-    for (int i = 0; i < s->n_layers && !status; i++) status = weights_layer(l, i);
-    if (!status) status = weights_norm(l, "output_norm", s->n_embd, 1, 1, &m->output_norm);
+    if (!status && (is_first || (is_last && !own_output))) {
+        status = weights_matrix(l, "token_embd", &rows, &m->embedding);
+    }
+    for (int i = m->first_layer; i < m->end_layer && !status; i++) status = weights_layer(l, i);
+    if (!status && is_last) status = weights_norm(l, "output_norm", s->n_embd, 1, 1, &m->output_norm);
     if (status) return status;
     rows.needs_bias = m->family->biases & FAMILY_BIAS_OUTPUT;
-    if (m->family->own_output || weights_has(l, "output.weight")) {
+    if (is_last && own_output) {
         status = weights_matrix(l, "output", &rows, &m->output);
-    } else {
+    } else if (is_last) {
         m->output = m->embedding;
         m->output.bias = NULL;
         if (weights_has(l, "output.bias")) {
@@ -382,7 +394,7 @@ static minim_status weights_load_all(weights_loader *l) {
     if (!status) status = weights_rope(l);
     if (status) return status;
     weights_count(m);
-    weights_warn(l);
+    if (is_first && is_last) weights_warn(l);
     return MINIM_OK;
 }
 
@@ -395,6 +407,7 @@ minim_status weights_load(minim_model *m, const minim_model_options *o, minim_er
     size_t n_tensors = gguf_tensor_count(m->file);
     for (size_t i = 0; i < n_tensors; i++) {
         const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        if (!weights_is_needed(m, t)) continue;
         l->bytes_total += t->bytes;
         if (t->n_dims < 2 || t->dim[1] < 1) continue;
         size_t sixteen_rows = (size_t)(t->bytes / (t->elements / t->dim[0])) * KERN_PANEL;

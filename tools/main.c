@@ -23,6 +23,7 @@ static const command main_commands[] = {
     {"eval", cmd_eval, "perplexity over a text, and the distance from a reference model"},
     {"bench", cmd_bench, "how fast a model runs: prompt processing and text generation"},
     {"convert", cmd_convert, "a Hugging Face directory becomes a GGUF file"},
+    {"imatrix", cmd_imatrix, "which weights matter for a text: an importance matrix, for quantize"},
     {"quantize", cmd_quantize, "the same model with smaller weights"},
     {"synth", cmd_synth, "a model file with random weights in the shape of a real model, for benchmarks"},
 };

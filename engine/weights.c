@@ -25,6 +25,7 @@ typedef struct weights_loader {
     const minim_model_options *o;
     minim_error *e;
     pool *pool;
+    kern_table kern; /* to pack with */
     size_t arena_used;
     char *staging; /* [threads][staging_bytes]: 16 rows as they stand in the file */
     size_t staging_bytes;
@@ -166,6 +167,19 @@ static minim_status weights_norm(weights_loader *l, const char *name, int64_t co
     return norm->bias ? MINIM_OK : err_memory(l->e, name, (uint64_t)n * sizeof(float));
 }
 
+/* Looks at the scales of a panel with the rows first .. first + n_rows - 1 of its tensor. */
+static void weights_check_scales(weights_loader *l, const void *panel, int64_t first, int n_rows, int worker) {
+    const model_matrix *w = l->matrix;
+    int64_t col = 0;
+    int row = kern_find_bad_scale(w->type, w->cols, panel, n_rows, &col);
+    if (row < 0) return;
+    err_set(&l->task_error[worker], MINIM_ERR_FORMAT,
+            "%s: tensor %s: the scale of the block at row %lld, column %lld is infinite or not a number, expected a "
+            "finite one",
+            gguf_path(l->m->file), w->source->name.s, (long long)(first + row), (long long)col);
+    atomic_store(&l->failed, worker + 1);
+}
+
 static void weights_pack_panel(void *arg, uint32_t item, int worker) {
     weights_loader *l = arg;
     const model_matrix *w = l->matrix;
@@ -187,17 +201,8 @@ static void weights_pack_panel(void *arg, uint32_t item, int worker) {
         }
         rows = staging;
     }
-    int64_t bad = kern_find_bad_scale(w->type, rows, n_rows * w->cols);
-    if (bad >= 0) {
-        err_set(
-            &l->task_error[worker], MINIM_ERR_FORMAT,
-            "%s: tensor %s: the scale of the block at row %lld, column %lld is infinite or not a number, expected a "
-            "finite one",
-            gguf_path(l->m->file), w->source->name.s, (long long)(first + bad / w->cols), (long long)(bad % w->cols));
-        atomic_store(&l->failed, worker + 1);
-        return;
-    }
-    kern_pack(w->type, w->cols, rows, row_bytes, n_rows, panel);
+    l->kern.pack(w->type, w->cols, rows, row_bytes, n_rows, panel);
+    weights_check_scales(l, panel, first, n_rows, worker);
 }
 
 /* Rows [first, first + rows) of the matrix `name`.weight [all_rows][cols] and of `name`.bias, which must be there if it
@@ -402,6 +407,8 @@ minim_status weights_load(minim_model *m, const minim_model_options *o, minim_er
     weights_loader *l = mem_zalloc(&m->allocator, 1, sizeof *l);
     if (!l) return err_memory(e, "the loader", sizeof *l);
     l->m = m, l->o = o, l->e = e;
+    /* No more than packing makes use of: the best table may ask the system for AMX tiles. */
+    kern_table_init(&l->kern, kern_isa_available("avx2") ? "avx2" : NULL);
     int threads = o->n_threads > 0 ? o->n_threads : cpu_count();
     if (threads > POOL_MAX_THREADS) threads = POOL_MAX_THREADS;
     size_t n_tensors = gguf_tensor_count(m->file);

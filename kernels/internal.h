@@ -114,6 +114,7 @@ void kern_table_ref_elementwise(kern_table *table);
 #if defined(__x86_64__)
 #define KERN_X86 1
 void kern_table_avx2(kern_table *table);
+void kern_table_pack_avx2(kern_table *table);
 void kern_table_avxvnni(kern_table *table);
 void kern_table_avx512(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);

@@ -121,9 +121,9 @@ void kern_unpack_row(uint32_t type, int64_t cols, const void *panel, int r, floa
 /* n elements in file layout as float32 (n a multiple of the block). */
 void kern_dequantize(uint32_t type, const void *data, int64_t n, float *out);
 
-/* The first of n elements (in file layout) whose block has a scale or minimum that is infinite or not a number; -1 if
- * there is none, and for float types. */
-int64_t kern_find_bad_scale(uint32_t type, const void *data, int64_t n);
+/* The first row r < n_rows of a panel with a block whose scale or minimum is infinite or not a number; *col is where
+ * the block begins. -1 if there is none, and for float types. */
+int kern_find_bad_scale(uint32_t type, int64_t cols, const void *panel, int n_rows, int64_t *col);
 
 /* ---- activations --------------------------------------------------------------------------------------------------
  * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
@@ -141,6 +141,9 @@ typedef struct kern_table {
 
     /* Panels that matmul computes side by side: whoever cuts a matrix into parts best makes them multiples of it. */
     int panel_group;
+
+    /* What kern_pack() does. */
+    void (*pack)(uint32_t type, int64_t cols, const void *rows, size_t row_bytes, int n_rows, void *panel);
 
     /* x[n] (n a multiple of 32) to codes[n], scale[n/32], sum[n/32].
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,

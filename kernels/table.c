@@ -105,6 +105,7 @@ static uint32_t cpu_levels(void) {
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static void kern_table_ref(kern_table *table) {
+    table->pack = kern_pack;
     kern_table_ref_matmul(table);
     kern_table_ref_attention(table);
     kern_table_ref_elementwise(table);

@@ -713,6 +713,34 @@ static int round_trip(uint32_t type, const uint8_t *rows, int n_rows, int64_t co
     return ok && !check_damage;
 }
 
+/* Every instruction set packs to the same bytes. */
+static void check_packing_of(const kern_table *table) {
+    check_isa = table->isa;
+    for (uint32_t type = 0; type < KERN_TYPE_END; type++) {
+        kern_type_info info = kern_type_get(type);
+        if (!info.has_kernels) continue;
+        int ok = 1;
+        check_damage = 0;
+        for (int i = 0; i < 200 && ok; i++) {
+            random_state = case_seed(1, 200 + (int)type, i);
+            int n_rows = i % 4 ? KERN_PANEL : (int)random_between(1, KERN_PANEL);
+            int64_t cols = info.block * random_between(1, i % 2 ? 9 : 40);
+            size_t row_bytes = (size_t)(cols / info.block * info.block_bytes);
+            size_t stride = row_bytes + (size_t)random_between(0, 5), bytes = kern_panel_bytes(type, cols);
+            uint8_t *rows = slot_take(0, stride * (size_t)(n_rows - 1) + row_bytes, 1);
+            for (size_t k = 0; k < stride * (size_t)(n_rows - 1) + row_bytes; k++) rows[k] = (uint8_t)random_u32();
+            uint8_t *expected = slot_take(1, bytes, 1), *found = slot_take(2, bytes, 1);
+            memset(found, 0xa5, bytes);
+            kern_pack(type, cols, rows, stride, n_rows, expected);
+            table->pack(type, cols, rows, stride, n_rows, found);
+            ok = !memcmp(expected, found, bytes);
+            slots_verify();
+            ok = ok && !check_damage;
+        }
+        report(ok, "pack", info.name, "");
+    }
+}
+
 static void check_packing(void) {
     check_isa = "";
     for (uint32_t type = 0; type < KERN_TYPE_END; type++) {
@@ -737,6 +765,24 @@ static void check_packing(void) {
     }
 }
 
+/* The column of the first bad scale of a row of n blocks, in a panel whose other rows are good, or count for nothing.
+ */
+static int64_t find_bad_scale(uint32_t type, const uint8_t *blocks, int n) {
+    const kern_type_info info = kern_type_get(type);
+    const size_t bytes = (size_t)n * (size_t)info.block_bytes;
+    const int row = (int)random_between(0, KERN_PANEL - 1);
+    uint8_t *rows = calloc(KERN_PANEL, bytes), *panel = malloc(KERN_PANEL * bytes);
+    int64_t col = -1;
+    if (!rows || !panel) abort();
+    memcpy(rows + (size_t)row * bytes, blocks, bytes);
+    kern_pack(type, (int64_t)n * info.block, rows, bytes, KERN_PANEL, panel);
+    const int found = kern_find_bad_scale(type, (int64_t)n * info.block, panel, KERN_PANEL, &col);
+    const int above = kern_find_bad_scale(type, (int64_t)n * info.block, panel, row, &(int64_t){0});
+    free(rows);
+    free(panel);
+    return above != -1 || (found != -1 && found != row) ? -2 : found < 0 ? -1 : col;
+}
+
 /* A scale that is no number is found, and only that. */
 static void check_bad_scales(void) {
     static const uint16_t bad[] = {0x7c00, 0xfc00, 0x7e00, 0xffff}, good[] = {0x7bff, 0xfbff, 0x8000, 0x0001};
@@ -750,7 +796,7 @@ static void check_bad_scales(void) {
         for (int i = 0; i < 4 * (s.n ? s.n : 1) && ok; i++) {
             random_state = case_seed(1, 300 + (int)type, i);
             random_blocks(type, block, 3, TAME, type == KERN_IQ1_M ? 0x11 : -1);
-            ok = kern_find_bad_scale(type, block, 3 * info.block) == -1;
+            ok = find_bad_scale(type, block, 3) == -1;
             for (int b = 0; b < 3; b++) {
                 uint8_t *at = block + b * info.block_bytes;
                 const uint16_t *value = b == 1 ? bad : good;
@@ -759,8 +805,8 @@ static void check_bad_scales(void) {
                 for (int k = 0; k < 4 && type == KERN_IQ1_M; k++) /* four bits here and there */
                     at[49 + 2 * k] = (uint8_t)((at[49 + 2 * k] & 15) | (value[i % 4] >> 4 * k & 15) << 4);
             }
-            ok = ok && kern_find_bad_scale(type, block, 3 * info.block) == info.block;
-            ok = ok && kern_find_bad_scale(type, block, info.block) == -1;
+            ok = ok && find_bad_scale(type, block, 3) == info.block;
+            ok = ok && find_bad_scale(type, block, 1) == -1;
         }
         report(ok, "bad scales", info.name, "");
     }
@@ -874,6 +920,7 @@ int main(int argc, char **argv) {
     check_table();
     check_hashes(&tables[0], print);
     check_packing();
+    for (int i = 0; i < n_tables; i++) check_packing_of(&tables[i]);
     check_bad_scales();
     check_fixtures();
     for (int c = 0; c < N_CHECKS; c++) compare_with_ref(c, tables, n_tables, seed, rounds);

@@ -540,6 +540,7 @@ void kern_table_avx2(kern_table *table) {
     table->matmul[KERN_Q4_0] = avx2_matmul_q4_0;
     table->matmul[KERN_Q8_0] = avx2_matmul_q8_0;
     kern_table_quants256(table);
+    kern_table_pack_avx2(table);
     table->rms_norm = avx2_rms_norm;
     table->layer_norm = avx2_layer_norm;
     table->add = avx2_add;

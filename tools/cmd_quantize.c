@@ -2,19 +2,17 @@
  *
  * Numbers pass through in pieces of a fixed size, so memory does not grow with the model. Keys are copied as they
  * stand, also those that minim does not know. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
-#include "gguf_write.h"
+#include "gguf_source.h"
 #include "quantize.h"
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -63,10 +61,7 @@ typedef struct quantize_tensor {
 typedef struct quantize_work {
     const quantize_settings *settings;
     const quantize_target *target;
-    const char *name; /* of the input */
-    minim_model *model;
-    FILE *file; /* the input again, for what is copied */
-    tool_bytes entry;
+    gguf_source source;
     gguf_head head;
     quantize_tensor *tensors;
     size_t n;
@@ -76,89 +71,13 @@ typedef struct quantize_work {
 
 enum { QUANTIZE_PIECE = 1 << 20 }; /* elements; a multiple of every block */
 
-/* Reads the next n bytes of the header and keeps them in w->entry. Returns -1 or an exit code. */
-static int quantize_take(quantize_work *w, uint64_t n) {
-    enum { PIECE = 1 << 16 };
-    char piece[PIECE];
-    while (n > 0) {
-        const size_t part = n < PIECE ? (size_t)n : PIECE;
-        if (fread(piece, 1, part, w->file) != part)
-            return tool_fail("%s: the header could not be read again: %s", w->name,
-                             ferror(w->file) ? strerror(errno) : "the file has become shorter");
-        if (tool_bytes_append(&w->entry, piece, part)) return EXIT_CODE_FAILED;
-        n -= part;
-    }
-    return -1;
-}
-
-/* The same for a number of n <= 8 bytes. */
-static int quantize_take_number(quantize_work *w, size_t n, uint64_t *number) {
-    const int code = quantize_take(w, n);
-    *number = 0;
-    for (size_t i = 0; i < n && code < 0; i++) *number |= (uint64_t)(uint8_t)w->entry.data[w->entry.n - n + i] << 8 * i;
-    return code;
-}
-
-static int quantize_take_string(quantize_work *w) {
-    uint64_t n;
-    const int code = quantize_take_number(w, 8, &n);
-    return code < 0 ? quantize_take(w, n) : code;
-}
-
-static int quantize_take_values(quantize_work *w, uint64_t type, uint64_t count) {
-    static const uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    int code = -1;
-    if (type == GGUF_WRITE_STRING) {
-        for (uint64_t i = 0; i < count && code < 0; i++) code = quantize_take_string(w);
-        return code;
-    }
-    if (type >= sizeof sizes || !sizes[type] || count > UINT64_MAX / 8)
-        return tool_fail("%s: expected a value that can be copied, found type %" PRIu64, w->name, type);
-    return quantize_take(w, count * sizes[type]);
-}
-
-/* Keys that are written anew: they describe this file. */
-static int quantize_is_own_key(const char *key, size_t n) {
-    static const char *const own[] = {"general.file_type", "general.quantization_version", "general.alignment"};
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        if (n == strlen(own[i]) && !memcmp(own[i], key, n)) return 1;
-    return 0;
-}
-
-/* The next key; the engine has checked the header already. */
-static int quantize_copy_key(quantize_work *w) {
-    uint64_t type, count = 1;
-    w->entry.n = 0;
-    int code = quantize_take_string(w);
-    if (code >= 0) return code;
-    const size_t key_bytes = w->entry.n - 8;
-    code = quantize_take_number(w, 4, &type);
-    if (code < 0 && type == GGUF_WRITE_ARRAY) {
-        code = quantize_take_number(w, 4, &type);
-        if (code < 0) code = quantize_take_number(w, 8, &count);
-    }
-    if (code < 0) code = quantize_take_values(w, type, count);
-    if (code < 0 && !quantize_is_own_key(w->entry.data + 8, key_bytes))
-        gguf_head_copy(&w->head, w->entry.data, w->entry.n);
-    return code;
-}
-
-/* The id of the type of the next tensor. */
-static int quantize_read_id(quantize_work *w, uint32_t *id) {
-    uint64_t number = 0;
-    w->entry.n = 0;
-    int code = quantize_take_string(w);
-    if (code < 0) code = quantize_take_number(w, 4, &number);
-    if (code < 0) code = quantize_take(w, number * 8);
-    if (code < 0) code = quantize_take_number(w, 4, &number);
-    *id = (uint32_t)number;
-    return code < 0 ? quantize_take(w, 8) : code;
-}
-
+/* Keys that describe this file are written anew. */
 static int quantize_read_header(quantize_work *w) {
-    int code = quantize_take(w, 24); /* magic, version, number of tensors, number of keys */
-    for (size_t i = 0; i < minim_model_meta_count(w->model) && code < 0; i++) code = quantize_copy_key(w);
-    for (size_t i = 0; i < w->n && code < 0; i++) code = quantize_read_id(w, &w->tensors[i].id);
+    static const char *const own[] = {"general.file_type", "general.quantization_version", "general.alignment", NULL};
+    uint32_t *ids = calloc(w->n ? w->n : 1, sizeof *ids);
+    int code = ids ? gguf_source_copy_header(&w->source, own, &w->head, ids) : tool_fail("out of memory");
+    for (size_t i = 0; i < w->n && code < 0; i++) w->tensors[i].id = ids[i];
+    free(ids);
     if (code >= 0) return code;
     gguf_head_u32(&w->head, "general.quantization_version", 2);
     gguf_head_u32(&w->head, "general.file_type", w->target->file_type);
@@ -170,7 +89,7 @@ static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, q
     tensor->elements = from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3];
     tensor->to = quantize_choose(w->target, shape, from);
     if (tensor->to && !strcmp(from->layout, "unsupported")) tensor->to = NULL;
-    if (tensor->elements > UINT64_MAX / 8) return tool_fail("%s: tensor %s is too large", w->name, from->name);
+    if (tensor->elements > UINT64_MAX / 8) return tool_fail("%s: tensor %s is too large", w->source.name, from->name);
     const encode_type *to = tensor->to;
     tensor->bytes = to ? tensor->elements / (uint64_t)to->block * (uint64_t)to->bytes : from->bytes;
     gguf_head_tensor(&w->head, from->name, from->n_dims, from->dims, to ? to->id : tensor->id, tensor->bytes);
@@ -179,11 +98,12 @@ static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, q
 
 static int quantize_make_plan(quantize_work *w) {
     quantize_shape shape = {0};
-    w->n = minim_model_tensor_count(w->model);
+    w->n = minim_model_tensor_count(w->source.model);
     w->tensors = calloc(w->n ? w->n : 1, sizeof *w->tensors);
     if (!w->tensors) return tool_fail("out of memory");
     for (size_t i = 0; i < w->n; i++) {
-        if (minim_model_tensor(w->model, i, &w->tensors[i].from)) return tool_fail("%s: tensor %zu", w->name, i);
+        if (minim_model_tensor(w->source.model, i, &w->tensors[i].from))
+            return tool_fail("%s: tensor %zu", w->source.name, i);
         quantize_see(&shape, w->tensors[i].from.name);
     }
     int code = quantize_read_header(w);
@@ -238,11 +158,11 @@ static size_t quantize_encode(const quantize_work *w, const encode_type *type, s
 static int quantize_read_values(quantize_work *w, size_t index, uint64_t first, size_t n) {
     char name[256];
     minim_error error = {.status = MINIM_OK};
-    if (minim_model_tensor_values(w->model, index, first, n, w->values, &error) != MINIM_OK)
+    if (minim_model_tensor_values(w->source.model, index, first, n, w->values, &error) != MINIM_OK)
         return tool_fail_error(&error);
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(w->values[i]))
-            return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->name,
+            return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->source.name,
                              tool_printable(w->tensors[index].from.name, name, sizeof name), first + i,
                              isnan(w->values[i]) ? "NaN" : "infinite");
     }
@@ -260,8 +180,9 @@ static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *w
         if (code >= 0) return code;
         const size_t bad = quantize_encode(w, tensor->to, n);
         if (bad < n)
-            return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s", w->name,
-                             tool_printable(tensor->from.name, name, sizeof name), done + bad, tensor->to->name);
+            return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s",
+                             w->source.name, tool_printable(tensor->from.name, name, sizeof name), done + bad,
+                             tensor->to->name);
         code = gguf_writer_put(writer, w->raw, n / block * (size_t)tensor->to->bytes);
         if (code >= 0) return code;
         done += n;
@@ -279,15 +200,7 @@ static int quantize_write_copied(quantize_work *w, size_t index, gguf_writer *wr
         code = quantize_read_values(w, index, done, n);
         done += n;
     }
-    for (uint64_t done = 0; done < tensor->bytes && code < 0;) {
-        const uint64_t left = tensor->bytes - done;
-        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
-        const ssize_t got = pread(fileno(w->file), w->raw, n, (off_t)(tensor->from.offset + done));
-        if (got <= 0) return tool_fail("%s: %s", w->name, got < 0 ? strerror(errno) : "the file has become shorter");
-        code = gguf_writer_put(writer, w->raw, (size_t)got);
-        done += (uint64_t)got;
-    }
-    return code;
+    return code < 0 ? gguf_source_copy_data(&w->source, &tensor->from, writer) : code;
 }
 
 static int quantize_write(quantize_work *w, const char *name) {
@@ -337,30 +250,18 @@ static void quantize_report(const quantize_work *w, const char *name, double sec
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
-static int quantize_open(quantize_work *w) {
-    minim_error error = {.status = MINIM_OK};
-    minim_model_options options;
-    minim_model_options_default(&options);
-    options.level = MINIM_LOAD_HEADER;
-    if (minim_model_load(w->name, &options, &w->model, &error) != MINIM_OK) return tool_fail_error(&error);
-    w->file = fopen(w->name, "rb");
-    if (!w->file) return tool_fail("%s: %s", w->name, strerror(errno));
+static int quantize_open(quantize_work *w, const char *name) {
+    const int code = gguf_source_open(&w->source, name);
+    if (code >= 0) return code;
     w->values = malloc(QUANTIZE_PIECE * sizeof *w->values);
     w->raw = malloc((size_t)QUANTIZE_PIECE * 4);
     return w->values && w->raw ? -1 : tool_fail("out of memory");
 }
 
-static int quantize_check_output(const quantize_work *w, const char *name) {
-    struct stat output, input;
-    if (stat(name, &output) || fstat(fileno(w->file), &input)) return -1;
-    if (output.st_dev != input.st_dev || output.st_ino != input.st_ino) return -1;
-    return tool_fail("%s: this is the file to be quantized; expected another one", name);
-}
-
-static int quantize_file(quantize_work *w, const char *name) {
+static int quantize_file(quantize_work *w, const char *from, const char *name) {
     const double start = tool_seconds();
-    int code = quantize_open(w);
-    if (code < 0 && name) code = quantize_check_output(w, name);
+    int code = quantize_open(w, from);
+    if (code < 0 && name) code = gguf_source_check_output(&w->source, name, "quantized");
     if (code < 0) code = quantize_make_plan(w);
     if (code >= 0) return code;
     if (w->settings->dry_run) {
@@ -389,13 +290,10 @@ int cmd_quantize(int argc, char **argv) {
     }
     if (code < 0) {
         tool_catch_interrupt();
-        work.name = arguments.items[0];
-        code = quantize_file(&work, arguments.n > 1 ? arguments.items[1] : NULL);
+        code = quantize_file(&work, arguments.items[0], arguments.n > 1 ? arguments.items[1] : NULL);
     }
     gguf_head_free(&work.head);
-    tool_bytes_free(&work.entry);
-    minim_model_free(work.model);
-    if (work.file) fclose(work.file);
+    gguf_source_close(&work.source);
     free(work.tensors);
     free(work.values);
     free(work.raw);

@@ -6,7 +6,8 @@
 #include <string.h>
 
 void minim_engine_options_default(minim_engine_options *options) {
-    *options = (minim_engine_options){.size = sizeof *options, .n_batch = 512, .page_size = 64};
+    *options = (minim_engine_options){
+        .size = sizeof *options, .n_batch = 512, .page_size = 64, .prefix_cache = (uint64_t)256 << 20};
 }
 
 /* Everything an engine's options decide, before memory is taken. */
@@ -15,7 +16,7 @@ typedef struct engine_plan {
     int n_threads, n_ctx, n_batch;
     kv_shape kv;
     uint64_t together; /* pages that hold the same tokens */
-    uint64_t page_bytes, page_limit, scratch_bytes;
+    uint64_t page_bytes, page_limit, cache_limit, scratch_bytes;
 } engine_plan;
 
 static minim_status engine_make_plan(const minim_model *m, const minim_engine_options *user, engine_plan *p,
@@ -52,6 +53,7 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     p->n_batch = o->n_batch < p->n_ctx ? o->n_batch : p->n_ctx;
     p->kv = (kv_shape){.n_layers = s->n_layers,
                        .n_windowed = s->n_window_layers,
+                       .n_window = s->n_window,
                        .n_kv_heads = s->n_kv_heads,
                        .head_dim = s->head_dim,
                        .page_size = o->page_size,
@@ -64,6 +66,7 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     }
     uint64_t for_context = ((uint64_t)p->n_ctx + (uint64_t)o->page_size - 1) / (uint64_t)o->page_size;
     p->page_limit = o->kv_limit ? o->kv_limit / p->page_bytes : for_context * p->together;
+    p->cache_limit = o->prefix_cache / p->page_bytes;
     return MINIM_OK;
 }
 
@@ -126,6 +129,7 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->log = p.o.log, en->log_user = p.o.log_user;
     en->on_input = p.o.on_input, en->on_input_user = p.o.on_input_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
+    en->page_bytes = p.page_bytes;
     int far = p.o.rope_factors == MINIM_ROPE_AUTO ? p.n_ctx > m->shape.n_ctx_orig : p.o.rope_factors == MINIM_ROPE_LONG;
     far = far && m->rope_freq[MODEL_ROPE_FAR];
     en->rope_freq[0] = m->rope_freq[far ? MODEL_ROPE_FAR : MODEL_ROPE_NEAR];
@@ -134,7 +138,7 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     if (!en->has_lock) status = err_set(error, MINIM_ERR_MEMORY, "cannot create a mutex");
     if (!status) status = engine_choose_isa(en, p.o.isa, error);
     if (!status) status = pool_new(&a, p.n_threads, &en->pool, error);
-    if (!status) status = kv_pool_new(&a, &p.kv, p.page_limit, &en->kv, error);
+    if (!status) status = kv_pool_new(&a, &p.kv, p.page_limit, p.cache_limit, &en->kv, error);
     if (!status) status = forward_scratch_new(en, error);
     if (!status) {
         en->rows = mem_alloc(&a, (size_t)en->n_batch, sizeof *en->rows);
@@ -161,14 +165,22 @@ void minim_engine_free(minim_engine *en) {
 
 minim_status minim_engine_get_info(minim_engine *en, minim_engine_info *info) {
     if (!en || !info || info->size < sizeof info->size) return MINIM_ERR_ARGUMENT;
+    pthread_mutex_lock(&en->lock);
+    kv_counts kv = kv_pool_counts(en->kv);
+    pthread_mutex_unlock(&en->lock);
     minim_engine_info full = {.size = info->size,
                               .isa = en->kern.isa,
                               .n_threads = pool_threads(en->pool),
                               .n_ctx = en->n_ctx,
-                              .page_size = en->page_size};
-    pthread_mutex_lock(&en->lock);
-    kv_pool_info(en->kv, &full.pages_in_use, &full.pages_allocated, &full.page_limit, &full.page_bytes);
-    pthread_mutex_unlock(&en->lock);
+                              .page_size = en->page_size,
+                              .pages_in_use = kv.in_use,
+                              .pages_allocated = kv.in_use + kv.cached,
+                              .page_bytes = en->page_bytes,
+                              .page_limit = kv.limit,
+                              .pages_cached = kv.cached,
+                              .pages_evicted = kv.evicted,
+                              .prefix_asked = kv.asked,
+                              .prefix_found = kv.found};
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
     return MINIM_OK;
 }
@@ -221,6 +233,27 @@ minim_status minim_seq_fork(minim_seq *s, minim_seq **out, minim_error *error) {
         *out = NULL;
     }
     return status;
+}
+
+minim_status minim_seq_reuse(minim_seq *s, const int32_t *tokens, size_t n_tokens, size_t *n_reused,
+                             minim_error *error) {
+    if (n_reused) *n_reused = 0;
+    if (!s || (n_tokens && !tokens)) return err_set(error, MINIM_ERR_ARGUMENT, "seq or tokens is NULL");
+    if (s->length) return err_set(error, MINIM_ERR_ARGUMENT, "the sequence holds %zu tokens, expected none", s->length);
+    minim_engine *en = s->engine;
+    size_t found = 0;
+    pthread_mutex_lock(&en->lock);
+    minim_status status = MINIM_OK;
+    if (n_tokens > (size_t)en->n_ctx) n_tokens = (size_t)en->n_ctx;
+    if (n_tokens && mem_grow(&en->allocator, &s->tokens, &s->capacity, n_tokens, sizeof *s->tokens))
+        status = err_memory(error, "a token list", n_tokens * sizeof *s->tokens);
+    if (!status && n_tokens) status = kv_match(en->kv, &s->pages, tokens, n_tokens - 1, &found, error);
+    if (found) memcpy(s->tokens, tokens, found * sizeof *s->tokens);
+    s->length = found;
+    pthread_mutex_unlock(&en->lock);
+    if (status) return status;
+    if (n_reused) *n_reused = found;
+    return err_ok(error);
 }
 
 size_t minim_seq_length(const minim_seq *s) {
@@ -290,10 +323,15 @@ static minim_status engine_reserve(minim_engine *en, const minim_row *rows, size
     return status;
 }
 
-/* Runs en->rows[0..n) and gives back what no window reaches any more; but for a page, so that a sequence can lose its
- * last few tokens. */
+/* Runs en->rows[0..n), lets full pages be found, and gives back what no window reaches any more; but for a page, so
+ * that a sequence can lose its last few tokens. */
 static void engine_run(minim_engine *en, int n) {
     forward_run(en, en->rows, n);
+    for (int i = 0; i < n; i++) {
+        minim_seq *s = en->rows[i].seq;
+        if (i + 1 == n || en->rows[i + 1].seq != s)
+            kv_index(en->kv, &s->pages, s->tokens, (size_t)en->rows[i].position + 1);
+    }
     if (!en->model->shape.n_window_layers) return;
     for (int i = 0; i < n; i++) {
         size_t first = engine_first_key(en, (size_t)en->rows[i].position + 1), page = (size_t)en->page_size;

@@ -57,6 +57,7 @@ struct minim_engine {
     void *log_user;
     kern_table kern;
     int n_ctx, n_batch, page_size;
+    uint64_t page_bytes;
     const double *rope_freq[2]; /* [n_rot / 2]: of most layers, and of windowed ones (NULL: as the others) */
     pool *pool;
     kv_pool *kv;

@@ -165,8 +165,8 @@ static minim_status generate_prefill(generate_run *g, minim_seq *seq, const int3
     minim_engine *en = g->engine;
     minim_row *rows = mem_alloc(&en->allocator, (size_t)en->n_batch, sizeof *rows);
     if (!rows) return err_memory(e, "a prompt chunk", (uint64_t)en->n_batch * sizeof *rows);
-    minim_status status = MINIM_OK;
-    for (size_t done = 0; done < n && !status && !g->stopped;) {
+    minim_status status = seq->length ? MINIM_OK : minim_seq_reuse(seq, prompt, n, &g->r.n_reused, e);
+    for (size_t done = g->r.n_reused; done < n && !status && !g->stopped;) {
         size_t chunk = n - done < (size_t)en->n_batch ? n - done : (size_t)en->n_batch;
         for (size_t i = 0; i < chunk; i++) rows[i] = (minim_row){seq, prompt[done + i], done + i == n - 1};
         status = minim_engine_step(en, rows, chunk, logits, e);

@@ -1,6 +1,7 @@
 /* kv.h: the paged key-value cache (Kwon et al. 2023). A pool hands out pages of page_size tokens; a sequence has a
  * list of them. Memory is taken when a page is needed and given back when no sequence holds it any more. Sequences with
  * the same beginning can share pages: each counts its tables, and who wants to write into a shared one copies it first.
+ * Full pages are also found by the tokens they hold (kv_prefix.c), and stay for a while when no sequence holds them.
  *
  * A page holds, for each of page_layers layers, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so
  * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Layers have slots: first those that
@@ -16,13 +17,23 @@
 typedef struct kv_shape {
     int n_layers, n_kv_heads, head_dim;
     int n_windowed;  /* the last slots */
+    int n_window;    /* tokens that these see */
     int page_layers; /* see kv_shape_pages() */
     int page_size;   /* tokens */
     enum kern_kv type;
 } kv_shape;
 
 typedef struct kv_page kv_page;
+typedef struct kv_node kv_node;
 typedef struct kv_pool kv_pool;
+
+typedef struct kv_counts {
+    uint64_t limit;
+    uint64_t in_use;       /* pages that some table holds, each counted once */
+    uint64_t cached;       /* and those that only the index holds */
+    uint64_t evicted;      /* pages that the index has lost */
+    uint64_t asked, found; /* tokens looked up in it */
+} kv_counts;
 
 /* Sets page_layers; returns how many pages hold the same tokens. */
 int kv_shape_pages(kv_shape *s);
@@ -30,16 +41,18 @@ int kv_shape_pages(kv_shape *s);
 /* Bytes of one page; 0 if it does not fit a size. */
 uint64_t kv_page_bytes(const kv_shape *s);
 
-minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t page_limit, kv_pool **out,
-                         minim_error *e);
-void kv_pool_free(kv_pool *p);
-void kv_pool_info(const kv_pool *p, uint64_t *in_use, uint64_t *allocated, uint64_t *limit, uint64_t *page_bytes);
+/* Of page_limit pages in all no more than cache_limit may be pages that no sequence holds; 0 = no prefix index. */
+minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t page_limit, uint64_t cache_limit,
+                         kv_pool **out, minim_error *e);
+void kv_pool_free(kv_pool *p); /* no table is left */
+kv_counts kv_pool_counts(const kv_pool *p);
 
 /* The pages of one sequence, in order. */
 typedef struct kv_table {
     kv_page **page; /* [n][pages that hold the same tokens]; NULL: was dropped */
     size_t n, capacity;
     size_t dropped; /* the first so many have lost the pages of windowed layers */
+    kv_node *node;  /* the last full page that the prefix index knows, or NULL */
 } kv_table;
 
 /* Makes room for n_tokens tokens in all, of which n_old are there: what lies behind those is then the table's alone. On
@@ -53,6 +66,12 @@ void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens);
 minim_status kv_restore(kv_pool *p, kv_table *t, minim_error *e);
 /* Tokens whose keys and values were dropped. */
 size_t kv_dropped(const kv_pool *p, const kv_table *t);
+/* The first n_tokens of the table's tokens are computed: the prefix index learns of pages that are full by now. Does
+ * nothing when there is no memory for it. */
+void kv_index(kv_pool *p, kv_table *t, const int32_t *tokens, size_t n_tokens);
+/* A table that has nothing takes the pages of the longest beginning of tokens that the index knows: *n_found tokens, a
+ * multiple of page_size. */
+minim_status kv_match(kv_pool *p, kv_table *t, const int32_t *tokens, size_t n_tokens, size_t *n_found, minim_error *e);
 /* `to`, which has nothing, holds the same pages. */
 minim_status kv_fork(kv_pool *p, const kv_table *from, kv_table *to, minim_error *e);
 void kv_table_free(kv_pool *p, kv_table *t);

@@ -3,8 +3,8 @@
 
 #include "kv_impl.h"
 
-minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t page_limit, kv_pool **out,
-                         minim_error *e) {
+minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t page_limit, uint64_t cache_limit,
+                         kv_pool **out, minim_error *e) {
     *out = NULL;
     uint64_t page_bytes = kv_page_bytes(s);
     if (!page_bytes) return err_set(e, MINIM_ERR_UNSUPPORTED, "a KV page of %d tokens is too large", s->page_size);
@@ -21,52 +21,74 @@ minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t p
     p->element = kv_element(s->type);
     p->head_bytes = (size_t)s->head_dim * (size_t)s->page_size * p->element;
     p->page_bytes = (size_t)page_bytes;
-    p->limit = page_limit;
+    p->counts.limit = page_limit;
+    p->cache_limit = cache_limit;
+    p->hash_mask = UINT64_MAX;
     *out = p;
     return MINIM_OK;
 }
 
 void kv_pool_free(kv_pool *p) {
     if (!p) return;
+    kv_prefix_free(p);
     minim_allocator a = p->allocator;
     mem_free(&a, p, 1, sizeof *p);
 }
 
-void kv_pool_info(const kv_pool *p, uint64_t *in_use, uint64_t *allocated, uint64_t *limit, uint64_t *page_bytes) {
-    *in_use = p->in_use;
-    *allocated = p->in_use;
-    *limit = p->limit;
-    *page_bytes = p->page_bytes;
+kv_counts kv_pool_counts(const kv_pool *p) {
+    return p->counts;
 }
 
 /* ---- single pages ------------------------------------------------------------------------------------------------ */
 
+/* What the index keeps gives way to what is needed. */
 static minim_status kv_take(kv_pool *p, kv_page **out, minim_error *e) {
-    if (p->in_use == p->limit) {
+    while (p->counts.in_use + p->counts.cached >= p->counts.limit && kv_evict(p)) {
+    }
+    if (p->counts.in_use + p->counts.cached >= p->counts.limit) {
         return err_set(e, MINIM_ERR_CONTEXT, "the KV pool is full: all %llu pages of %d tokens are in use",
-                       (unsigned long long)p->limit, p->shape.page_size);
+                       (unsigned long long)p->counts.limit, p->shape.page_size);
     }
     kv_page *page = mem_alloc(&p->allocator, 1, p->page_bytes);
+    while (!page && kv_evict(p)) page = mem_alloc(&p->allocator, 1, p->page_bytes);
     if (!page) return err_memory(e, "a KV page", p->page_bytes);
-    page->users = 1;
-    p->in_use++;
+    *page = (kv_page){.users = 1};
+    p->counts.in_use++;
     *out = page;
     return MINIM_OK;
 }
 
-/* A table lets go of a page. What nobody holds goes back to the allocator: memory follows the pages in use. */
-static void kv_give(kv_pool *p, kv_page *page) {
-    if (--page->users) return;
+void kv_page_free(kv_pool *p, kv_page *page) {
     mem_free(&p->allocator, page, 1, p->page_bytes);
-    p->in_use--;
+}
+
+/* One more table holds a page. */
+void kv_hold(kv_pool *p, kv_page *page) {
+    if (page->users++) return;
+    p->counts.in_use++;
+    p->counts.cached--;
+    kv_page_held(p, page);
+}
+
+/* A table lets go of a page. What nobody holds goes back to the allocator: memory follows what is in use. */
+void kv_give(kv_pool *p, kv_page *page) {
+    if (--page->users) return;
+    p->counts.in_use--;
+    if (page->node) {
+        p->counts.cached++;
+        kv_page_loose(p, page);
+    } else {
+        kv_page_free(p, page);
+    }
 }
 
 /* *page becomes a page of its own with the same content, if it is not one already. */
 static minim_status kv_own(kv_pool *p, kv_page **page, minim_error *e) {
     kv_page *copy = NULL;
-    if ((*page)->users == 1) return MINIM_OK;
+    if ((*page)->users == 1 && !(*page)->node) return MINIM_OK;
     minim_status status = kv_take(p, &copy, e);
-    if (status) return status;
+    if (status)
+        return (*page)->users == 1 && !(*page)->node ? err_ok(e) : status; /* the index may have lost it by now */
     memcpy((char *)copy + KV_HEADER, (char *)*page + KV_HEADER, p->page_bytes - KV_HEADER);
     kv_give(p, *page);
     *page = copy;
@@ -89,6 +111,7 @@ static void kv_cut(kv_pool *p, kv_table *t, size_t keep) {
         }
     }
     if (t->dropped > t->n) t->dropped = t->n;
+    kv_table_place(p, t, t->node, keep);
 }
 
 minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_old, size_t n_tokens, minim_error *e) {
@@ -107,11 +130,14 @@ minim_status kv_reserve(kv_pool *p, kv_table *t, size_t n_old, size_t n_tokens, 
         if (*page) status = kv_own(p, page, e);
     }
     if (status) kv_cut(p, t, before);
+    kv_trim(p); /* a page that was copied may be nobody's now */
     return status;
 }
 
 void kv_shrink(kv_pool *p, kv_table *t, size_t n_tokens) {
     kv_cut(p, t, kv_pages_for(p, n_tokens));
+    kv_table_place(p, t, t->node, n_tokens / (size_t)p->shape.page_size);
+    kv_trim(p);
 }
 
 void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens) {
@@ -123,6 +149,7 @@ void kv_drop(kv_pool *p, kv_table *t, size_t n_tokens) {
             page[i] = NULL;
         }
     }
+    kv_trim(p);
 }
 
 size_t kv_dropped(const kv_pool *p, const kv_table *t) {
@@ -153,9 +180,10 @@ minim_status kv_fork(kv_pool *p, const kv_table *from, kv_table *to, minim_error
     }
     for (size_t i = 0; i < n; i++) {
         to->page[i] = from->page[i];
-        if (to->page[i]) to->page[i]->users++;
+        if (to->page[i]) kv_hold(p, to->page[i]);
     }
     to->n = from->n, to->dropped = from->dropped;
+    kv_table_place(p, to, from->node, SIZE_MAX);
     return MINIM_OK;
 }
 

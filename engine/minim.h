@@ -260,6 +260,10 @@ typedef struct minim_engine_options {
     void (*on_input)(void *user, const char *const *tensors, size_t n_tensors, const float *x, size_t n_rows,
                      size_t n_cols);
     void *on_input_user;
+    /* Pages stay where a later sequence that begins with the same tokens finds them, also when their own is gone: at
+     * most so many bytes of pages that no sequence holds, least recently used first out, always within kv_limit.
+     * Default 256 MiB; 0 = pages are neither kept nor shared by their tokens. */
+    uint64_t prefix_cache;
 } minim_engine_options;
 
 MINIM_API void minim_engine_options_default(minim_engine_options *options);
@@ -283,7 +287,12 @@ typedef struct minim_engine_info {
     size_t size; /* set by the caller */
     const char *isa;
     int n_threads, n_ctx, page_size;
-    uint64_t pages_in_use, pages_allocated, page_bytes, page_limit;
+    uint64_t pages_in_use;    /* held by sequences; a page that several share counts once */
+    uint64_t pages_allocated; /* and those that only the prefix cache holds */
+    uint64_t page_bytes, page_limit;
+    uint64_t pages_cached;               /* of pages_allocated: held by the prefix cache alone */
+    uint64_t pages_evicted;              /* that gave way to others, since the engine began */
+    uint64_t prefix_asked, prefix_found; /* tokens looked up in the prefix cache, and of these found */
 } minim_engine_info;
 
 MINIM_API minim_status minim_engine_get_info(minim_engine *engine, minim_engine_info *info);
@@ -302,6 +311,11 @@ MINIM_API minim_status minim_seq_fork(minim_seq *seq, minim_seq **fork, minim_er
 MINIM_API size_t minim_seq_length(const minim_seq *seq);
 /* Forgets everything behind the first n tokens; pages that become empty go back to the pool. */
 MINIM_API minim_status minim_seq_truncate(minim_seq *seq, size_t n_tokens);
+/* An empty sequence takes from the prefix cache the longest beginning of tokens[n_tokens] that is there, in whole pages
+ * and without the last token, whose logits have to be computed: *n_reused (may be NULL) tokens, often 0. It then goes
+ * on with tokens + *n_reused, and has the same bits as if it had computed all. minim_generate() does this by itself. */
+MINIM_API minim_status minim_seq_reuse(minim_seq *seq, const int32_t *tokens, size_t n_tokens, size_t *n_reused,
+                                       minim_error *error);
 /* Stops a running minim_generate() of this sequence after the current step. Safe from any thread and from a signal
  * handler. The next minim_generate() starts afresh. */
 MINIM_API void minim_seq_cancel(minim_seq *seq);
@@ -394,9 +408,11 @@ typedef struct minim_result {
     double decode_seconds;                                    /* everything after that */
     uint64_t decode_bytes;                                    /* weight bytes read while decoding */
     double sum_logprob, min_logprob, sum_margin, sum_entropy; /* over the generated tokens */
+    size_t n_reused;                                          /* of the prompt: from the prefix cache */
 } minim_result;
 
-/* Appends the prompt to the sequence and generates. Afterwards the sequence holds the prompt and every generated token
+/* Appends the prompt to the sequence and generates; what the prefix cache has of the prompt of an empty sequence is not
+ * computed again. Afterwards the sequence holds the prompt and every generated token
  * but the last, which has not been run; when it was stopped before the first token, the part of the prompt that was run
  * (see minim_seq_length). An empty prompt is an argument error. On failure the sequence is as before the
  * call. result may be NULL. */

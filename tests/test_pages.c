@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine/engine.h"
+#include "../engine/kv_impl.h"
 #include "../engine/minim.h"
 #include "../kernels/kernels.h"
 #include "family_model.h"
@@ -56,12 +58,13 @@ static minim_model *world_model(const char *family) {
     return m;
 }
 
-static minim_engine *world_engine(const minim_model *m, uint64_t pages, int page_size) {
+static minim_engine *world_engine(const minim_model *m, uint64_t pages, int page_size, uint64_t cache) {
     minim_error e;
     minim_engine *engine;
     minim_engine_options o;
     minim_engine_options_default(&o);
     o.n_threads = 1, o.page_size = page_size, o.n_ctx = N_CTX, o.n_batch = 32;
+    o.prefix_cache = cache;
     if (pages) {
         minim_engine_info info = {.size = sizeof info};
         ok(minim_engine_new(m, &o, &engine, &e), &e);
@@ -73,13 +76,14 @@ static minim_engine *world_engine(const minim_model *m, uint64_t pages, int page
     return engine;
 }
 
-static world *world_new(const char *family, uint64_t pages) {
+/* The engine has room for so many pages (0: its default). */
+static world *world_new(const char *family, uint64_t pages, uint64_t cache) {
     minim_error e;
     world *w = calloc(1, sizeof *w);
     assert_non_null(w);
     w->model = world_model(family);
-    w->engine = world_engine(w->model, pages, PAGE);
-    w->alone = world_engine(w->model, 0, 64);
+    w->engine = world_engine(w->model, pages, PAGE, cache);
+    w->alone = world_engine(w->model, 0, 64, 0);
     ok(minim_seq_new(w->alone, &w->one, &e), &e);
     w->random = 88172645463325252u;
     return w;
@@ -141,17 +145,13 @@ static void cut_seq(world *w, size_t i, size_t n) {
     w->length[i] = n;
 }
 
-/* The sequence goes on with n tokens that depend on `salt`; its logits are those of a sequence alone. */
-static minim_status extend_seq(world *w, size_t i, size_t n, size_t salt) {
+/* The sequence goes on with the next n of its tokens; its logits are those of a sequence alone. */
+static minim_status run_seq(world *w, size_t i, size_t n) {
     static float got[N_VOCAB], want[N_VOCAB];
     minim_error e;
     minim_row rows[N_CTX];
     size_t all = w->length[i] + n;
-    for (size_t k = 0; k < n; k++) {
-        int32_t token = (int32_t)(3 + (salt * 131 + (w->length[i] + k) * 17) % 500);
-        w->tokens[i][w->length[i] + k] = token;
-        rows[k] = (minim_row){w->seq[i], token, k + 1 == n};
-    }
+    for (size_t k = 0; k < n; k++) rows[k] = (minim_row){w->seq[i], w->tokens[i][w->length[i] + k], k + 1 == n};
     minim_status status = minim_engine_step(w->engine, rows, n, got, &e);
     if (status) {
         assert_int_equal(minim_seq_length(w->seq[i]), w->length[i]);
@@ -165,11 +165,32 @@ static minim_status extend_seq(world *w, size_t i, size_t n, size_t salt) {
     return MINIM_OK;
 }
 
+static void write_tokens(world *w, size_t i, size_t n, size_t salt) {
+    for (size_t at = w->length[i]; at < w->length[i] + n; at++)
+        w->tokens[i][at] = (int32_t)(3 + (salt * 131 + at * 17) % 500);
+}
+
+/* With tokens that depend on `salt` and their place. */
+static minim_status extend_seq(world *w, size_t i, size_t n, size_t salt) {
+    write_tokens(w, i, n, salt);
+    return run_seq(w, i, n);
+}
+
+/* An empty sequence begins with what is cached of its n tokens; returns their number. */
+static size_t reuse(world *w, size_t i, size_t n) {
+    minim_error e;
+    size_t found;
+    ok(minim_seq_reuse(w->seq[i], w->tokens[i], n, &found, &e), &e);
+    assert_int_equal(minim_seq_length(w->seq[i]), found);
+    w->length[i] = found;
+    return found;
+}
+
 /* ---- forks ------------------------------------------------------------------------------------------------------- */
 
 static void a_fork_shares_pages_until_one_goes_on(void **state) {
     (void)state;
-    world *w = world_new(NULL, 0);
+    world *w = world_new(NULL, 0, 0);
     new_seq(w);
     assert_int_equal(extend_seq(w, 0, 40, 1), MINIM_OK);
     assert_int_equal(pages_in_use(w), 3);
@@ -192,7 +213,7 @@ static void a_fork_shares_pages_until_one_goes_on(void **state) {
 
 static void a_fork_at_the_end_of_a_page_copies_nothing(void **state) {
     (void)state;
-    world *w = world_new(NULL, 0);
+    world *w = world_new(NULL, 0, 0);
     new_seq(w);
     assert_int_equal(extend_seq(w, 0, 32, 1), MINIM_OK);
     fork_seq(w, 0);
@@ -208,7 +229,7 @@ static void a_fork_at_the_end_of_a_page_copies_nothing(void **state) {
 
 static void a_copy_that_finds_no_room_fails_and_can_be_tried_again(void **state) {
     (void)state;
-    world *w = world_new(NULL, 3);
+    world *w = world_new(NULL, 3, 0);
     new_seq(w);
     assert_int_equal(extend_seq(w, 0, 40, 1), MINIM_OK);
     fork_seq(w, 0);
@@ -226,7 +247,7 @@ static void a_copy_that_finds_no_room_fails_and_can_be_tried_again(void **state)
 static void a_cancelled_sequence_can_be_forked(void **state) {
     (void)state;
     minim_error e;
-    world *w = world_new(NULL, 0);
+    world *w = world_new(NULL, 0, 0);
     new_seq(w);
     assert_int_equal(extend_seq(w, 0, 20, 1), MINIM_OK);
     minim_seq_cancel(w->seq[0]);
@@ -246,12 +267,14 @@ static void a_cancelled_sequence_can_be_forked(void **state) {
     world_free(w);
 }
 
-/* Forks, cuts, continuations and frees in any order. */
-static void any_order(const char *family, uint64_t pages, int n_steps) {
-    world *w = world_new(family, pages);
+/* Forks, cuts, continuations, frees and new beginnings in any order. */
+static void any_order(const char *family, uint64_t pages, uint64_t cache, uint64_t hash_mask, int n_steps) {
+    world *w = world_new(family, pages, cache);
     int full = 0, done = 0;
+    size_t found = 0;
+    w->engine->kv->hash_mask = hash_mask;
     for (int step = 0; step < n_steps; step++) {
-        size_t what = below(w, 10), i = w->n ? below(w, w->n) : 0;
+        size_t what = below(w, 12), i = w->n ? below(w, w->n) : 0;
         if (!w->n || (what == 0 && w->n < MAX_SEQS)) {
             new_seq(w);
         } else if (what <= 2 && w->n < MAX_SEQS) {
@@ -260,6 +283,15 @@ static void any_order(const char *family, uint64_t pages, int n_steps) {
             free_seq(w, i);
         } else if (what == 4) {
             cut_seq(w, i, below(w, w->length[i] + 1));
+        } else if (what >= 10) { /* begins anew, like another one or as somebody once did */
+            size_t other = below(w, w->n), n = 1 + below(w, 100);
+            cut_seq(w, i, 0);
+            write_tokens(w, i, n, below(w, 3));
+            if (what == 10) memcpy(w->tokens[i], w->tokens[other], w->length[other] * sizeof(int32_t));
+            found += reuse(w, i, n);
+            assert_true(w->length[i] < n);
+            minim_status status = run_seq(w, i, n - w->length[i]);
+            full += status == MINIM_ERR_CONTEXT, done += status == MINIM_OK;
         } else {
             size_t n = 1 + below(w, what == 5 ? 40 : 6);
             if (w->length[i] + n > N_CTX) n = 0;
@@ -271,20 +303,212 @@ static void any_order(const char *family, uint64_t pages, int n_steps) {
     }
     assert_true(done > n_steps / 8);
     if (pages) assert_true(full > 0);
+    assert_int_equal(found > 0, cache > 0);
+    if (cache) print_message("  %zu tokens were found\n", found);
     world_free(w);
 }
 
 static void forks_cuts_and_frees_come_in_any_order(void **state) {
     (void)state;
-    any_order(NULL, 0, 500);
-    any_order(NULL, 20, 500);
+    any_order(NULL, 0, 0, 0, 500);
+    any_order(NULL, 20, 0, 0, 500);
 }
 
 /* gemma3 here: pages of windowed layers fall out, of each sequence at its own time. */
 static void forks_of_windowed_layers_come_in_any_order(void **state) {
     (void)state;
-    any_order("gemma3", 0, 300);
-    any_order("gemma2", 30, 300);
+    any_order("gemma3", 0, 0, 0, 300);
+    any_order("gemma2", 30, 0, 0, 300);
+}
+
+/* ---- the prefix cache -------------------------------------------------------------------------------------------- */
+
+enum { ALL = 1 << 28 /* bytes: more than there are */ };
+
+static minim_engine_info info_of(const world *w) {
+    minim_engine_info info = {.size = sizeof info};
+    minim_engine_get_info(w->engine, &info);
+    return info;
+}
+
+static void a_sequence_begins_with_the_pages_of_another(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 0, ALL);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 100, 1), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 7);
+    new_seq(w);
+    write_tokens(w, 1, 120, 1);
+    assert_int_equal(reuse(w, 1, 120), 96);
+    assert_int_equal(pages_in_use(w), 7); /* nothing is copied */
+    assert_int_equal(run_seq(w, 1, 24), MINIM_OK);
+    assert_int_equal(pages_in_use(w), 9);
+    check_pages(w);
+    free_seq(w, 0);
+    free_seq(w, 0);
+    assert_int_equal(pages_in_use(w), 0);
+    assert_int_equal(info_of(w).pages_cached, 7); /* full ones */
+    new_seq(w);
+    write_tokens(w, 0, 112, 1);
+    assert_int_equal(reuse(w, 0, 112), 96); /* the last token has to be computed */
+    assert_int_equal(run_seq(w, 0, 16), MINIM_OK);
+    assert_int_equal(info_of(w).prefix_asked, 119 + 111);
+    assert_int_equal(info_of(w).prefix_found, 96 + 96);
+    minim_error e;
+    assert_int_equal(minim_seq_reuse(w->seq[0], w->tokens[0], 5, NULL, &e), MINIM_ERR_ARGUMENT); /* not empty */
+    assert_int_equal(minim_seq_reuse(NULL, w->tokens[0], 5, NULL, &e), MINIM_ERR_ARGUMENT);
+    cut_seq(w, 0, 0);
+    assert_int_equal(minim_seq_reuse(w->seq[0], NULL, 5, NULL, &e), MINIM_ERR_ARGUMENT);
+    assert_int_equal(reuse(w, 0, 0), 0);
+    assert_int_equal(reuse(w, 0, 1), 0);
+    w->tokens[0][15]++; /* another first page */
+    assert_int_equal(reuse(w, 0, 112), 0);
+    check_pages(w);
+    world_free(w);
+}
+
+/* Two that compute the same side by side end with one copy. */
+static void equal_pages_become_one(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 0, ALL);
+    for (size_t i = 0; i < 3; i++) {
+        new_seq(w);
+        assert_int_equal(extend_seq(w, i, 40, 1), MINIM_OK);
+    }
+    assert_int_equal(pages_in_use(w), 2 + 3);
+    for (size_t i = 0; i < 3; i++) assert_int_equal(extend_seq(w, i, 10, i), MINIM_OK);
+    check_pages(w);
+    world_free(w);
+}
+
+static void what_was_used_least_recently_goes_first(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 8, ALL);
+    for (size_t salt = 1; salt <= 3; salt++) {
+        new_seq(w);
+        assert_int_equal(extend_seq(w, 0, 32, salt), MINIM_OK);
+        free_seq(w, 0);
+    }
+    assert_int_equal(info_of(w).pages_cached, 6);
+    new_seq(w);
+    write_tokens(w, 0, 33, 1);
+    assert_int_equal(reuse(w, 0, 33), 32); /* the oldest is now the newest */
+    free_seq(w, 0);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 48, 0), MINIM_OK); /* 3 pages, one too many */
+    assert_int_equal(info_of(w).pages_evicted, 1);
+    const size_t left[] = {48, 32, 16, 32};
+    for (size_t salt = 1; salt <= 3; salt++) {
+        new_seq(w);
+        write_tokens(w, 1, 33, salt);
+        assert_int_equal(reuse(w, 1, 33), left[salt]); /* of the second only its end has gone */
+        check_pages(w);
+        free_seq(w, 1);
+    }
+    assert_int_equal(extend_seq(w, 0, 80, 0), MINIM_OK); /* all 8 */
+    assert_int_equal(info_of(w).pages_cached, 0);
+    assert_int_equal(extend_seq(w, 0, 1, 0), MINIM_ERR_CONTEXT);
+    check_pages(w);
+    world_free(w);
+}
+
+static void no_more_is_kept_than_allowed(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 0, 0);
+    uint64_t page = info_of(w).page_bytes;
+    world_free(w);
+    w = world_new(NULL, 0, 2 * page + page / 2);
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 100, 1), MINIM_OK);
+    free_seq(w, 0);
+    assert_int_equal(info_of(w).pages_allocated, 2);
+    new_seq(w);
+    write_tokens(w, 0, 100, 1);
+    assert_int_equal(reuse(w, 0, 100), 32); /* the beginning */
+    check_pages(w);
+    world_free(w);
+}
+
+/* The page of a pool of one is written into again, although the index knows it. */
+static void a_pool_of_one_page_is_enough(void **state) {
+    (void)state;
+    world *w = world_new(NULL, 1, ALL);
+    new_seq(w);
+    for (size_t n = 16; n < 17; n -= 5) {
+        assert_int_equal(extend_seq(w, 0, 16 - w->length[0], n), MINIM_OK);
+        assert_int_equal(extend_seq(w, 0, 1, 1), MINIM_ERR_CONTEXT);
+        check_pages(w);
+        cut_seq(w, 0, n - 1);
+    }
+    world_free(w);
+}
+
+static void a_window_needs_its_pages(void **state) {
+    (void)state;
+    world *w = world_new("gemma3", 0, ALL); /* 1 layer that sees all, 6 windowed ones */
+    new_seq(w);
+    assert_int_equal(extend_seq(w, 0, 200, 1), MINIM_OK);
+    free_seq(w, 0);
+    new_seq(w);
+    write_tokens(w, 0, 150, 1);
+    assert_int_equal(reuse(w, 0, 150), 144);
+    assert_int_equal(run_seq(w, 0, 6), MINIM_OK);
+    assert_true(pages_in_use(w) < 10 * 7); /* without the pages that no window reaches */
+    check_pages(w);
+    cut_seq(w, 0, 30); /* behind what it has of the windows: made again */
+    assert_int_equal(extend_seq(w, 0, 30, 2), MINIM_OK);
+    check_pages(w);
+    world_free(w);
+
+    w = world_new("gemma3", 60, ALL); /* 12 pages of tokens and 48 others */
+    new_seq(w);
+    for (int i = 0; i < 10; i++) assert_int_equal(extend_seq(w, 0, 16, 1), MINIM_OK);
+    new_seq(w);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(extend_seq(w, 1, 7, 2), MINIM_OK); /* takes windows that the first has left */
+    assert_true(info_of(w).pages_evicted > 0);
+    new_seq(w);
+    write_tokens(w, 2, 100, 1);
+    assert_int_equal(reuse(w, 2, 100), 0);
+    check_pages(w);
+    world_free(w);
+}
+
+static void every_beginning_gives_the_same_bits(void **state) {
+    (void)state;
+    any_order(NULL, 0, ALL, UINT64_MAX, 600);
+    any_order(NULL, 20, ALL, UINT64_MAX, 600);
+    any_order(NULL, 20, ALL, 0, 400); /* all hashes collide */
+    any_order(NULL, 30, 20000, 1, 400);
+    any_order("gemma3", 0, ALL, UINT64_MAX, 300);
+    any_order("gemma2", 40, ALL, UINT64_MAX, 400);
+    any_order("gemma2", 40, ALL, 0, 200);
+}
+
+/* The same answers with it and without. */
+static void answers_do_not_depend_on_it(void **state) {
+    (void)state;
+    minim_error e;
+    world *w = world_new(NULL, 0, ALL);
+    minim_generate_options o;
+    minim_generate_options_default(&o);
+    o.max_tokens = 30, o.ignore_end = 1, o.sampling.temperature = 1;
+    for (size_t i = 0; i < 4; i++) {
+        minim_result r = {.size = sizeof r}, plain = {.size = sizeof plain};
+        new_seq(w);
+        write_tokens(w, 0, 90, 1);
+        if (i == 2) w->tokens[0][50]++;
+        ok(minim_generate(w->seq[0], w->tokens[0], 90, &o, &r, &e), &e);
+        minim_seq_truncate(w->one, 0);
+        ok(minim_generate(w->one, w->tokens[0], 90, &o, &plain, &e), &e);
+        assert_int_equal(r.n_reused, i == 0 ? 0 : i == 2 ? 48 : 80);
+        assert_int_equal(plain.n_reused, 0);
+        assert_memory_equal(&r.sum_logprob, &plain.sum_logprob, 4 * sizeof r.sum_logprob);
+        assert_int_equal(minim_seq_length(w->seq[0]), 119);
+        check_pages(w);
+        free_seq(w, 0);
+    }
+    world_free(w);
 }
 
 int main(void) {
@@ -295,6 +519,14 @@ int main(void) {
         cmocka_unit_test(a_cancelled_sequence_can_be_forked),
         cmocka_unit_test(forks_cuts_and_frees_come_in_any_order),
         cmocka_unit_test(forks_of_windowed_layers_come_in_any_order),
+        cmocka_unit_test(a_sequence_begins_with_the_pages_of_another),
+        cmocka_unit_test(equal_pages_become_one),
+        cmocka_unit_test(what_was_used_least_recently_goes_first),
+        cmocka_unit_test(no_more_is_kept_than_allowed),
+        cmocka_unit_test(a_pool_of_one_page_is_enough),
+        cmocka_unit_test(a_window_needs_its_pages),
+        cmocka_unit_test(every_beginning_gives_the_same_bits),
+        cmocka_unit_test(answers_do_not_depend_on_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -434,7 +434,7 @@ tool_rates tool_result_rates(const minim_result *result) {
     /* The first token comes out of the prefill, so the steps after it are one less. */
     double steps = result->n_generated > 1 ? (double)(result->n_generated - 1) : 0;
     return (tool_rates){
-        .prefill = tool_per_second((double)result->n_prompt, result->prefill_seconds),
+        .prefill = tool_per_second((double)(result->n_prompt - result->n_reused), result->prefill_seconds),
         .decode = tool_per_second(steps, result->decode_seconds),
         .bytes = tool_per_second((double)result->decode_bytes, result->decode_seconds),
     };
@@ -445,8 +445,8 @@ void tool_print_statistics(double load_seconds, const minim_result *result) {
     fprintf(stderr,
             "load %.3f s, first token %.3f s, prefill %zu tokens at %.1f/s, decode %zu tokens at %.1f/s, %.2f GB/s of "
             "weights\n",
-            load_seconds, result->first_token_seconds, result->n_prompt, rates.prefill, result->n_generated,
-            rates.decode, rates.bytes * 1e-9);
+            load_seconds, result->first_token_seconds, result->n_prompt - result->n_reused, rates.prefill,
+            result->n_generated, rates.decode, rates.bytes * 1e-9);
 }
 
 const char *tool_printable(const char *text, char *buffer, size_t size) {

@@ -56,6 +56,12 @@ static void book_cache_key(router_job *job, const minim_router_request *request)
     book_hash_text(&hash, config->evidence_schema);
     book_hash_text(&hash, config->evidence_pattern);
     book_hash_text(&hash, config->evidence_command);
+    /* Other answers, only where there is a vote. */
+    int votes = config->confidence_method == MINIM_ROUTE_SELF_CONSISTENCY;
+    book_hash_number(&hash, votes ? config->samples : 0);
+    book_hash_number(&hash, votes ? config->sample_temperature : 0);
+    book_hash_text(&hash, votes ? config->sample_pattern : "");
+    book_hash_text(&hash, config->provider);
     book_hash_text(&hash, config->base_url);
     book_hash_text(&hash, config->model);
     book_hash_text(&hash, job->router->local_identity);
@@ -125,7 +131,11 @@ static double book_since(double duration) {
 /* The most that the request can cost: no tokenizer makes more tokens than there are bytes. */
 static double book_worst_case(const router_job *job, const minim_router_request *request) {
     const minim_router_config *config = &job->router->config;
-    double prompt = (double)job->state.request_bytes + BOOK_MESSAGE_TOKENS * (double)(request->n_messages + 1);
+    double prompt = BOOK_MESSAGE_TOKENS * (double)(request->n_messages + 1);
+    for (size_t i = 0; i < request->n_messages; i++) {
+        prompt += (double)strlen(request->messages[i].role) + (double)strlen(request->messages[i].content);
+    }
+    if (request->prefix) prompt += BOOK_MESSAGE_TOKENS + (double)strlen(request->prefix);
     double in = config->input_cost_per_token, out = config->output_cost_per_token;
     return (in > 0 ? in * prompt : 0) + (out > 0 ? out * request->max_tokens : 0);
 }
@@ -223,11 +233,20 @@ void book_end(router_job *job, const minim_router_request *request, minim_status
     char inputs[4096];
     if (!ledger) return;
     if (status == MINIM_OK) book_store(job);
+    /* What verification and spans have cost stands with the remote's tokens. */
+    minim_router_reply remote = {.size = sizeof remote};
+    const minim_route_usage *extra = &job->state.extra_usage;
+    int has_extra = extra->prompt_tokens || extra->completion_tokens;
+    if (job->answer.remote) remote = *job->answer.remote;
+    remote.usage.prompt_tokens += extra->prompt_tokens;
+    remote.usage.completion_tokens += extra->completion_tokens;
+    remote.usage.estimated |= extra->estimated;
+    remote.usage.seconds += extra->seconds;
     ledger_line line = {.status = status,
                         .mode = job->router->config.mode,
                         .decision = &job->decision,
                         .local = job->answer.local,
-                        .remote = job->answer.remote,
+                        .remote = job->answer.remote || has_extra ? &remote : NULL,
                         .cache = job->cache,
                         .is_private = job->state.is_private,
                         .over_budget = job->state.over_budget,

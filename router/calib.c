@@ -175,6 +175,11 @@ static minim_status calib_cross_validate(const calib_job *job, calib_entry *entr
     return MINIM_OK;
 }
 
+/* Whether the signals say what the score is; agreement and verdicts only stand in the score itself. */
+static int calib_has_signals(const minim_route_label *row, minim_route_method method) {
+    return row->has_signals && method != MINIM_ROUTE_SELF_CONSISTENCY && method != MINIM_ROUTE_VERIFY;
+}
+
 static minim_status calib_run(const calib_job *job, calib_entry *entry) {
     minim_route_calibration_info *info = &entry->info;
     size_t n = job->n - job->n_fit;
@@ -187,7 +192,8 @@ static minim_status calib_run(const calib_job *job, calib_entry *entry) {
         if (job->n_fit)
             job->score[i] = calib_head_score(&entry->head, row->signals);
         else
-            job->score[i] = row->has_signals ? router_signal_score(info->method, row->signals) : row->score;
+            job->score[i] =
+                calib_has_signals(row, info->method) ? router_signal_score(info->method, row->signals) : row->score;
     }
     for (size_t i = 0; i < job->n; i++) info->base_rate += job->rows[i]->weak / (double)job->n;
     status = calib_fit(&entry->map, info->isotonic, job->score, job->right, n);
@@ -212,8 +218,7 @@ static minim_status calib_check(const minim_route_label *const *rows, size_t n, 
         return router_fail(error, MINIM_ERR_ARGUMENT, "alpha is %g and delta %g, expected numbers between 0 and 1",
                            o->alpha, o->delta);
     }
-    if (o->method != MINIM_ROUTE_AVG_LOGPROB && o->method != MINIM_ROUTE_MARGIN && o->method != MINIM_ROUTE_QUANTILE &&
-        o->method != MINIM_ROUTE_LEARNED)
+    if ((unsigned)o->method > MINIM_ROUTE_VERIFY)
         return router_fail(error, MINIM_ERR_ARGUMENT, "the method is none that can be calibrated");
     const size_t most = sizeof((minim_route_calibration_info *)0)->model; /* of the quantisation as well */
     if (!o->model || !o->quantisation || strlen(o->model) >= most || strlen(o->quantisation) >= most)
@@ -227,7 +232,7 @@ static minim_status calib_check(const minim_route_label *const *rows, size_t n, 
             return router_fail(error, MINIM_ERR_ARGUMENT, "label %zu: expected an answer judged 0 or 1", i);
         if (!row->has_signals && o->method == MINIM_ROUTE_LEARNED)
             return router_fail(error, MINIM_ERR_ARGUMENT, "label %zu: expected all signals, for the method learned", i);
-        if (!row->has_signals && !(row->score >= 0 && row->score <= 1))
+        if (!calib_has_signals(row, o->method) && !(row->score >= 0 && row->score <= 1))
             return router_fail(error, MINIM_ERR_ARGUMENT, "label %zu: expected signals, or a score from 0 to 1", i);
         right += row->weak > 0;
     }
@@ -301,14 +306,24 @@ minim_status minim_route_calibrate(minim_route_calibration *calibration, const m
 
 int minim_route_apply_calibration(const minim_route_calibration *calibration, const char *model,
                                   const char *quantisation, minim_route_method method, minim_route_features *features) {
-    if (!features || features->size < sizeof *features) return 0;
+    if (!features || features->size < offsetof(minim_route_features, has_prompt_score)) return 0;
     features->has_confidence = features->certified = 0;
     features->confidence = features->learned_score = 0;
-    if (!calibration || !model || !quantisation || !features->has_signals) return 0;
+    if (!calibration || !model || !quantisation) return 0;
+    /* The caller's struct may be an older one, which has no agreement and no verdict. */
+    minim_route_features all;
+    memset(&all, 0, sizeof all);
+    if (router_copy_sized(&all, sizeof all, features)) return 0;
+    int is_known = method == MINIM_ROUTE_VERIFY             ? all.has_verdict
+                   : method == MINIM_ROUTE_SELF_CONSISTENCY ? all.has_agreement
+                                                            : all.has_signals;
+    if (!is_known) return 0;
     const calib_entry *entry = calib_find(calibration, model, quantisation, method);
     if (!entry) return 0;
-    double score = method == MINIM_ROUTE_LEARNED ? calib_head_score(&entry->head, features->signals)
-                                                 : router_signal_score(method, features->signals);
+    double score = method == MINIM_ROUTE_LEARNED            ? calib_head_score(&entry->head, all.signals)
+                   : method == MINIM_ROUTE_VERIFY           ? all.verdict
+                   : method == MINIM_ROUTE_SELF_CONSISTENCY ? all.agreement
+                                                            : router_signal_score(method, all.signals);
     features->learned_score = method == MINIM_ROUTE_LEARNED ? score : 0;
     features->confidence = calib_apply(&entry->map, score);
     features->certified = entry->info.certified && score >= entry->info.bar_score;

@@ -33,6 +33,12 @@ void minim_router_config_default(minim_router_config *config) {
     config->hedge_delay = 0.25;
     config->escalation_order = 123;
     config->complexity_threshold = 0.5;
+    config->max_fallbacks = MINIM_ROUTER_FALLBACKS;
+    config->verify_accuracy = 0.8;
+    config->span_tokens = 32;
+    config->max_spans = 4;
+    config->samples = 5;
+    config->sample_temperature = 0.7;
 }
 
 /* ---- the keys --------------------------------------------------------------------------------------------------- */
@@ -52,7 +58,7 @@ static int config_parse_method(const char *word, int *value) {
 }
 
 static int config_parse_semantics(const char *word, int *value) {
-    for (int i = MINIM_ROUTE_THRESHOLD_AUTO; i <= MINIM_ROUTE_THRESHOLD_CERTIFIED; i++) {
+    for (int i = MINIM_ROUTE_THRESHOLD_AUTO; i <= MINIM_ROUTE_THRESHOLD_COST; i++) {
         if (strcmp(word, minim_route_threshold_name((minim_route_threshold)i)) != 0) continue;
         *value = i;
         return 0;
@@ -73,8 +79,21 @@ static int config_parse_cache(const char *word, int *value) {
 }
 
 static int config_parse_plan(const char *word, int *value) {
-    for (*value = MINIM_ROUTE_PLAN_CASCADE; *value <= MINIM_ROUTE_PLAN_CONTEXT; ++*value) {
+    for (*value = MINIM_ROUTE_PLAN_CASCADE; *value <= MINIM_ROUTE_PLAN_HYBRID; ++*value) {
         if (!strcmp(word, minim_route_plan_name((minim_route_plan)*value))) return 0;
+    }
+    return -1;
+}
+
+static int config_parse_on_error(const char *word, int *value) {
+    *value = !strcmp(word, "fail");
+    return *value || !strcmp(word, "skip") ? 0 : -1;
+}
+
+static int config_parse_continuation(const char *word, int *value) {
+    static const char *const words[] = {"none", "prefix", "partial", "assistant", "continue_final_message"};
+    for (*value = MINIM_ROUTE_CONTINUE_NONE; *value <= MINIM_ROUTE_CONTINUE_FINAL; ++*value) {
+        if (!strcmp(word, words[*value])) return 0;
     }
     return -1;
 }
@@ -120,8 +139,19 @@ static const config_key config_keys[] = {
      "\"only_in_cloud\"",
      config_parse_mode},
     {"", "confidence_method", CONFIG_WORD, CONFIG_AT(confidence_method), 0, 0,
-     "\"avg_logprob\", \"margin\", \"quantile\" or \"learned\"", config_parse_method},
-    {"", "policy", CONFIG_WORD, CONFIG_AT(plan), 0, 0, "\"cascade\", \"race\" or \"context\"", config_parse_plan},
+     "\"avg_logprob\", \"margin\", \"quantile\", \"learned\", \"self_consistency\" or \"verify\"", config_parse_method},
+    {"", "policy", CONFIG_WORD, CONFIG_AT(plan), 0, 0, "\"cascade\", \"race\", \"context\" or \"hybrid\"",
+     config_parse_plan},
+    {"", "span_tokens", CONFIG_INTEGER, CONFIG_AT(span_tokens), 1, 4096, "a whole number from 1 to 4096", NULL},
+    {"", "max_spans", CONFIG_INTEGER, CONFIG_AT(max_spans), 1, 1000, "a whole number from 1 to 1000", NULL},
+    {"", "error_cost", CONFIG_REAL, CONFIG_AT(error_cost), 0, 1e6, "an amount of $ from 0 to 1000000", NULL},
+    {"", "verify_accuracy", CONFIG_REAL, CONFIG_AT(verify_accuracy), 0, 1, "0, or a number from 0.5 to 1", NULL},
+    {"", "on_error", CONFIG_WORD, CONFIG_AT(fail_on_error), 0, 0, "\"skip\" or \"fail\"", config_parse_on_error},
+    {"self_consistency", "samples", CONFIG_INTEGER, CONFIG_AT(samples), 2, 16, "a whole number from 2 to 16", NULL},
+    {"self_consistency", "temperature", CONFIG_REAL, CONFIG_AT(sample_temperature), 0.01, 5, "a number from 0.01 to 5",
+     NULL},
+    {"self_consistency", "pattern", CONFIG_STRING, CONFIG_AT(sample_pattern), 0,
+     sizeof((minim_router_config *)0)->sample_pattern, "a regular expression shorter than 1024 bytes", NULL},
     {"", "hold_tokens", CONFIG_INTEGER, CONFIG_AT(hold_tokens), 0, 4096, "a whole number from 0 to 4096", NULL},
     {"", "gate_threshold", CONFIG_REAL, CONFIG_AT(gate_threshold), 0, 1, "a number from 0 to 1", NULL},
     {"", "handover_threshold", CONFIG_REAL, CONFIG_AT(handover_threshold), 0, 1, "a number from 0 to 1", NULL},
@@ -151,7 +181,7 @@ static const config_key config_keys[] = {
      sizeof((minim_router_config *)0)->private_patterns,
      "an array of regular expressions, 4095 bytes in all, without empty ones and newlines", NULL},
     {"", "threshold_semantics", CONFIG_WORD, CONFIG_AT(threshold_semantics), 0, 0,
-     "\"auto\", \"raw\", \"calibrated\" or \"certified\"", config_parse_semantics},
+     "\"auto\", \"raw\", \"calibrated\", \"certified\" or \"cost\"", config_parse_semantics},
     {"", "calibration", CONFIG_STRING, CONFIG_AT(calibration), 0, sizeof((minim_router_config *)0)->calibration,
      "a path shorter than 1024 bytes", NULL},
     {"", "prompt_model", CONFIG_STRING, CONFIG_AT(prompt_model), 0, sizeof((minim_router_config *)0)->prompt_model,
@@ -180,6 +210,14 @@ static const config_key config_keys[] = {
     {"remote", "fallbacks", CONFIG_ENDPOINTS, CONFIG_AT(fallbacks), 0, 0,
      "an array of at most 5 objects, each with a base_url and maybe model and api_key (\"env:NAME\", \"file:PATH\")",
      NULL},
+    {"remote", "context_window_fallbacks", CONFIG_ENDPOINTS, CONFIG_AT(context_fallbacks), 0, 0,
+     "an array of at most 5 objects, each with a base_url and maybe model and api_key (\"env:NAME\", \"file:PATH\")",
+     NULL},
+    {"remote", "max_fallbacks", CONFIG_INTEGER, CONFIG_AT(max_fallbacks), 0, 5, "a whole number from 0 to 5", NULL},
+    {"remote", "continuation", CONFIG_WORD, CONFIG_AT(continuation), 0, 0,
+     "\"none\", \"prefix\", \"partial\", \"assistant\" or \"continue_final_message\"", config_parse_continuation},
+    {"remote", "provider", CONFIG_JSON, CONFIG_AT(provider), 0, sizeof((minim_router_config *)0)->provider,
+     "an object of 1023 bytes at most", NULL},
     {"remote", "allowed_fails", CONFIG_INTEGER, CONFIG_AT(allowed_fails), 1, 1000, "a whole number from 1 to 1000",
      NULL},
     {"remote", "cooldown_time", CONFIG_SECONDS, CONFIG_AT(cooldown_time), 0.001, 86400, config_seconds, NULL},
@@ -222,16 +260,19 @@ minim_status router_copy_config(minim_router_config *to, const minim_router_conf
     if (router_copy_sized(to, sizeof *to, from)) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration is NULL or has no size");
     }
-    if ((unsigned)to->mode > MINIM_ROUTE_MODE_ONLY_REMOTE || (unsigned)to->plan > MINIM_ROUTE_PLAN_CONTEXT ||
-        (unsigned)to->confidence_method > MINIM_ROUTE_LEARNED ||
-        (unsigned)to->threshold_semantics > MINIM_ROUTE_THRESHOLD_CERTIFIED) {
-        return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's mode or method is none of the known ones");
+    if ((unsigned)to->mode > MINIM_ROUTE_MODE_ONLY_REMOTE || (unsigned)to->plan > MINIM_ROUTE_PLAN_HYBRID ||
+        (unsigned)to->confidence_method > MINIM_ROUTE_VERIFY ||
+        (unsigned)to->threshold_semantics > MINIM_ROUTE_THRESHOLD_COST ||
+        (unsigned)to->continuation > MINIM_ROUTE_CONTINUE_FINAL) {
+        return router_fail(error, MINIM_ERR_ARGUMENT,
+                           "the configuration's mode, method or policy is none of the known ones");
     }
     if ((unsigned)to->cache > MINIM_ROUTE_CACHE_WRITE_ONLY || !(fabs(to->budget_duration) <= 1e9)) {
         return router_fail(error, MINIM_ERR_ARGUMENT, "the configuration's cache or budget_duration makes no sense");
     }
-    for (int i = 0; i < MINIM_ROUTER_FALLBACKS; i++) {
-        minim_router_endpoint *e = &to->fallbacks[i];
+    for (int i = 0; i < 2 * MINIM_ROUTER_FALLBACKS; i++) {
+        int k = i % MINIM_ROUTER_FALLBACKS;
+        minim_router_endpoint *e = i == k ? &to->fallbacks[k] : &to->context_fallbacks[k];
         e->base_url[sizeof e->base_url - 1] = e->model[sizeof e->model - 1] = e->api_key[sizeof e->api_key - 1] = 0;
     }
     for (size_t i = 0; i < sizeof config_keys / sizeof *config_keys; i++) {

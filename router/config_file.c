@@ -203,17 +203,28 @@ static minim_status config_place(const char *path, const char *name, char *field
     return MINIM_OK;
 }
 
+static minim_status config_place_keys(const char *path, const char *name, const minim_router_endpoint *before,
+                                      minim_router_endpoint *endpoints, minim_error *error) {
+    minim_status status = MINIM_OK;
+    for (int i = 0; i < MINIM_ROUTER_FALLBACKS && status == MINIM_OK; i++) {
+        char *key = endpoints[i].api_key;
+        if (strncmp(key, "file:", 5) != 0 || !strcmp(key, before[i].api_key)) continue;
+        status = config_place(path, name, key, sizeof endpoints[i].api_key, 5, error);
+    }
+    return status;
+}
+
 static minim_status config_place_paths(const char *path, const minim_router_config *before, minim_router_config *config,
                                        minim_error *error) {
     minim_status status = MINIM_OK;
     if (!strncmp(config->api_key, "file:", 5)) {
         status = config_place(path, "remote.api_key", config->api_key, sizeof config->api_key, 5, error);
     }
-    for (int i = 0; i < MINIM_ROUTER_FALLBACKS && status == MINIM_OK; i++) {
-        char *key = config->fallbacks[i].api_key;
-        if (strncmp(key, "file:", 5) != 0 || !strcmp(key, before->fallbacks[i].api_key)) continue;
-        status = config_place(path, "remote.fallbacks", key, sizeof config->fallbacks[i].api_key, 5, error);
-    }
+    if (status == MINIM_OK)
+        status = config_place_keys(path, "remote.fallbacks", before->fallbacks, config->fallbacks, error);
+    if (status == MINIM_OK)
+        status = config_place_keys(path, "remote.context_window_fallbacks", before->context_fallbacks,
+                                   config->context_fallbacks, error);
     if (status == MINIM_OK && config->ledger[0] && strcmp(config->ledger, before->ledger)) {
         status = config_place(path, "ledger.path", config->ledger, sizeof config->ledger, 0, error);
     }
@@ -224,6 +235,22 @@ static minim_status config_place_paths(const char *path, const minim_router_conf
         status = config_place(path, "prompt_model", config->prompt_model, sizeof config->prompt_model, 0, error);
     }
     return status;
+}
+
+/* Other servers of a file: where they are from, and that a found file names no key. */
+static minim_status config_check_endpoints(const char *path, int was_found, const char *name,
+                                           const minim_router_endpoint *before, minim_router_endpoint *endpoints,
+                                           minim_error *error) {
+    if (!memcmp(endpoints, before, MINIM_ROUTER_FALLBACKS * sizeof *before)) return MINIM_OK;
+    for (int i = 0; i < MINIM_ROUTER_FALLBACKS; i++) {
+        endpoints[i].url_was_found = was_found;
+        if (!was_found || !endpoints[i].api_key[0]) continue;
+        return router_fail(error, MINIM_ERR_FORMAT,
+                           "%s: %s: no api_key is taken from a file that merely lies in the current directory; if you "
+                           "trust it say --config %s",
+                           path, name, path);
+    }
+    return MINIM_OK;
 }
 
 /* What the remote section of a file may not say; `before` is the configuration without the file. Whether a base_url is
@@ -260,15 +287,12 @@ static minim_status config_check_remote(const char *path, int was_found, const m
             "trust it say --config %s",
             path, path);
     }
-    for (int i = 0;
-         i < MINIM_ROUTER_FALLBACKS && memcmp(config->fallbacks, before->fallbacks, sizeof before->fallbacks); i++) {
-        config->fallbacks[i].url_was_found = was_found;
-        if (!was_found || !config->fallbacks[i].api_key[0]) continue;
-        return router_fail(error, MINIM_ERR_FORMAT,
-                           "%s: remote.fallbacks: no api_key is taken from a file that merely lies in the current "
-                           "directory; if you trust it say --config %s",
-                           path, path);
-    }
+    minim_status status =
+        config_check_endpoints(path, was_found, "remote.fallbacks", before->fallbacks, config->fallbacks, error);
+    if (status == MINIM_OK)
+        status = config_check_endpoints(path, was_found, "remote.context_window_fallbacks", before->context_fallbacks,
+                                        config->context_fallbacks, error);
+    if (status != MINIM_OK) return status;
     /* Nor may it make anything less private. */
     if (was_found) config->private_detect |= before->private_detect;
     if (has_url) config->url_was_found = was_found;

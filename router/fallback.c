@@ -12,8 +12,8 @@ typedef struct fallback_server {
 
 typedef struct fallback_pool {
     minim_router_config config;
-    fallback_server servers[1 + MINIM_ROUTER_FALLBACKS];
-    int n;
+    fallback_server servers[1 + 2 * MINIM_ROUTER_FALLBACKS];
+    int n, n_plain; /* all; the first so many are not those for long requests */
 } fallback_pool;
 
 /* ---- the breaker ------------------------------------------------------------------------------------------------ */
@@ -33,7 +33,7 @@ void breaker_note(remote_breaker *breaker, minim_route_failure failure, int allo
     if (failure == MINIM_ROUTE_FAILED_AUTH) breaker->refused = 1;
     /* A request that is refused for what it says, or an answer too long or empty, says nothing about the server. */
     if (failure == MINIM_ROUTE_OK || failure == MINIM_ROUTE_FAILED_REQUEST || failure == MINIM_ROUTE_FAILED_EMPTY ||
-        failure == MINIM_ROUTE_FAILED_TOO_LARGE) {
+        failure == MINIM_ROUTE_FAILED_TOO_LARGE || failure == MINIM_ROUTE_FAILED_CONTEXT) {
         breaker->fails = 0;
         breaker->open_until = 0;
         return;
@@ -72,12 +72,16 @@ static minim_status fallback_chat(void *state, const minim_router_request *reque
     fallback_sink watched = {sink, 0};
     minim_router_sink inner = {&watched, fallback_on_text, fallback_on_progress};
     minim_status status = MINIM_ERR_IO;
-    int attempts = 0, asked = 0;
-    for (int i = 0; i < pool->n && !watched.said; i++) {
+    int attempts = 0, asked = 0, others = 0, too_long = 0;
+    for (int i = 0; i < pool->n && !watched.said && (!i || others < config->max_fallbacks); i++) {
         fallback_server *server = &pool->servers[i];
+        /* A request that is too long for one goes to those that were named for it, where there are any. */
+        if (too_long && i < pool->n_plain && pool->n > pool->n_plain) continue;
+        if (!too_long && i >= pool->n_plain) break;
         if (!config->disable_cooldowns && !breaker_allows(&server->breaker, router_now())) continue;
         *reply = (minim_router_reply){.size = sizeof *reply};
         asked = 1;
+        others += i > 0;
         status = server->backend.chat(server->backend.state, request, &inner, reply, error);
         attempts += reply->attempts;
         if (status == MINIM_ERR_CANCELLED) {
@@ -87,8 +91,10 @@ static minim_status fallback_chat(void *state, const minim_router_request *reque
         breaker_note(&server->breaker, status == MINIM_OK ? MINIM_ROUTE_OK : reply->failure, config->allowed_fails,
                      config->cooldown_time, router_now());
         if (status == MINIM_OK) break;
+        too_long |= reply->failure == MINIM_ROUTE_FAILED_CONTEXT;
     }
     reply->attempts = attempts;
+    reply->fallbacks = others;
     if (asked) return status;
     reply->failure = MINIM_ROUTE_FAILED_CONNECT;
     return router_fail(error, MINIM_ERR_IO, "%s",
@@ -108,11 +114,12 @@ static void fallback_free(void *state) {
     free(pool);
 }
 
-/* The configuration of server i; 0 when there is none. */
+/* The configuration of the i-th server: the first one, its fallbacks, those for long requests. 0 when there is none. */
 static int fallback_config(const minim_router_config *config, int i, minim_router_config *own) {
     *own = *config;
     if (!i) return 1;
-    const minim_router_endpoint *e = &config->fallbacks[i - 1];
+    int k = (i - 1) % MINIM_ROUTER_FALLBACKS;
+    const minim_router_endpoint *e = i > MINIM_ROUTER_FALLBACKS ? &config->context_fallbacks[k] : &config->fallbacks[k];
     if (!e->base_url[0]) return 0;
     memcpy(own->base_url, e->base_url, sizeof own->base_url);
     memcpy(own->api_key, e->api_key, sizeof own->api_key);
@@ -124,8 +131,8 @@ static int fallback_config(const minim_router_config *config, int i, minim_route
 minim_status minim_router_remote_check(const minim_router_config *config_in, minim_error *error) {
     minim_router_config config, own;
     minim_status status = router_copy_config(&config, config_in, error);
-    for (int i = 0; i <= MINIM_ROUTER_FALLBACKS && status == MINIM_OK && fallback_config(&config, i, &own); i++) {
-        status = remote_client_check(&own, error);
+    for (int i = 0; i <= 2 * MINIM_ROUTER_FALLBACKS && status == MINIM_OK; i++) {
+        if (fallback_config(&config, i, &own)) status = remote_client_check(&own, error);
     }
     return status;
 }
@@ -138,9 +145,12 @@ minim_status minim_router_remote_http(void *user, const minim_router_config *con
     fallback_pool *pool = calloc(1, sizeof *pool);
     if (!pool) return router_fail_memory(error, "the remote");
     minim_status status = router_copy_config(&pool->config, config, error);
-    for (int i = 0; i <= MINIM_ROUTER_FALLBACKS && status == MINIM_OK && fallback_config(&pool->config, i, &own); i++) {
-        status = remote_client_new(&own, &pool->servers[i].backend, error);
-        if (status == MINIM_OK) pool->n++;
+    for (int i = 0; i <= 2 * MINIM_ROUTER_FALLBACKS && status == MINIM_OK; i++) {
+        if (!fallback_config(&pool->config, i, &own)) continue;
+        status = remote_client_new(&own, &pool->servers[pool->n].backend, error);
+        if (status != MINIM_OK) break;
+        pool->n++;
+        if (i <= MINIM_ROUTER_FALLBACKS) pool->n_plain++;
     }
     if (status != MINIM_OK) {
         fallback_free(pool);

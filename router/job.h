@@ -22,6 +22,7 @@ struct minim_router {
     double remote_latency;    /* seconds to its first token the last time; 0 = not seen */
     minim_ledger *ledger;     /* NULL = none */
     char local_identity[256]; /* "" = unknown: nothing is cached */
+    int no_logprobs;          /* the remote has refused to say any */
     atomic_int cancelled;
 };
 
@@ -39,6 +40,15 @@ typedef struct router_window {
     uint64_t n;                 /* tokens so far, and their sum */
     double sum;
 } router_window;
+
+/* An answer that is written in parts. */
+typedef struct router_hybrid {
+    minim_router_session session;
+    size_t before[ROUTER_WINDOW]; /* bytes of text before each of the last tokens */
+    size_t cut, n_shown;          /* bytes that would stand if it collapsed now; bytes that were shown */
+    uint64_t n_cut, n_kept;       /* tokens of this part up to the cut; tokens of the parts before, of both sides */
+    int n_parts;                  /* of the local model */
+} router_hybrid;
 
 /* The answer is the first member, so that it can be freed by it. */
 typedef struct router_job {
@@ -58,6 +68,7 @@ typedef struct router_job {
     double started;
     int watched; /* race_watch() looks on: the local answer may be replaced */
     router_window window;
+    router_hybrid hybrid;
     struct router_race *race; /* the remote that works beside; NULL = none */
 
     /* The ledger's side of it, in book.c. */
@@ -84,6 +95,26 @@ minim_status router_reach_remote(router_job *job, const minim_router_request *re
 void router_note_remote(router_job *job, minim_status status, const minim_error *said);
 /* Shows what was held, and from now on what comes. Non-zero stops. */
 int router_release(router_job *job);
+
+/* What comes to what was counted before. */
+void router_add_usage(minim_route_usage *sum, const minim_route_usage *more);
+
+/* In router.c: shows text; non-zero stops. */
+int router_show(router_job *job, minim_route route, const char *text, size_t n);
+void router_note_local(router_job *job, minim_status status, const minim_error *said);
+
+/* In hybrid.c. After each token of the local model; shows the first n bytes; asks the local model for the next part,
+ * and the remote for a span; frees what was kept between parts. */
+void hybrid_note_token(router_job *job);
+int hybrid_show(router_job *job, size_t n);
+minim_status hybrid_ask_local(router_job *job, const minim_router_request *request, const minim_router_sink *sink,
+                              minim_error *said);
+minim_status hybrid_ask_span(router_job *job, int span_tokens, minim_error *error);
+void hybrid_end(router_job *job);
+
+/* In verify.c: asks the remote whether the local answer is right and notes the outcome. Fails only when the job is
+ * over. */
+minim_status verify_answer(router_job *job, minim_error *error);
 
 /* In race.c. Called while the local model answers; non-zero stops it: cancelled, or the state says "stopped". */
 int race_watch(router_job *job);

@@ -126,10 +126,13 @@ static int64_t ledger_booked(ledger_sql *ledger, double since) {
     return sum;
 }
 
-static int ledger_insert_reservation(ledger_sql *ledger, int64_t nano) {
+/* A new reservation, or more for the one of a ticket. */
+static int ledger_set_aside(ledger_sql *ledger, int64_t nano, int64_t ticket) {
+    static const char insert[] = "INSERT INTO line(time, settled, booked) VALUES(?1, 0, ?2)",
+                      update[] = "UPDATE line SET booked = booked + ?2 WHERE id = ?1 AND NOT settled";
     sqlite3_stmt *s = NULL;
-    int code = sqlite3_prepare_v2(ledger->db, "INSERT INTO line(time, settled, booked) VALUES(?, 0, ?)", -1, &s, NULL);
-    if (code == SQLITE_OK) code = sqlite3_bind_double(s, 1, ledger_now());
+    int code = sqlite3_prepare_v2(ledger->db, ticket ? update : insert, -1, &s, NULL);
+    if (code == SQLITE_OK) code = ticket ? sqlite3_bind_int64(s, 1, ticket) : sqlite3_bind_double(s, 1, ledger_now());
     if (code == SQLITE_OK) code = sqlite3_bind_int64(s, 2, nano);
     if (code == SQLITE_OK) code = sqlite3_step(s) == SQLITE_DONE ? SQLITE_OK : SQLITE_ERROR;
     sqlite3_finalize(s);
@@ -150,8 +153,8 @@ static minim_status ledger_reserve(minim_ledger *head, double dollars, double ma
         status = router_fail(error, MINIM_ERR_SPACE, "over budget: a call may cost $%.6g, $%.6g of $%.6g are left",
                              dollars, booked > limit ? 0 : (double)(limit - booked) * 1e-9, max_budget);
     } else {
-        code = ledger_insert_reservation(ledger, nano);
-        *ticket = sqlite3_last_insert_rowid(ledger->db);
+        code = ledger_set_aside(ledger, nano, *ticket);
+        if (!*ticket) *ticket = sqlite3_last_insert_rowid(ledger->db);
         if (ledger_end(ledger, code) != SQLITE_OK) status = ledger_sql_fail(ledger, "nothing can be set aside", error);
     }
     if (!sqlite3_get_autocommit(ledger->db)) ledger_do(ledger, "ROLLBACK");

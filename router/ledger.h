@@ -30,7 +30,7 @@ typedef struct ledger_cached {
 
 typedef struct ledger_functions {
     /* Sets dollars aside if, together with all that was booked since `since` (Unix time), they fit max_budget.
-     * MINIM_ERR_SPACE: they do not. Nothing (0) always fits. */
+     * MINIM_ERR_SPACE: they do not. Nothing (0) always fits. *ticket is 0, or a reservation that is to grow. */
     minim_status (*reserve)(minim_ledger *ledger, double dollars, double max_budget, double since, int64_t *ticket,
                             minim_error *error);
     /* Books a line; in place of a reservation when there is a ticket (0 = none). */

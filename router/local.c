@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "signals.h"
+#include "vote.h"
 
 typedef struct local_model {
     const minim_model *model;
@@ -51,6 +52,111 @@ static minim_status local_tokenize(const local_model *local, const minim_router_
                                capacity, n_tokens, error);
 }
 
+/* The tokens of a text that goes on behind others. Some tokenizers put a space before every text they are given: it is
+ * read behind a line break, whose tokens are then left out; where they melt into the text, it is read alone. */
+static minim_status local_tokenize_rest(const local_model *local, const char *text, int32_t **tokens, size_t *n_tokens,
+                                        minim_error *error) {
+    size_t n = strlen(text), n_line = 0, n_all = 0, capacity = n + 64; /* a byte is a token at most, and some more */
+    int32_t line[16], *all = capacity < SIZE_MAX / sizeof *all ? malloc(capacity * sizeof *all) : NULL;
+    char *anchored = malloc(n + 2);
+    minim_status status = all && anchored ? MINIM_OK : router_fail_memory(error, "the answer's tokens");
+    if (status == MINIM_OK) {
+        anchored[0] = '\n';
+        memcpy(anchored + 1, text, n + 1);
+        status = minim_tokenize(local->model, "\n", 1, 0, line, 16, &n_line, error);
+    }
+    if (status == MINIM_OK) status = minim_tokenize(local->model, anchored, n + 1, 0, all, capacity, &n_all, error);
+    if (status == MINIM_OK && n_all >= n_line && !memcmp(all, line, n_line * sizeof *line)) {
+        n_all -= n_line;
+        memmove(all, all + n_line, n_all * sizeof *all);
+    } else if (status == MINIM_OK) {
+        status = minim_tokenize(local->model, text, n, 0, all, capacity, &n_all, error);
+    }
+    free(anchored);
+    if (status != MINIM_OK) {
+        free(all);
+        return status;
+    }
+    *tokens = all;
+    *n_tokens = n_all;
+    return MINIM_OK;
+}
+
+/* Puts the answer so far behind the conversation's tokens. */
+static minim_status local_add_prefix(const local_model *local, const char *prefix, int32_t **tokens, size_t *n_tokens,
+                                     minim_error *error) {
+    int32_t *rest = NULL;
+    size_t n_rest = 0;
+    if (!prefix || !prefix[0]) return MINIM_OK;
+    minim_status status = local_tokenize_rest(local, prefix, &rest, &n_rest, error);
+    if (status != MINIM_OK) return status;
+    int32_t *longer = n_rest < SIZE_MAX / sizeof **tokens - *n_tokens
+                          ? realloc(*tokens, (*n_tokens + n_rest) * sizeof **tokens)
+                          : NULL;
+    if (longer) {
+        memcpy(longer + *n_tokens, rest, n_rest * sizeof *rest);
+        *tokens = longer;
+        *n_tokens += n_rest;
+    }
+    free(rest);
+    return longer ? MINIM_OK : router_fail_memory(error, "the answer's tokens");
+}
+
+/* ---- what is kept between the parts of an answer ----------------------------------------------------------------- */
+
+/* A sequence and the tokens whose keys and values it holds. */
+typedef struct local_session {
+    minim_seq *seq;
+    int32_t *tokens;
+    size_t n;
+} local_session;
+
+static void local_session_free(void *state) {
+    local_session *kept = state;
+    if (!kept) return;
+    minim_seq_free(kept->seq);
+    free(kept->tokens);
+    free(kept);
+}
+
+/* The sequence of these tokens' beginning; *n_done of them need not be run again. What it holds beyond is forgotten. */
+static minim_status local_session_find(const local_model *local, minim_router_session *session, const int32_t *tokens,
+                                       size_t n_tokens, size_t *n_done, local_session **out, minim_error *error) {
+    local_session *kept = session->state;
+    minim_status status = MINIM_OK;
+    if (!kept) {
+        kept = calloc(1, sizeof *kept);
+        if (!kept) return router_fail_memory(error, "the answer's parts");
+        session->state = kept;
+        session->free = local_session_free;
+    }
+    size_t n = 0;
+    while (n < kept->n && n + 1 < n_tokens && kept->tokens[n] == tokens[n]) n++;
+    /* A sequence that can not go back (its window has passed) is made anew. */
+    if (kept->seq && minim_seq_truncate(kept->seq, n) != MINIM_OK) {
+        minim_seq_free(kept->seq);
+        kept->seq = NULL;
+    }
+    if (!kept->seq) {
+        n = 0;
+        status = minim_seq_new(local->engine, &kept->seq, error);
+    }
+    if (status != MINIM_OK) return status;
+    *n_done = n;
+    *out = kept;
+    return MINIM_OK;
+}
+
+/* Notes which tokens the sequence holds now: those that were given; generated ones are read again from their text. */
+static void local_session_note(local_session *kept, int32_t **tokens, size_t n_tokens) {
+    free(kept->tokens);
+    kept->tokens = *tokens;
+    kept->n = n_tokens < minim_seq_length(kept->seq) ? n_tokens : minim_seq_length(kept->seq);
+    *tokens = NULL;
+}
+
+/* ---- an answer --------------------------------------------------------------------------------------------------- */
+
 static minim_route_finish local_finish(minim_stop stop) {
     switch (stop) {
     case MINIM_STOP_LENGTH: return MINIM_ROUTE_FINISH_LENGTH;
@@ -92,6 +198,132 @@ static minim_status local_generate(minim_seq *seq, const minim_router_request *r
     return MINIM_OK;
 }
 
+/* ---- several answers, and the one that most agree on ------------------------------------------------------------- */
+
+typedef struct local_sample {
+    router_bytes text;
+    char *agrees; /* what has to agree */
+    minim_result result;
+} local_sample;
+
+typedef struct local_vote {
+    const minim_router_request *request;
+    const minim_router_sink *sink;
+    minim_router_reply *reply;
+    local_sample *samples; /* [request->samples] */
+    size_t at;             /* the one that is being made */
+    uint64_t n_tokens;     /* of all */
+    minim_status failure;  /* of a callback */
+} local_vote;
+
+static int local_vote_on_text(void *user, const char *text, size_t n_bytes) {
+    local_vote *vote = user;
+    vote->failure = router_bytes_append(&vote->samples[vote->at].text, text, n_bytes);
+    return vote->failure != MINIM_OK;
+}
+
+static int local_vote_on_token(void *user, const minim_token_event *event) {
+    local_vote *vote = user;
+    (void)event;
+    vote->n_tokens++;
+    return vote->sink->on_progress ? vote->sink->on_progress(vote->sink->user, vote->n_tokens) : 0;
+}
+
+/* Runs the prompt but for its last token, once for all samples: forks share its pages. */
+static minim_status local_vote_prefill(const local_model *local, const local_vote *vote, minim_seq *seq,
+                                       const int32_t *tokens, size_t n_tokens, minim_error *error) {
+    enum { CHUNK = 256 };
+    minim_row rows[CHUNK];
+    for (size_t done = 0; done + 1 < n_tokens;) {
+        size_t n = n_tokens - 1 - done < CHUNK ? n_tokens - 1 - done : CHUNK;
+        for (size_t i = 0; i < n; i++) rows[i] = (minim_row){seq, tokens[done + i], 0};
+        minim_status status = minim_engine_step(local->engine, rows, n, NULL, error);
+        if (status != MINIM_OK) return status;
+        done += n;
+        if (vote->sink->on_progress && vote->sink->on_progress(vote->sink->user, 0))
+            return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    }
+    return MINIM_OK;
+}
+
+static minim_status local_vote_sample(local_vote *vote, minim_seq *seq, int32_t last, minim_error *error) {
+    local_sample *sample = &vote->samples[vote->at];
+    minim_seq *fork = NULL;
+    minim_generate_options options;
+    minim_generate_options_default(&options);
+    options.sampling = vote->request->sampling;
+    options.sampling.temperature = (float)vote->request->sample_temperature;
+    options.sampling.seed += vote->at;
+    options.max_tokens = vote->request->max_tokens;
+    options.stop = vote->request->stop;
+    options.n_stop = vote->request->n_stop;
+    options.user = vote;
+    options.on_text = local_vote_on_text;
+    options.on_token = local_vote_on_token;
+    sample->result.size = sizeof sample->result;
+    sample->text.limit = SIZE_MAX / 8;
+    minim_status status = minim_seq_fork(seq, &fork, error);
+    if (status == MINIM_OK) status = minim_generate(fork, &last, 1, &options, &sample->result, error);
+    minim_seq_free(fork);
+    if (status != MINIM_OK) return status;
+    vote->reply->usage.completion_tokens += sample->result.n_generated;
+    if (vote->failure != MINIM_OK) return router_fail(error, vote->failure, "no room for a sample's text");
+    if (sample->result.stop == MINIM_STOP_CALLBACK || sample->result.stop == MINIM_STOP_CANCELLED)
+        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    return MINIM_OK;
+}
+
+/* Counts, and passes the winner's text on. */
+static minim_status local_vote_end(local_vote *vote, minim_error *error) {
+    const minim_router_request *request = vote->request;
+    size_t n = (size_t)request->samples;
+    char *agrees[MINIM_ROUTER_MAX_SAMPLES];
+    regex_t pattern;
+    int has_pattern = request->sample_pattern && request->sample_pattern[0];
+    minim_status status = has_pattern ? vote_compile(request->sample_pattern, &pattern, error) : MINIM_OK;
+    if (status != MINIM_OK) return status;
+    for (size_t i = 0; i < n; i++) {
+        const char *text = vote->samples[i].text.data;
+        agrees[i] = vote->samples[i].agrees = vote_normalise(text ? text : "", has_pattern ? &pattern : NULL);
+        if (!agrees[i]) status = router_fail_memory(error, "a sample");
+    }
+    if (has_pattern) regfree(&pattern);
+    if (status != MINIM_OK) return status;
+    const local_sample *best = &vote->samples[vote_count(agrees, n, &vote->reply->agreement)];
+    vote->reply->has_agreement = 1;
+    vote->reply->finish = local_finish(best->result.stop);
+    vote->reply->n_logprobs = best->result.n_generated;
+    vote->reply->sum_logprob = best->result.sum_logprob;
+    vote->reply->usage.first_token_seconds = vote->samples[0].result.first_token_seconds;
+    if (best->text.n && vote->sink->on_text && vote->sink->on_text(vote->sink->user, best->text.data, best->text.n))
+        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    return MINIM_OK;
+}
+
+static minim_status local_vote_run(const local_model *local, const minim_router_request *request, const int32_t *tokens,
+                                   size_t n_tokens, const minim_router_sink *sink, minim_router_reply *reply,
+                                   minim_error *error) {
+    local_vote vote = {.request = request, .sink = sink, .reply = reply};
+    minim_seq *seq = NULL;
+    size_t n = request->samples <= MINIM_ROUTER_MAX_SAMPLES ? (size_t)request->samples : 0;
+    if (!n) return router_fail(error, MINIM_ERR_ARGUMENT, "more than %d samples", MINIM_ROUTER_MAX_SAMPLES);
+    vote.samples = calloc(n, sizeof *vote.samples);
+    if (!vote.samples) return router_fail_memory(error, "the samples");
+    minim_status status = minim_seq_new(local->engine, &seq, error);
+    if (status == MINIM_OK) status = local_vote_prefill(local, &vote, seq, tokens, n_tokens, error);
+    reply->usage.prompt_tokens = status == MINIM_OK ? n_tokens : 0;
+    for (; vote.at < n && status == MINIM_OK; vote.at++)
+        status = local_vote_sample(&vote, seq, tokens[n_tokens - 1], error);
+    minim_seq_free(seq);
+    if (status == MINIM_OK) status = local_vote_end(&vote, error);
+    for (size_t i = 0; i < n; i++) {
+        router_bytes_free(&vote.samples[i].text);
+        free(vote.samples[i].agrees);
+    }
+    free(vote.samples);
+    return status;
+}
+
 static minim_status local_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
                                minim_router_reply *reply, minim_error *error) {
     local_model *local = state;
@@ -106,9 +338,21 @@ static minim_status local_chat(void *state, const minim_router_request *request,
                     (unsigned long long)info.n_params, info.weight_types);
     }
     minim_status status = local_tokenize(local, request, &tokens, &n_tokens, error);
-    if (status == MINIM_OK) status = minim_seq_new(local->engine, &seq, error);
-    if (status == MINIM_OK) status = local_generate(seq, request, tokens, n_tokens, sink, reply, error);
-    minim_seq_free(seq);
+    if (status == MINIM_OK) status = local_add_prefix(local, request->prefix, &tokens, &n_tokens, error);
+    if (status == MINIM_OK && request->samples > 1) {
+        status = local_vote_run(local, request, tokens, n_tokens, sink, reply, error);
+    } else if (status == MINIM_OK && request->session) {
+        local_session *kept = NULL;
+        size_t n_done = 0;
+        status = local_session_find(local, request->session, tokens, n_tokens, &n_done, &kept, error);
+        if (status == MINIM_OK)
+            status = local_generate(kept->seq, request, tokens + n_done, n_tokens - n_done, sink, reply, error);
+        if (kept) local_session_note(kept, &tokens, n_tokens);
+    } else {
+        if (status == MINIM_OK) status = minim_seq_new(local->engine, &seq, error);
+        if (status == MINIM_OK) status = local_generate(seq, request, tokens, n_tokens, sink, reply, error);
+        minim_seq_free(seq);
+    }
     free(tokens);
     reply->usage.seconds = router_now() - started;
     if (status != MINIM_OK) reply->failure = MINIM_ROUTE_FAILED_LOCAL;

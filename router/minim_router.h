@@ -51,15 +51,18 @@ typedef enum minim_route_mode {
 typedef enum minim_route_plan {
     MINIM_ROUTE_PLAN_CASCADE = 0, /* "cascade": local first; remote when its answer, or its beginning, is too weak */
     MINIM_ROUTE_PLAN_RACE,        /* "race": the remote beside the local model; who has something good first goes on */
-    MINIM_ROUTE_PLAN_CONTEXT      /* "context": rules over the request decide before anybody is asked */
+    MINIM_ROUTE_PLAN_CONTEXT,     /* "context": rules over the request decide before anybody is asked */
+    MINIM_ROUTE_PLAN_HYBRID       /* "hybrid": the remote writes the spans that the local model is unsure of */
 } minim_route_plan;
 
 /* How a score is made from the local model's raw log-probabilities. */
 typedef enum minim_route_method {
-    MINIM_ROUTE_AVG_LOGPROB = 0, /* "avg_logprob": exp(mean log-probability), the geometric mean token probability */
-    MINIM_ROUTE_MARGIN,          /* "margin": 1 - exp(-mean margin between the best two tokens) */
-    MINIM_ROUTE_QUANTILE,        /* "quantile": exp(the log-probability that a tenth of the tokens stays below) */
-    MINIM_ROUTE_LEARNED          /* "learned": a logistic model of all signals, from a calibration */
+    MINIM_ROUTE_AVG_LOGPROB = 0,  /* "avg_logprob": exp(mean log-probability), the geometric mean token probability */
+    MINIM_ROUTE_MARGIN,           /* "margin": 1 - exp(-mean margin between the best two tokens) */
+    MINIM_ROUTE_QUANTILE,         /* "quantile": exp(the log-probability that a tenth of the tokens stays below) */
+    MINIM_ROUTE_LEARNED,          /* "learned": a logistic model of all signals, from a calibration */
+    MINIM_ROUTE_SELF_CONSISTENCY, /* "self_consistency": the share of sampled answers that agree with the most common */
+    MINIM_ROUTE_VERIFY            /* "verify": P(YES) of the remote, asked in one token whether the answer is right */
 } minim_route_method;
 
 /* What the threshold of a cascade is. */
@@ -67,7 +70,8 @@ typedef enum minim_route_threshold {
     MINIM_ROUTE_THRESHOLD_AUTO = 0,   /* "auto": calibrated where a calibration is configured, else raw */
     MINIM_ROUTE_THRESHOLD_RAW,        /* "raw": the least score */
     MINIM_ROUTE_THRESHOLD_CALIBRATED, /* "calibrated": the least confidence; without one the remote is asked */
-    MINIM_ROUTE_THRESHOLD_CERTIFIED   /* "certified": the bar that the calibration could certify; none: the same */
+    MINIM_ROUTE_THRESHOLD_CERTIFIED,  /* "certified": the bar that the calibration could certify; none: the same */
+    MINIM_ROUTE_THRESHOLD_COST        /* "cost": no bar; accept, verify or ask, whichever costs least in expectation */
 } minim_route_threshold;
 
 typedef enum minim_route { MINIM_ROUTE_LOCAL = 0, MINIM_ROUTE_REMOTE } minim_route;
@@ -75,7 +79,8 @@ typedef enum minim_route { MINIM_ROUTE_LOCAL = 0, MINIM_ROUTE_REMOTE } minim_rou
 typedef enum minim_route_action {
     MINIM_ROUTE_ASK = 0, /* decision.route is asked next */
     MINIM_ROUTE_ANSWER,  /* the answer of decision.route stands */
-    MINIM_ROUTE_FAIL     /* nobody could answer */
+    MINIM_ROUTE_FAIL,    /* nobody could answer */
+    MINIM_ROUTE_CHECK    /* the remote is asked for one token: is the local answer right? */
 } minim_route_action;
 
 /* Whether answers are remembered and given again. */
@@ -112,18 +117,22 @@ typedef enum minim_route_reason {
     MINIM_ROUTE_REASON_PRIVATE,        /* "private": this request may not leave the machine */
     MINIM_ROUTE_REASON_OVER_BUDGET,    /* "over_budget": the most it could cost does not fit max_budget any more */
     MINIM_ROUTE_REASON_CACHED,         /* "cached": the same request was answered before */
-    MINIM_ROUTE_REASON_UNCALIBRATED, /* "uncalibrated": a confidence is asked for, and this score has no calibration */
-    MINIM_ROUTE_REASON_PROMPT_SCORE, /* "prompt_score": the prompt looks like one that only the remote gets right */
-    MINIM_ROUTE_REASON_ONLY_REMOTE,  /* "only_remote": the mode allows nothing else */
-    MINIM_ROUTE_REASON_RACE,         /* "race": both begin */
-    MINIM_ROUTE_REASON_GATE_PASSED,  /* "gate_passed": the beginning of the local answer is good enough */
-    MINIM_ROUTE_REASON_GATE_LOW,     /* "gate_low": it is not */
-    MINIM_ROUTE_REASON_COLLAPSED,    /* "collapsed": the local model lost its way in the middle */
-    MINIM_ROUTE_REASON_RACE_LOST,    /* "race_lost": the remote had text before the local answer was good enough */
-    MINIM_ROUTE_REASON_LATENCY,      /* "latency": the remote would not begin within latency_budget */
-    MINIM_ROUTE_REASON_COMPLEXITY,   /* "complexity": complexity >= complexity_threshold */
-    MINIM_ROUTE_REASON_SIMPLE,       /* "simple": no rule of the context plan sends it away */
-    MINIM_ROUTE_REASON_EVIDENCE      /* "evidence": a validator refused the local answer; see evidence_detail */
+    MINIM_ROUTE_REASON_UNCALIBRATED,  /* "uncalibrated": a confidence is asked for, and this score has no calibration */
+    MINIM_ROUTE_REASON_PROMPT_SCORE,  /* "prompt_score": the prompt looks like one that only the remote gets right */
+    MINIM_ROUTE_REASON_ONLY_REMOTE,   /* "only_remote": the mode allows nothing else */
+    MINIM_ROUTE_REASON_RACE,          /* "race": both begin */
+    MINIM_ROUTE_REASON_GATE_PASSED,   /* "gate_passed": the beginning of the local answer is good enough */
+    MINIM_ROUTE_REASON_GATE_LOW,      /* "gate_low": it is not */
+    MINIM_ROUTE_REASON_COLLAPSED,     /* "collapsed": the local model lost its way in the middle */
+    MINIM_ROUTE_REASON_RACE_LOST,     /* "race_lost": the remote had text before the local answer was good enough */
+    MINIM_ROUTE_REASON_LATENCY,       /* "latency": the remote would not begin within latency_budget */
+    MINIM_ROUTE_REASON_COMPLEXITY,    /* "complexity": complexity >= complexity_threshold */
+    MINIM_ROUTE_REASON_SIMPLE,        /* "simple": no rule of the context plan sends it away */
+    MINIM_ROUTE_REASON_EVIDENCE,      /* "evidence": a validator refused the local answer; see evidence_detail */
+    MINIM_ROUTE_REASON_VERIFY,        /* "verify": the remote looks at the local answer */
+    MINIM_ROUTE_REASON_VERIFY_FAILED, /* "verify_failed": it could not, or gave no verdict */
+    MINIM_ROUTE_REASON_COST,          /* "cost": nothing else costs less in expectation */
+    MINIM_ROUTE_REASON_HYBRID         /* "hybrid": the local model writes, the remote the spans it is unsure of */
 } minim_route_reason;
 
 /* Why a backend failed. */
@@ -144,7 +153,8 @@ typedef enum minim_route_failure {
     MINIM_ROUTE_FAILED_EMPTY,      /* "empty": a complete answer without text */
     MINIM_ROUTE_FAILED_TOO_LARGE,  /* "too_large": longer than max_response_bytes */
     MINIM_ROUTE_FAILED_LOCAL,      /* "local": the local model; the minim_error says why */
-    MINIM_ROUTE_FAILED_EVIDENCE    /* "evidence": a validator refused the answer */
+    MINIM_ROUTE_FAILED_EVIDENCE,   /* "evidence": a validator refused the answer */
+    MINIM_ROUTE_FAILED_CONTEXT     /* "context": the request is longer than the server's context */
 } minim_route_failure;
 
 /* How an answer ended. */
@@ -222,6 +232,10 @@ typedef struct minim_route_features {
     double prompt_score;  /* P(remote right) - P(local right), from minim_route_predict() */
     double complexity;    /* of the request: minim_route_complexity() */
     int evidence_failed;  /* 1: a validator refused the answer */
+    int has_agreement;    /* self-consistency: the share of samples that agree with the answer */
+    double agreement;
+    int has_verdict; /* verification: P(YES) of the remote's first token */
+    double verdict;
 } minim_route_features;
 
 /* What a decision depends on besides the answer; the part of the configuration that policies see. */
@@ -245,6 +259,11 @@ typedef struct minim_route_policy {
     double complexity_threshold; /* context, race: from there on the remote is asked at once; 0 = never */
     double latency_budget;       /* context: seconds to the first token; 0 = none */
     int rules;                   /* context: its rules in order as decimal digits: 1 privacy, 2 latency, 3 complexity */
+    double error_cost;           /* "cost": $ that a wrong answer costs */
+    double verify_accuracy;      /* "cost": how often a verdict is right, 0.5..1; 0 = nothing is verified */
+    int fail_on_error;           /* 1: a remote that was wanted and failed is an error, not a degraded answer */
+    int span_tokens;             /* hybrid: so many tokens the remote writes at a time */
+    int max_spans;               /* hybrid: and so often */
 } minim_route_policy;
 
 typedef enum minim_route_outcome {
@@ -266,11 +285,15 @@ typedef struct minim_route_state {
     int cached;          /* 1: there is an answer of cached_route from before, of this usage */
     minim_route cached_route;
     minim_route_usage cached_usage;
-    uint64_t request_bytes;     /* of all messages */
-    int gate_passed;            /* 1: the local answer is shown since its beginning was good enough */
-    minim_route_reason stopped; /* why the local answer was stopped */
-    double remote_latency;      /* seconds to the remote's first token, as last seen or configured; 0 = unknown */
-    char evidence_detail[256];  /* what the validators missed, one line */
+    uint64_t request_bytes;        /* of all messages */
+    int gate_passed;               /* 1: the local answer is shown since its beginning was good enough */
+    minim_route_reason stopped;    /* why the local answer was stopped */
+    double remote_latency;         /* seconds to the remote's first token, as last seen or configured; 0 = unknown */
+    char evidence_detail[256];     /* what the validators missed, one line */
+    minim_route_outcome verify;    /* of the verification */
+    char verify_detail[256];       /* why there is no verdict, one line */
+    int spans;                     /* hybrid: that the remote has written */
+    minim_route_usage extra_usage; /* of verification and spans; remote_usage is that of a whole answer */
 } minim_route_state;
 
 /* How far the local answer has come, and the remote's beside it. */
@@ -319,6 +342,12 @@ typedef struct minim_route_decision {
     int has_prompt_score;
     double prompt_score;
     minim_route_threshold threshold_semantics; /* what `threshold` is; AUTO: no bar was looked at */
+    int has_expected; /* "cost": what each action is expected to cost in $, wrong answers included; the least is taken
+                       */
+    double accept_cost, verify_cost, remote_cost; /* infinite: not possible (any more) */
+    int span_tokens; /* with ASK: only so many tokens are wanted, in continuation of the answer; 0 = an answer */
+    int spans;       /* that the remote has written into the local answer */
+    minim_route_usage extra; /* of verification and spans; in the cost */
 } minim_route_decision;
 
 /* The score of an answer in [0, 1]. avg_logprob: exp(sum_logprob / n_tokens). 0 for an answer without tokens or text,
@@ -349,6 +378,13 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
  * The bar: score >= threshold where that is raw, confidence >= threshold where it is calibrated, or certified. A
  * cascade asks the remote at once, as if the local answer had not reached the bar, for a prompt_score >=
  * prompt_threshold.
+ *
+ * The method "verify" has the remote look at a local answer (MINIM_ROUTE_CHECK) before its bar is looked at. With
+ * "cost" the three actions of a cascade are weighed, with p = P(right), E = error_cost, a = verify_accuracy, R and V
+ * what an answer and a verdict of the remote cost, and the remote's answer taken to be right: accept (1 - p) E remote R
+ * verify V + (1 - p)(1 - a) E + (p (1 - a) + (1 - p) a) R
+ *
+ * "hybrid": a local answer that collapses is continued by the remote for span_tokens, then by the local model again.
  *
  * A local model that fails (say the prompt does not fit) hands over as well. MINIM_ERR_ARGUMENT for NULL, a size of 0
  * or an unknown mode. */
@@ -389,10 +425,21 @@ typedef struct minim_router_endpoint {
 
 enum { MINIM_ROUTER_FALLBACKS = 5 };
 
+/* How a server is told to go on with a text instead of beginning an answer. In all forms that text is the last message,
+ * of the assistant. */
+typedef enum minim_route_continuation {
+    MINIM_ROUTE_CONTINUE_NONE = 0,  /* "none": it can not (OpenAI) */
+    MINIM_ROUTE_CONTINUE_PREFIX,    /* "prefix": with "prefix": true in it (DeepSeek's beta, Mistral) */
+    MINIM_ROUTE_CONTINUE_PARTIAL,   /* "partial": with "partial": true in it (Qwen) */
+    MINIM_ROUTE_CONTINUE_ASSISTANT, /* "assistant": nothing else (Anthropic, llama-server) */
+    MINIM_ROUTE_CONTINUE_FINAL      /* "continue_final_message": that and no generation prompt, in the body (vLLM) */
+} minim_route_continuation;
+
 typedef struct minim_router_config {
     size_t size;
     minim_route_mode mode;                /* "mode": default cascade */
-    minim_route_method confidence_method; /* "confidence_method": "avg_logprob", "margin", "quantile", "learned" */
+    minim_route_method confidence_method; /* "confidence_method": "avg_logprob", "margin", "quantile", "learned",
+                                             "self_consistency", "verify" */
     double threshold;                     /* "threshold": 0..1, default 0.5 (see router/README.md) */
 
     /* In the file, everything below is inside "remote": {...}. */
@@ -432,13 +479,13 @@ typedef struct minim_router_config {
     char private_patterns[4096]; /* "patterns": an array of POSIX extended regular expressions; here a line each */
     /* At the top level of the file again. */
     minim_route_threshold threshold_semantics; /* "threshold_semantics": "auto" (default), "raw", "calibrated",
-                                                  "certified" */
+                                                  "certified", "cost" */
     char calibration[1024];                    /* "calibration": a file that `minim route calibrate` wrote; "" = none */
     char prompt_model[1024];                   /* "prompt_model": a file that `minim route train` wrote; "" = none */
     double prompt_threshold; /* "prompt_threshold": prompts that score as much go to the remote at once; default 0 =
                                 none do */
     /* At the top level. */
-    minim_route_plan plan;       /* "policy": "cascade" (default), "race", "context" */
+    minim_route_plan plan;       /* "policy": "cascade" (default), "race", "context", "hybrid" */
     int hold_tokens;             /* "hold_tokens": default 0 = the whole answer (cascade), 8 (race) */
     double gate_threshold;       /* "gate_threshold": default 0.5 */
     double handover_threshold;   /* "handover_threshold": default 0 = never */
@@ -463,6 +510,22 @@ typedef struct minim_router_config {
     int allowed_fails;     /* "allowed_fails": failed answers in a row after which a server is left alone; default 3 */
     double cooldown_time;  /* "cooldown_time": seconds for which it is; then one request tries again; default 5 */
     int disable_cooldowns; /* "disable_cooldowns": default false */
+    int max_fallbacks;     /* "max_fallbacks": how many other servers a question may go to; default 5 */
+    minim_router_endpoint context_fallbacks[MINIM_ROUTER_FALLBACKS]; /* "context_window_fallbacks": asked instead when
+                                                the request is longer than a server's context */
+    char provider[1024]; /* "provider": an object that is passed on (OpenRouter's preferences); here its text */
+    minim_route_continuation continuation; /* "continuation": default none */
+    /* At the top level. */
+    int fail_on_error;      /* "on_error": "skip" (default): the local answer, degraded; "fail": an error */
+    double error_cost;      /* "error_cost": $, for "threshold_semantics": "cost"; default 0 = not set */
+    double verify_accuracy; /* "verify_accuracy": default 0.8; 0 = "cost" verifies nothing */
+    int span_tokens;        /* "span_tokens": default 32 */
+    int max_spans;          /* "max_spans": default 4 */
+    /* Inside "self_consistency": {...}. */
+    int samples;               /* "samples": 2..16, default 5 */
+    double sample_temperature; /* "temperature": default 0.7 */
+    char sample_pattern[1024]; /* "pattern": a POSIX extended regular expression; its last match in a sample (the first
+                                  group, if it has one) is what has to agree. "" = the whole text */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);
@@ -494,6 +557,12 @@ MINIM_API void minim_router_config_policy(const minim_router_config *config, int
 /* Which of the sampling settings were asked for and go to the remote too; servers refuse some they do not like. */
 enum { MINIM_ROUTER_SEND_TEMPERATURE = 1, MINIM_ROUTER_SEND_TOP_P = 2, MINIM_ROUTER_SEND_SEED = 4 };
 
+/* What a backend keeps between the parts of one answer; the router frees it. All zero at first. */
+typedef struct minim_router_session {
+    void *state;
+    void (*free)(void *state);
+} minim_router_session;
+
 typedef struct minim_router_request {
     size_t size;
     const minim_message *messages;
@@ -504,6 +573,13 @@ typedef struct minim_router_request {
     const char *const *stop; /* stop strings */
     size_t n_stop;
     int is_private; /* 1: may not leave the machine, whatever the mode; its content is stored nowhere */
+    /* The following are the router's; minim_router_ask() sets them for its backends, whatever the caller says. */
+    const char *prefix;            /* the answer so far, which is to be continued; NULL = none */
+    minim_router_session *session; /* of this answer; may be NULL */
+    int top_logprobs;              /* so many of the best first tokens are wanted, up to MINIM_ROUTER_TOP */
+    int samples;                   /* self-consistency: so many samples, of which the most common one is the answer */
+    double sample_temperature;
+    const char *sample_pattern;
 } minim_router_request;
 
 MINIM_API void minim_router_request_default(minim_router_request *request);
@@ -517,6 +593,14 @@ typedef struct minim_router_sink {
      * server. A non-zero return stops; this is how a request is cancelled. */
     int (*on_progress)(void *user, uint64_t n_tokens);
 } minim_router_sink;
+
+enum { MINIM_ROUTER_TOP = 8, MINIM_ROUTER_MAX_SAMPLES = 16 };
+
+/* One of the best first tokens. */
+typedef struct minim_router_top {
+    char text[24];
+    double logprob;
+} minim_router_top;
 
 /* What a backend says about its answer, filled in on failure too. */
 typedef struct minim_router_reply {
@@ -532,6 +616,11 @@ typedef struct minim_router_reply {
     char quantisation[256]; /* of a local model, with what else tells it from its namesakes; "" = not known */
     int has_signals;        /* 0 when there are none, and after a temperature above 0: then they mean something else */
     double signals[MINIM_ROUTE_N_SIGNALS];
+    int fallbacks; /* other servers that were asked */
+    int n_top;     /* of the first token */
+    minim_router_top top[MINIM_ROUTER_TOP];
+    int has_agreement; /* of samples */
+    double agreement;
 } minim_router_reply;
 
 /* Something that answers a conversation. The struct is a value; `state` is what it stands for. */
@@ -667,6 +756,7 @@ typedef struct minim_router_answer {
     const minim_route_decision *decision;
     const minim_router_reply *local, *remote; /* NULL for a side that was not asked */
     const char *ledger_error;                 /* why the ledger has no line of it; NULL = it has, or there is none */
+    const char *cache;                        /* "off", "miss", "hit", "stored" */
 } minim_router_answer;
 
 /* Answers one conversation. callbacks may be NULL. Fails when nobody could answer (the error says what each said), or
@@ -685,6 +775,12 @@ MINIM_API void minim_router_cancel(minim_router *router);
  * minim_router_text_free(). */
 MINIM_API minim_status minim_router_answer_json(const minim_router_answer *answer, char **json, minim_error *error);
 MINIM_API void minim_router_text_free(char *text);
+
+/* The answer's figures as HTTP header lines, for servers that are built on the router: "x-minim-route: local\r\n" and
+ * likewise -reason, -confidence (empty without a calibration), -response-cost, -attempted-retries,
+ * -attempted-fallbacks, -overhead-duration-ms, -cache. Returns the length it needs without the NUL, as snprintf() does.
+ */
+MINIM_API size_t minim_router_answer_headers(const minim_router_answer *answer, char *buffer, size_t capacity);
 
 /* ---- learning: judged answers ----------------------------------------------------------------------------------- */
 

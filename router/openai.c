@@ -19,13 +19,22 @@ static json_t *openai_string(const char *text) {
     return string;
 }
 
-static json_t *openai_messages(const minim_router_request *request) {
+/* The conversation, and behind it the beginning of the answer that is to be continued. */
+static json_t *openai_messages(const minim_router_request *request, const minim_router_config *config) {
     json_t *array = json_array();
-    for (size_t i = 0; array && i < request->n_messages; i++) {
+    int has_prefix = request->prefix && request->prefix[0];
+    for (size_t i = 0; array && i < request->n_messages + (size_t)has_prefix; i++) {
+        int is_prefix = i == request->n_messages;
         json_t *message = json_object();
         /* Each call releases the value it is given, also when it fails or the object is NULL. */
-        int failed = json_object_set_new(message, "role", openai_string(request->messages[i].role));
-        failed |= json_object_set_new(message, "content", openai_string(request->messages[i].content));
+        int failed =
+            json_object_set_new(message, "role", openai_string(is_prefix ? "assistant" : request->messages[i].role));
+        failed |= json_object_set_new(message, "content",
+                                      openai_string(is_prefix ? request->prefix : request->messages[i].content));
+        if (is_prefix && config->continuation == MINIM_ROUTE_CONTINUE_PREFIX)
+            failed |= json_object_set_new(message, "prefix", json_true());
+        if (is_prefix && config->continuation == MINIM_ROUTE_CONTINUE_PARTIAL)
+            failed |= json_object_set_new(message, "partial", json_true());
         if (failed) {
             json_decref(message);
             json_decref(array);
@@ -68,6 +77,15 @@ static int openai_options(json_t *body, const minim_router_request *request, con
         failed |= json_object_set_new(body, "seed", json_integer((json_int_t)(sampling->seed & INT64_MAX)));
     }
     if (request->n_stop) failed |= json_object_set_new(body, "stop", openai_stop(request));
+    if (request->top_logprobs > 0) {
+        failed |= json_object_set_new(body, "logprobs", json_true());
+        failed |= json_object_set_new(body, "top_logprobs", json_integer(request->top_logprobs));
+    }
+    if (request->prefix && request->prefix[0] && config->continuation == MINIM_ROUTE_CONTINUE_FINAL) {
+        failed |= json_object_set_new(body, "continue_final_message", json_true());
+        failed |= json_object_set_new(body, "add_generation_prompt", json_false());
+    }
+    if (config->provider[0]) failed |= json_object_set_new(body, "provider", json_loads(config->provider, 0, NULL));
     return failed;
 }
 
@@ -75,7 +93,7 @@ minim_status openai_request(const minim_router_request *request, const minim_rou
                             minim_error *error) {
     json_t *body = json_object(), *stream_options = json_object();
     int failed = json_object_set_new(stream_options, "include_usage", json_true());
-    failed |= json_object_set_new(body, "messages", openai_messages(request));
+    failed |= json_object_set_new(body, "messages", openai_messages(request, config));
     failed |= json_object_set_new(body, "stream", json_true());
     failed |= json_object_set_new(body, "stream_options", stream_options);
     failed |= openai_options(body, request, config);
@@ -160,7 +178,9 @@ static json_t *openai_parse(openai_reader *reader, const char *data, size_t n) {
 
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
-static minim_route_failure openai_failure(int status, const char *code) {
+static minim_route_failure openai_failure(int status, const char *code, const char *type) {
+    if (!strcmp(code, "context_length_exceeded") || !strcmp(type, "exceed_context_size_error"))
+        return MINIM_ROUTE_FAILED_CONTEXT; /* OpenAI's word, and llama-server's */
     if (status == 402 || !strcmp(code, "insufficient_quota")) return MINIM_ROUTE_FAILED_QUOTA;
     if (status == 401 || status == 403 || !strcmp(code, "invalid_api_key")) return MINIM_ROUTE_FAILED_AUTH;
     if (status == 429 || !strcmp(code, "rate_limit_exceeded")) return MINIM_ROUTE_FAILED_RATE_LIMIT;
@@ -170,14 +190,16 @@ static minim_route_failure openai_failure(int status, const char *code) {
 
 /* The error of a body, in the forms that servers have: {"error": {"message", "code"}}, {"error": "text"},
  * {"message": "text"}, {"detail": "text"}. */
-static const char *openai_error_text(const json_t *root, const char **code, int *status) {
+static const char *openai_error_text(const json_t *root, const char **code, const char **type, int *status) {
     const json_t *error = json_object_get(root, "error");
     const json_t *at = json_is_object(error) ? error : root;
     const char *text = json_is_string(error) ? json_string_value(error) : NULL;
     if (!text) text = json_string_value(json_object_get(at, "message"));
     if (!text) text = json_string_value(json_object_get(at, "detail"));
     const json_t *number = json_object_get(at, "code");
+    const json_t *kind = json_object_get(at, "type");
     if (json_is_string(number)) *code = json_string_value(number);
+    if (json_is_string(kind)) *type = json_string_value(kind);
     /* OpenRouter's code is the HTTP status that it would have sent. */
     double value = json_number_value(number);
     if (!*status && value >= 100 && value < 600) *status = (int)value;
@@ -185,16 +207,16 @@ static const char *openai_error_text(const json_t *root, const char **code, int 
 }
 
 void openai_error(openai_reader *reader, int status, const char *data, size_t n) {
-    const char *code = "", *text = "";
+    const char *code = "", *type = "", *text = "";
     int body_status = status;
     json_t *root = json_loadb(data ? data : "", n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
     char quote[200];
-    if (root) text = openai_error_text(root, &code, &body_status);
+    if (root) text = openai_error_text(root, &code, &type, &body_status);
     openai_quote(reader, text, quote, sizeof quote);
     if (status >= 300 && status < 400) {
         openai_fail(reader, MINIM_ROUTE_FAILED_REQUEST, "HTTP %d: a redirect, which is not followed", status);
     } else {
-        openai_fail(reader, openai_failure(status, code), "HTTP %d%s%s", status, quote[0] ? ": " : "", quote);
+        openai_fail(reader, openai_failure(status, code, type), "HTTP %d%s%s", status, quote[0] ? ": " : "", quote);
     }
     json_decref(root);
 }
@@ -204,11 +226,12 @@ static int openai_error_inside(openai_reader *reader, const json_t *root, const 
     const json_t *error = json_object_get(root, "error");
     int is_error = !strcmp(event_type, "error") || (error && !json_is_null(error) && !json_is_false(error));
     if (!is_error) return 0;
-    const char *code = "";
+    const char *code = "", *type = "";
     int status = 0;
     char quote[200];
-    openai_quote(reader, openai_error_text(root, &code, &status), quote, sizeof quote);
-    openai_fail(reader, openai_failure(status, code), "the server reports an error%s%s", quote[0] ? ": " : "", quote);
+    openai_quote(reader, openai_error_text(root, &code, &type, &status), quote, sizeof quote);
+    openai_fail(reader, openai_failure(status, code, type), "the server reports an error%s%s", quote[0] ? ": " : "",
+                quote);
     return 1;
 }
 
@@ -252,6 +275,21 @@ static int openai_finish(openai_reader *reader, const json_t *choice) {
     return 0;
 }
 
+/* The best first tokens: logprobs.content[0].top_logprobs of a choice, where the server has them. */
+static void openai_top(minim_router_reply *reply, const json_t *choice) {
+    const json_t *content = json_object_get(json_object_get(choice, "logprobs"), "content");
+    const json_t *list = json_object_get(json_array_get(content, 0), "top_logprobs"), *item;
+    size_t i;
+    if (reply->n_top || !json_is_array(list)) return;
+    json_array_foreach(list, i, item) {
+        const char *text = json_string_value(json_object_get(item, "token"));
+        double logprob = json_number_value(json_object_get(item, "logprob"));
+        if (reply->n_top == MINIM_ROUTER_TOP || !text || !(logprob <= 0)) continue;
+        router_line(reply->top[reply->n_top].text, sizeof reply->top[0].text, "%s", text);
+        reply->top[reply->n_top++].logprob = logprob;
+    }
+}
+
 /* Passes text on. JSON strings are valid UTF-8, but may hold NULs. */
 static int openai_text(openai_reader *reader, const char *text, size_t n) {
     if (!n) return 0;
@@ -285,6 +323,7 @@ static int openai_choice(openai_reader *reader, const json_t *root, const char *
         return openai_fail(reader, MINIM_ROUTE_FAILED_PROTOCOL, "choices[0].%s: found %s, expected an object", part,
                            openai_type(message));
     }
+    openai_top(reader->reply, choice);
     const json_t *content = json_object_get(message, "content");
     if (content && !json_is_null(content) && !json_is_string(content)) {
         return openai_fail(reader, MINIM_ROUTE_FAILED_PROTOCOL, "choices[0].%s.content: found %s, expected a string",

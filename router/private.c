@@ -376,5 +376,6 @@ unsigned private_request(const private_rules *rules, const minim_router_request 
         found |= private_text(rules, request->messages[i].content);
     }
     for (size_t i = 0; i < request->n_stop; i++) found |= private_text(rules, request->stop[i]);
+    if (request->prefix) found |= private_text(rules, request->prefix);
     return found;
 }

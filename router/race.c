@@ -174,7 +174,8 @@ static void race_progress(router_job *job, minim_route_progress *p) {
     p->shown = !job->hold;
     p->complexity = job->features.complexity;
     p->may_ask = job->policy.remote_available && !state->is_private && !state->over_budget &&
-                 state->remote == MINIM_ROUTE_NOT_ASKED;
+                 state->remote == MINIM_ROUTE_NOT_ASKED &&
+                 (job->policy.plan != MINIM_ROUTE_PLAN_HYBRID || state->spans < job->policy.max_spans);
     if (!race) return;
     pthread_mutex_lock(&race->lock);
     p->remote_open = 1;
@@ -193,7 +194,12 @@ int race_watch(router_job *job) {
     minim_route_step step = MINIM_ROUTE_STEP_WAIT;
     minim_route_reason reason;
     if (!job->watched) return 0;
+    int is_hybrid = job->policy.plan == MINIM_ROUTE_PLAN_HYBRID;
     race_note_tokens(job);
+    if (is_hybrid) {
+        hybrid_note_token(job);
+        if (hybrid_show(job, job->hybrid.cut)) return 1;
+    }
     race_progress(job, &progress);
     if (minim_route_watch(&job->policy, &progress, &step, &reason) != MINIM_OK) return 0;
     switch (step) {

@@ -44,6 +44,7 @@ static json_t *report_side(const minim_router_reply *reply) {
     report_set(side, "first_token_seconds", report_number(usage->first_token_seconds), &failed);
     report_set(side, "seconds", report_number(usage->seconds), &failed);
     if (reply->quantisation[0]) report_set(side, "quantisation", json_string(reply->quantisation), &failed);
+    if (reply->has_agreement) report_set(side, "agreement", report_number(reply->agreement), &failed);
     if (reply->has_signals) report_set(side, "signals", report_signals(reply->signals), &failed);
     if (reply->attempts) {
         report_set(side, "attempts", json_integer(reply->attempts), &failed);
@@ -73,6 +74,16 @@ static json_t *report_answer(const minim_router_answer *answer) {
     report_set(object, "truncated", json_boolean(d->truncated), &failed);
     report_set(object, "local", report_side(answer->local), &failed);
     report_set(object, "remote", report_side(answer->remote), &failed);
+    if (d->has_expected) {
+        report_set(object, "accept_cost", report_number(d->accept_cost), &failed);
+        report_set(object, "verify_cost", report_number(d->verify_cost), &failed);
+        report_set(object, "remote_cost", report_number(d->remote_cost), &failed);
+    }
+    if (d->extra.prompt_tokens || d->extra.completion_tokens) {
+        report_set(object, "extra_prompt_tokens", json_integer((json_int_t)d->extra.prompt_tokens), &failed);
+        report_set(object, "extra_completion_tokens", json_integer((json_int_t)d->extra.completion_tokens), &failed);
+    }
+    if (d->spans) report_set(object, "spans", json_integer(d->spans), &failed);
     report_set(object, "cost", d->cost_known ? report_number(d->cost) : json_null(), &failed);
     report_set(object, "seconds", report_number(d->seconds), &failed);
     report_set(object, "degraded", json_boolean(d->degraded), &failed);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "job.h"
+#include "vote.h"
 
 enum { ROUTER_MAX_TEXT = 1 << 28 };
 
@@ -46,6 +47,46 @@ static minim_status router_check_ledger(const minim_router_config *config, const
     return MINIM_OK;
 }
 
+/* Settings that do not go together would be believed in as well. */
+static minim_status router_check_plan(const minim_router_config *config, minim_error *error) {
+    int has_remote = config->mode != MINIM_ROUTE_MODE_LOCAL && config->base_url[0];
+    int is_late =
+        config->confidence_method == MINIM_ROUTE_VERIFY || config->confidence_method == MINIM_ROUTE_SELF_CONSISTENCY;
+    int gates = config->plan == MINIM_ROUTE_PLAN_CASCADE && (config->hold_tokens > 0 || config->handover_threshold > 0);
+    int is_hybrid = config->plan == MINIM_ROUTE_PLAN_HYBRID;
+    if (is_late && (config->plan == MINIM_ROUTE_PLAN_RACE || is_hybrid || gates)) {
+        return router_fail(
+            error, MINIM_ERR_ARGUMENT,
+            "confidence_method: found %s together with %s, which looks at an answer before it is complete",
+            minim_route_method_name(config->confidence_method),
+            gates ? "hold_tokens or handover_threshold" : minim_route_plan_name(config->plan));
+    }
+    regex_t pattern;
+    if (config->sample_pattern[0]) {
+        minim_status status = vote_compile(config->sample_pattern, &pattern, error);
+        if (status != MINIM_OK) return status;
+        regfree(&pattern);
+    }
+    if (!has_remote) return MINIM_OK;
+    if (config->threshold_semantics == MINIM_ROUTE_THRESHOLD_COST &&
+        !(config->error_cost > 0 && config->input_cost_per_token >= 0 && config->output_cost_per_token >= 0)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT,
+                           "threshold_semantics: found cost without all of error_cost, remote.input_cost_per_token and "
+                           "remote.output_cost_per_token");
+    }
+    if (is_hybrid && config->continuation == MINIM_ROUTE_CONTINUE_NONE) {
+        return router_fail(error, MINIM_ERR_UNSUPPORTED,
+                           "policy: found hybrid with remote.continuation \"none\", expected one that says how the "
+                           "server continues a text: prefix, partial, assistant or continue_final_message");
+    }
+    if (is_hybrid && !(config->handover_threshold > 0)) {
+        return router_fail(error, MINIM_ERR_ARGUMENT,
+                           "policy: found hybrid with handover_threshold 0, expected a score below which the remote "
+                           "takes over");
+    }
+    return MINIM_OK;
+}
+
 minim_status minim_router_new(const minim_router_options *options_in, minim_router **router, minim_error *error) {
     minim_router_options options;
     minim_router_options_default(&options);
@@ -57,6 +98,7 @@ minim_status minim_router_new(const minim_router_options *options_in, minim_rout
     minim_router_config_default(&r->config);
     minim_status status = options.config ? router_copy_config(&r->config, options.config, error) : MINIM_OK;
     if (status == MINIM_OK) status = router_check_ledger(&r->config, options.ledger, error);
+    if (status == MINIM_OK) status = router_check_plan(&r->config, error);
     if (status == MINIM_OK) status = private_rules_new(&r->config, &r->rules, error);
     if (status == MINIM_OK) status = evidence_rules_new(&r->config, &r->evidence, error);
     if (status != MINIM_OK) {
@@ -101,10 +143,15 @@ void minim_router_answer_free(minim_router_answer *answer) {
     free(job);
 }
 
-static int router_show(router_job *job, minim_route route, const char *text, size_t n) {
+int router_show(router_job *job, minim_route route, const char *text, size_t n) {
     if (!n) return 0;
     job->shown = 1;
     return job->callbacks.on_text ? job->callbacks.on_text(job->callbacks.user, route, text, n) : 0;
+}
+
+/* The local side then has one text by two hands. */
+static int router_is_hybrid(const router_job *job) {
+    return job->policy.plan == MINIM_ROUTE_PLAN_HYBRID && job->policy.mode == MINIM_ROUTE_MODE_CASCADE;
 }
 
 static int router_on_text(void *user, const char *text, size_t n) {
@@ -113,7 +160,9 @@ static int router_on_text(void *user, const char *text, size_t n) {
     size_t before = kept->n;
     job->broke = router_utf8_append(kept, text, n); /* third-party backends may not keep to UTF-8 */
     if (job->broke != MINIM_OK || atomic_load(&job->router->cancelled)) return 1;
-    return job->hold ? 0 : router_show(job, job->asking, kept->data + before, kept->n - before);
+    if (job->hold) return 0;
+    if (router_is_hybrid(job) && job->asking == MINIM_ROUTE_LOCAL) return hybrid_show(job, kept->n);
+    return router_show(job, job->asking, kept->data + before, kept->n - before);
 }
 
 int router_release(router_job *job) {
@@ -126,6 +175,7 @@ int router_release(router_job *job) {
 static void router_withdraw(router_job *job, const char *why) {
     if (!job->shown) return;
     job->shown = 0;
+    job->hybrid.n_shown = 0;
     if (job->callbacks.on_discard) job->callbacks.on_discard(job->callbacks.user, why);
 }
 
@@ -169,6 +219,13 @@ minim_status router_reach_remote(router_job *job, const minim_router_request *re
     return status;
 }
 
+void router_add_usage(minim_route_usage *sum, const minim_route_usage *more) {
+    sum->prompt_tokens += more->prompt_tokens;
+    sum->completion_tokens += more->completion_tokens;
+    sum->estimated |= more->estimated;
+    sum->seconds += more->seconds;
+}
+
 static void router_note_failure(router_side *side, char *detail, minim_route_failure failure, const minim_error *said) {
     router_line(detail, sizeof((minim_route_state *)0)->local_detail, "%s",
                 said->text[0] ? said->text : "no reason given");
@@ -185,7 +242,7 @@ void router_note_remote(router_job *job, minim_status status, const minim_error 
     if (status == MINIM_OK) job->router->remote_latency = side->reply.usage.first_token_seconds;
 }
 
-static void router_note_local(router_job *job, minim_status status, const minim_error *said) {
+void router_note_local(router_job *job, minim_status status, const minim_error *said) {
     router_side *side = &job->sides[MINIM_ROUTE_LOCAL];
     minim_route_state *state = &job->state;
     if (state->local != MINIM_ROUTE_STOPPED)
@@ -195,6 +252,8 @@ static void router_note_local(router_job *job, minim_status status, const minim_
     job->features.n_tokens = side->reply.n_logprobs;
     job->features.n_bytes = router_visible_bytes(&side->text);
     job->features.sum_logprob = side->reply.sum_logprob;
+    job->features.has_agreement = side->reply.has_agreement;
+    job->features.agreement = side->reply.agreement;
     job->features.finish = side->reply.finish;
     job->features.has_signals = side->reply.has_signals;
     memcpy(job->features.signals, side->reply.signals, sizeof job->features.signals);
@@ -221,13 +280,25 @@ static minim_status router_ask_remote(router_job *job, const minim_router_reques
 static minim_status router_ask_local(router_job *job, const minim_router_request *request,
                                      const minim_router_sink *sink, minim_error *said) {
     router_side *side = &job->sides[MINIM_ROUTE_LOCAL];
-    side->reply = (minim_router_reply){.size = sizeof side->reply};
-    side->text.n = 0;
+    int is_hybrid = router_is_hybrid(job);
+    minim_status status;
     job->window = (router_window){.n = 0};
     job->watched = job->hold;
     job->state.local = MINIM_ROUTE_NOT_ASKED;
     job->state.gate_passed = 0;
-    minim_status status = job->router->local.chat(job->router->local.state, request, sink, &side->reply, said);
+    if (is_hybrid) {
+        status = hybrid_ask_local(job, request, sink, said);
+    } else {
+        side->reply = (minim_router_reply){.size = sizeof side->reply};
+        side->text.n = 0;
+        minim_router_request part = *request;
+        if (job->router->config.confidence_method == MINIM_ROUTE_SELF_CONSISTENCY) {
+            part.samples = job->router->config.samples;
+            part.sample_temperature = job->router->config.sample_temperature;
+            part.sample_pattern = job->router->config.sample_pattern;
+        }
+        status = job->router->local.chat(job->router->local.state, &part, sink, &side->reply, said);
+    }
     job->watched = 0;
     return status;
 }
@@ -238,7 +309,8 @@ static minim_status router_ask_side(router_job *job, const minim_router_request 
     minim_route route = decision->route;
     minim_router_sink sink = {job, router_on_text, router_on_progress};
     minim_error said = {MINIM_OK, ""};
-    router_withdraw(job, minim_route_reason_name(decision->reason));
+    if (!(route == MINIM_ROUTE_LOCAL && router_is_hybrid(job)))
+        router_withdraw(job, minim_route_reason_name(decision->reason));
     job->asking = route;
     job->hold = decision->hold;
     minim_status status = route == MINIM_ROUTE_REMOTE ? router_ask_remote(job, request, &sink, &said)
@@ -276,7 +348,12 @@ void minim_router_config_policy(const minim_router_config *config, int remote_av
                                    .hedge_seconds = config->hedge_delay,
                                    .complexity_threshold = config->complexity_threshold,
                                    .latency_budget = config->latency_budget,
-                                   .rules = config->escalation_order};
+                                   .rules = config->escalation_order,
+                                   .error_cost = config->error_cost,
+                                   .verify_accuracy = config->verify_accuracy,
+                                   .fail_on_error = config->fail_on_error,
+                                   .span_tokens = config->span_tokens,
+                                   .max_spans = config->max_spans};
     if (policy->threshold_semantics == MINIM_ROUTE_THRESHOLD_AUTO && has_calibration)
         policy->threshold_semantics = MINIM_ROUTE_THRESHOLD_CALIBRATED;
 }
@@ -295,9 +372,10 @@ static minim_status router_conclude(router_job *job, minim_error *error) {
     minim_route route = job->decision.route;
     router_bytes *text = &job->sides[route].text;
     if (router_bytes_append(text, "", 0) != MINIM_OK) return router_fail_memory(error, "the answer's text");
-    if (!job->shown && router_show(job, route, text->data, text->n)) {
-        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
-    }
+    int stopped = router_is_hybrid(job) && route == MINIM_ROUTE_LOCAL && !job->state.cached
+                      ? hybrid_show(job, text->n)
+                      : !job->shown && router_show(job, route, text->data, text->n);
+    if (stopped) return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
     job->answer.text = text->data;
     job->answer.n_bytes = text->n;
     job->answer.decision = &job->decision;
@@ -342,7 +420,17 @@ static minim_status router_run(router_job *job, minim_error *error) {
             return router_decide(job);
         }
         if (job->decision.action == MINIM_ROUTE_FAIL) return router_nobody(job, error);
+        if (job->decision.action == MINIM_ROUTE_CHECK) {
+            status = verify_answer(job, error);
+            if (status != MINIM_OK) return status;
+            continue;
+        }
         minim_route_decision asked = job->decision;
+        if (asked.span_tokens) {
+            status = hybrid_ask_span(job, asked.span_tokens, error);
+            if (status != MINIM_OK) return status;
+            continue;
+        }
         if (asked.route == MINIM_ROUTE_REMOTE && !job->race) {
             book_reserve(job, request);
             if (job->state.over_budget) continue;
@@ -387,6 +475,10 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     job->features.size = sizeof job->features;
     job->state.size = sizeof job->state;
     job->sides[0].text.limit = job->sides[1].text.limit = ROUTER_MAX_TEXT;
+    /* What the router says to its backends is not for the caller to say. */
+    request.prefix = request.sample_pattern = NULL;
+    request.session = NULL;
+    request.top_logprobs = request.samples = 0;
     job->request = request;
     job->features.complexity = minim_route_complexity(request.messages, request.n_messages);
     job->state.remote_latency = router->remote_latency > 0 ? router->remote_latency : router->config.remote_latency;
@@ -397,6 +489,7 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     book_begin(job, &request);
     minim_status status = router_run(job, error);
     race_stop(job);
+    hybrid_end(job);
     if (status != MINIM_OK) router_account(job);
     book_end(job, &request, status);
     if (job->ledger_error[0]) job->answer.ledger_error = job->ledger_error;
@@ -404,6 +497,7 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
         minim_router_answer_free(&job->answer);
         return status;
     }
+    job->answer.cache = job->cache;
     *answer = &job->answer;
     return MINIM_OK;
 }

@@ -37,7 +37,7 @@ static minim_route_step watch_step(const minim_route_policy *policy, const minim
                                    minim_route_reason *reason) {
     if (policy->mode != MINIM_ROUTE_MODE_CASCADE || policy->plan == MINIM_ROUTE_PLAN_CONTEXT)
         return MINIM_ROUTE_STEP_WAIT;
-    if (p->shown) {
+    if (p->shown || policy->plan == MINIM_ROUTE_PLAN_HYBRID) {
         int collapsed = p->may_ask && policy->handover_threshold > 0 && policy->handover_tokens > 0 &&
                         p->last_tokens >= (uint64_t)policy->handover_tokens &&
                         watch_score(p->last_logprob, p->last_tokens) < policy->handover_threshold;

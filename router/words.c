@@ -6,7 +6,8 @@
 #define WORDS_AT(table, index)                                                                                         \
     ((size_t)(index) < sizeof(table) / sizeof *(table) ? (table)[(size_t)(index)] : "unknown")
 
-static const char *const words_methods[] = {"avg_logprob", "margin", "quantile", "learned"};
+static const char *const words_methods[] = {"avg_logprob", "margin",           "quantile",
+                                            "learned",     "self_consistency", "verify"};
 
 const char *minim_route_mode_name(minim_route_mode mode) {
     static const char *const words[] = {"cascade", "local", "remote", "only_remote"};
@@ -14,7 +15,7 @@ const char *minim_route_mode_name(minim_route_mode mode) {
 }
 
 const char *minim_route_plan_name(minim_route_plan plan) {
-    static const char *const words[] = {"cascade", "race", "context"};
+    static const char *const words[] = {"cascade", "race", "context", "hybrid"};
     return WORDS_AT(words, plan);
 }
 
@@ -23,7 +24,7 @@ const char *minim_route_method_name(minim_route_method method) {
 }
 
 const char *minim_route_threshold_name(minim_route_threshold threshold) {
-    static const char *const words[] = {"auto", "raw", "calibrated", "certified"};
+    static const char *const words[] = {"auto", "raw", "calibrated", "certified", "cost"};
     return WORDS_AT(words, threshold);
 }
 
@@ -45,14 +46,15 @@ const char *minim_route_reason_name(minim_route_reason reason) {
                                         "local_empty", "local_context", "local_failed", "no_remote",    "remote_failed",
                                         "private",     "over_budget",   "cached",       "uncalibrated", "prompt_score",
                                         "only_remote", "race",          "gate_passed",  "gate_low",     "collapsed",
-                                        "race_lost",   "latency",       "complexity",   "simple",       "evidence"};
+                                        "race_lost",   "latency",       "complexity",   "simple",       "evidence",
+                                        "verify",      "verify_failed", "cost",         "hybrid"};
     return WORDS_AT(words, reason);
 }
 
 const char *minim_route_failure_name(minim_route_failure failure) {
-    static const char *const words[] = {"ok",         "config", "resolve",    "connect", "tls",     "timeout",
-                                        "auth",       "quota",  "rate_limit", "request", "server",  "protocol",
-                                        "incomplete", "empty",  "too_large",  "local",   "evidence"};
+    static const char *const words[] = {"ok",         "config", "resolve",    "connect", "tls",      "timeout",
+                                        "auth",       "quota",  "rate_limit", "request", "server",   "protocol",
+                                        "incomplete", "empty",  "too_large",  "local",   "evidence", "context"};
     return WORDS_AT(words, failure);
 }
 

@@ -109,6 +109,47 @@ static void the_ledger_the_cache_and_privacy_are_configured(void **state) {
     assert_string_equal(c.private_patterns, "x");
 }
 
+static void every_policy_is_configured(void **state) {
+    (void)state;
+    minim_router_config c;
+    minim_route_policy policy;
+    minim_error error = {.text = ""};
+    static const char text[] =
+        "{\"policy\":\"hybrid\",\"confidence_method\":\"self_consistency\",\"threshold_semantics\":\"cost\","
+        "\"on_error\":\"fail\",\"error_cost\":0.02,\"verify_accuracy\":0.9,\"span_tokens\":7,\"max_spans\":3,"
+        "\"self_consistency\":{\"samples\":3,\"temperature\":0.5,\"pattern\":\"[0-9]+\"},"
+        "\"remote\":{\"base_url\":\"https://a.example/v1\",\"continuation\":\"continue_final_message\","
+        "\"allowed_fails\":2,\"cooldown_time\":9,\"disable_cooldowns\":true,\"max_fallbacks\":1,"
+        "\"fallbacks\":[{\"base_url\":\"https://b.example/v1\"}],"
+        "\"context_window_fallbacks\":[{\"base_url\":\"https://c.example/v1\",\"model\":\"long\","
+        "\"api_key\":\"file:/long.key\"}],\"provider\":{\"zdr\":true}}}";
+    if (load_text(text, &c, &error)) fail_msg("%s", error.text);
+    minim_router_config_policy(&c, 1, 1, &policy);
+    assert_int_equal(policy.plan, MINIM_ROUTE_PLAN_HYBRID);
+    assert_int_equal(policy.method, MINIM_ROUTE_SELF_CONSISTENCY);
+    assert_int_equal(policy.threshold_semantics, MINIM_ROUTE_THRESHOLD_COST);
+    assert_true(policy.fail_on_error && policy.error_cost == 0.02 && policy.verify_accuracy == 0.9);
+    assert_true(policy.span_tokens == 7 && policy.max_spans == 3);
+    assert_true(c.samples == 3 && c.sample_temperature == 0.5);
+    assert_string_equal(c.sample_pattern, "[0-9]+");
+    assert_int_equal(c.continuation, MINIM_ROUTE_CONTINUE_FINAL);
+    assert_true(c.allowed_fails == 2 && c.cooldown_time == 9 && c.disable_cooldowns && c.max_fallbacks == 1);
+    assert_string_equal(c.context_fallbacks[0].model, "long");
+    assert_string_equal(c.context_fallbacks[0].api_key, "file:/long.key");
+    assert_string_equal(c.provider, "{\"zdr\":true}");
+    assert_int_equal(load_text("{\"confidence_method\":\"verify\"}", &c, &error), MINIM_OK);
+    assert_int_equal(c.confidence_method, MINIM_ROUTE_VERIFY);
+    assert_true(c.samples == 5 && c.span_tokens == 32 && c.max_fallbacks == 5 && !c.fail_on_error);
+    /* A file that nobody named gives no server a key. */
+    write_file("minim.json",
+               "{\"remote\":{\"context_window_fallbacks\":[{\"base_url\":\"https://c.example/v1\",\"api_key\":"
+               "\"env:TEST_KEY\"}]}}",
+               0644);
+    minim_router_config_default(&c);
+    assert_int_equal(minim_router_config_load(&c, NULL, &error), MINIM_ERR_FORMAT);
+    assert_has(error.text, "remote.context_window_fallbacks: no api_key");
+}
+
 static void mistakes_in_a_configuration_name_file_key_found_and_expected(void **state) {
     (void)state;
     static const struct {
@@ -137,6 +178,12 @@ static void mistakes_in_a_configuration_name_file_key_found_and_expected(void **
         {"{\"remote\":{\"base_url\":{}}}", "remote.base_url: found an object, expected"},
         {"{\"remote\":{\"base_url\":\"https://a\",\"api_key\":\"sk-very-secret\"}}",
          "remote.api_key: found something else"},
+        {"{\"remote\":{\"continuation\":\"suffix\"}}", "remote.continuation: found \"suffix\", expected \"none\""},
+        {"{\"on_error\":\"abort\"}", "on_error: found \"abort\", expected \"skip\" or \"fail\""},
+        {"{\"self_consistency\":{\"samples\":1}}", "self_consistency.samples: found 1, expected a whole number from 2"},
+        {"{\"self_consistency\":5}", "self_consistency: expected an object"},
+        {"{\"remote\":{\"max_fallbacks\":6}}", "remote.max_fallbacks: found 6"},
+        {"{\"remote\":{\"provider\":\"x\"}}", "remote.provider: found a string"},
         {"{\"remote\":{\"api_key\":\"env:TEST_KEY\"}}", "remote.api_key: expected remote.base_url beside it"},
         {"{\"max_budget\":-1}", "max_budget: found -1, expected an amount"},
         {"{\"budget_duration\":\"1y\"}", "budget_duration: found \"1y\", expected \"30s\""},
@@ -456,6 +503,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_configuration_file_is_read_whole),
         IN_FOLDER(the_ledger_the_cache_and_privacy_are_configured),
+        IN_FOLDER(every_policy_is_configured),
         IN_FOLDER(mistakes_in_a_configuration_name_file_key_found_and_expected),
         IN_FOLDER(a_configuration_that_is_no_file_is_refused_with_its_name),
         IN_FOLDER(configurations_are_found_in_order),

@@ -161,12 +161,73 @@ static void once_a_word_was_said_nobody_else_is_asked(void **state) {
     openai_server_stop(second);
 }
 
+static void a_request_that_is_too_long_goes_to_a_server_with_more_room(void **state) {
+    (void)state;
+    static const openai_reply too_long[] = {
+        {.status = 400, .pieces = {"{\"error\":{\"message\":\"too long\",\"code\":\"context_length_exceeded\"}}"}},
+        {.status = 400, /* as llama-server says it */
+         .pieces = {"{\"error\":{\"code\":400,\"message\":\"too long\",\"type\":\"exceed_context_size_error\"}}"}}};
+    for (size_t i = 0; i < 2; i++) {
+        openai_server *first = openai_server_start(&too_long[i], 1), *second = openai_server_start(&good, 1),
+                      *longer = openai_server_start(&good, 1);
+        minim_router_config config = configure(first, second);
+        minim_router_backend backend;
+        minim_router_reply reply;
+        minim_error error;
+        char text[64];
+        strcpy(config.context_fallbacks[0].base_url, openai_server_url(longer));
+        strcpy(config.context_fallbacks[0].model, "m-long");
+        if (minim_router_remote_http(NULL, &config, &backend, &error)) fail_msg("%s", error.text);
+        for (int k = 0; k < 5; k++) { /* that says nothing about the first server: it is asked each time */
+            if (ask(&backend, text, &reply, &error)) fail_msg("%s", error.text);
+            assert_int_equal(reply.fallbacks, 1);
+        }
+        assert_int_equal(openai_server_requests(first), 5);
+        assert_int_equal(openai_server_requests(second), 0);
+        assert_has(openai_server_body(longer), "\"m-long\"");
+        backend.free(backend.state);
+        config.context_fallbacks[0].base_url[0] = 0; /* none named: the others are as good as any */
+        if (minim_router_remote_http(NULL, &config, &backend, &error)) fail_msg("%s", error.text);
+        assert_int_equal(ask(&backend, text, &reply, &error), MINIM_OK);
+        assert_int_equal(openai_server_requests(second), 1);
+        backend.free(backend.state);
+        config.max_fallbacks = 0;
+        if (minim_router_remote_http(NULL, &config, &backend, &error)) fail_msg("%s", error.text);
+        assert_int_equal(ask(&backend, text, &reply, &error), MINIM_ERR_IO);
+        assert_int_equal(reply.failure, MINIM_ROUTE_FAILED_CONTEXT);
+        assert_int_equal(openai_server_requests(second), 1);
+        backend.free(backend.state);
+        openai_server_stop(first);
+        openai_server_stop(second);
+        openai_server_stop(longer);
+    }
+}
+
+static void a_server_for_long_requests_is_not_asked_for_others(void **state) {
+    (void)state;
+    openai_server *first = openai_server_start(&broken, 1), *longer = openai_server_start(&good, 1);
+    minim_router_config config = configure(first, NULL);
+    minim_router_backend backend;
+    minim_router_reply reply;
+    minim_error error;
+    char text[64];
+    strcpy(config.context_fallbacks[0].base_url, openai_server_url(longer));
+    if (minim_router_remote_http(NULL, &config, &backend, &error)) fail_msg("%s", error.text);
+    assert_int_equal(ask(&backend, text, &reply, &error), MINIM_ERR_IO);
+    assert_int_equal(openai_server_requests(longer), 0);
+    backend.free(backend.state);
+    openai_server_stop(first);
+    openai_server_stop(longer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_breaker_opens_lets_one_through_and_closes),
         cmocka_unit_test(the_next_server_is_asked_when_one_fails),
         cmocka_unit_test(a_server_that_failed_is_left_alone_and_tried_again),
         cmocka_unit_test(once_a_word_was_said_nobody_else_is_asked),
+        cmocka_unit_test(a_request_that_is_too_long_goes_to_a_server_with_more_room),
+        cmocka_unit_test(a_server_for_long_requests_is_not_asked_for_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,9 +33,9 @@ static const option ask_options[] = {
 };
 
 static const option ask_route_options[] = {
-    {"--route", "cascade|race|context|local|remote|only_remote", OPTION_CHOICE, ASK(route), 0, 0,
+    {"--route", "cascade|race|context|hybrid|local|remote|only_remote", OPTION_CHOICE, ASK(route), 0, 0,
      "cascade: local first, remote when its score is\ntoo low (default); race: both, the first good\none; context: by "
-     "rules over the question;\n"
+     "rules over the question;\nhybrid: the remote writes what the local model is\nunsure of; "
      "local: nothing leaves this machine; remote:\nremote first, local when it fails;\nonly_remote: never local"},
     {"--threshold", "X", OPTION_FLOAT, ASK(threshold), 0, 1,
      "lowest score of a local answer that stands\n(default 0.5; a raw score unless there is a\ncalibration, see "
@@ -113,11 +113,12 @@ static int ask_name_files(const ask_settings *settings, minim_router_config *con
 
 #define ASK_REMOTE minim_router_remote_http
 
-/* "race" and "context" are plans of the mode that prefers the device. */
+/* "race", "context" and "hybrid" are plans of the mode that prefers the device. */
 static void ask_route(const char *word, minim_router_config *config) {
     config->plan = MINIM_ROUTE_PLAN_CASCADE;
     if (!strcmp(word, "race")) config->plan = MINIM_ROUTE_PLAN_RACE;
     if (!strcmp(word, "context")) config->plan = MINIM_ROUTE_PLAN_CONTEXT;
+    if (!strcmp(word, "hybrid")) config->plan = MINIM_ROUTE_PLAN_HYBRID;
     if (minim_route_mode_parse(word, &config->mode)) config->mode = MINIM_ROUTE_MODE_CASCADE;
 }
 

@@ -20,8 +20,9 @@ typedef struct calibrate_settings {
 static const option calibrate_options[] = {
     {"-o, --output", "FILE", OPTION_STRING, CALIBRATE(output), 0, 0,
      "where the calibration goes, beside those of other\nmodels that the file holds; \"calibration\" of\nminim.json"},
-    {"--method", "avg_logprob|margin|quantile|learned", OPTION_CHOICE, CALIBRATE(method), 0, 0,
-     "which score (default avg_logprob);\n\"confidence_method\" of minim.json"},
+    {"--method", "avg_logprob|margin|quantile|learned|self_consistency|verify", OPTION_CHOICE, CALIBRATE(method), 0, 0,
+     "which score (default avg_logprob); agreement and\nverdicts stand in the column score;\n\"confidence_method\" of "
+     "minim.json"},
     {"--alpha", "X", OPTION_FLOAT, CALIBRATE(alpha), 0.001, 0.999,
      "certify a bar above which at most this share of\nanswers is wrong (default 0.1)"},
     {"--delta", "X", OPTION_FLOAT, CALIBRATE(delta), 0.001, 0.999, "with all but this probability (default 0.1)"},

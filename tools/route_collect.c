@@ -10,7 +10,9 @@
 
 typedef struct collect_settings {
     tool_settings tool;
-    const char *output, *match, *format;
+    const char *output, *match, *format, *pattern;
+    int samples;
+    float sample_temperature;
 } collect_settings;
 
 #define COLLECT(field) offsetof(collect_settings, field)
@@ -20,6 +22,13 @@ static const option collect_options[] = {
     {"--match", "exact|start|contains", OPTION_CHOICE, COLLECT(match), 0, 0,
      "when an answer is right: it is the text of the\ncolumn expect, starts with it or contains it\n(default exact; "
      "white space around does not count)"},
+    {"--samples", "K", OPTION_INT, COLLECT(samples), 2, 16,
+     "answer K times, at random: the score is the share\nthat agrees with the most common answer, which is\nthe answer "
+     "(for calibrate --method self_consistency)"},
+    {"--sample-temp", "T", OPTION_FLOAT, COLLECT(sample_temperature), 0.01, 5,
+     "temperature of the samples (default 0.7)"},
+    {"--sample-pattern", "REGEX", OPTION_STRING, COLLECT(pattern), 0, 0,
+     "what of the samples has to agree: the last match\n(default: everything)"},
     {"--chat-format, --chat-template", "NAME", OPTION_STRING, COLLECT(format), 0, 0,
      "chat format of the model instead of the file's"},
     {0},
@@ -33,7 +42,8 @@ static const option_usage collect_usage = {
                 "Written are\n"
                 "prompt, answer, expect, correct (empty without expect: judge the answer and write 0 or 1), model, "
                 "quantisation,\n"
-                "score, local_tokens and the signals. Answers are greedy. At most 256 tokens unless -n says otherwise.",
+                "score, local_tokens and the signals. Answers are greedy unless there are --samples. At most 256 "
+                "tokens unless -n says otherwise.",
     .max_arguments = 1,
 };
 
@@ -78,7 +88,9 @@ static void collect_write(FILE *file, const char *match, const minim_route_label
                           const minim_router_reply *reply) {
     const char *text = answer->data ? answer->data : "";
     int right = row->expect[0] && collect_is_right(match, text, answer->n, row->expect);
-    double score = reply->n_logprobs ? exp(reply->sum_logprob / (double)reply->n_logprobs) : 0;
+    double score = reply->has_agreement ? reply->agreement
+                   : reply->n_logprobs  ? exp(reply->sum_logprob / (double)reply->n_logprobs)
+                                        : 0;
     collect_write_text(file, row->prompt, row->n_prompt);
     putc('\t', file);
     collect_write_text(file, text, answer->n);
@@ -121,6 +133,9 @@ static int collect_answers(const collect_settings *settings, const route_labels 
         request.messages = &message;
         request.n_messages = 1;
         request.max_tokens = settings->tool.n_predict < 0 ? 0 : settings->tool.n_predict;
+        request.samples = settings->samples;
+        request.sample_temperature = (double)settings->sample_temperature;
+        request.sample_pattern = settings->pattern;
         request.stop = settings->tool.stop.items;
         request.n_stop = settings->tool.stop.n;
         answer.n = 0;
@@ -160,7 +175,7 @@ static int collect_run(const collect_settings *settings, const char *path) {
 }
 
 int route_collect(int argc, char **argv) {
-    collect_settings settings = {0};
+    collect_settings settings = {.sample_temperature = 0.7F};
     option_list arguments = {0};
     tool_settings_default(&settings.tool);
     settings.tool.n_predict = 256;

@@ -128,6 +128,7 @@ typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const k
                          int64_t ldy);
 kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
 kern_matmul kern_quants512_q4_0, kern_quants512_q8_0;             /* of many tokens */
+kern_matmul kern_quants256_q4_0, kern_quants256_q8_0;             /* the same for avx2 */
 kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the level avx512 */
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #define KERN_ARM 1

@@ -62,14 +62,22 @@ AVX2_INLINE void avx2_dot_q8_0(const uint32_t layout, const int T, const uint8_t
     }
 }
 
+enum { AVX2_MANY = 32 }; /* from so many tokens on, panels are unpacked first */
+
 AVX2_TARGET static void avx2_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                          float *y, int64_t ldy) {
-    avx2_matmul_int(avx2_dot_q4_0, KERN_Q4_0, 4, 4, panels, rows, cols, act, n, y, ldy);
+    if (n >= AVX2_MANY)
+        kern_quants256_q4_0(panels, rows, cols, act, n, y, ldy);
+    else
+        avx2_matmul_int(avx2_dot_q4_0, KERN_Q4_0, 4, 4, panels, rows, cols, act, n, y, ldy);
 }
 
 AVX2_TARGET static void avx2_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                          float *y, int64_t ldy) {
-    avx2_matmul_int(avx2_dot_q8_0, KERN_Q8_0, 0, 4, panels, rows, cols, act, n, y, ldy);
+    if (n >= AVX2_MANY)
+        kern_quants256_q8_0(panels, rows, cols, act, n, y, ldy);
+    else
+        avx2_matmul_int(avx2_dot_q8_0, KERN_Q8_0, 0, 4, panels, rows, cols, act, n, y, ldy);
 }
 
 /* ---- float products ---------------------------------------------------------------------------------------------- */

@@ -103,33 +103,10 @@ AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t layout, const
     for (int i = 0; i < 2 * T; i++) avx2_store_n(y + i / 2 * ldy + i % 2 * 8, part->rows - i % 2 * 8, acc[i]);
 }
 
-/* Codes of Q4_0 as those of Q8_0 stand in a panel, a byte each. */
-AVX2_INLINE void avx2_unpack(const avx2_part *part, int64_t n_blocks, uint8_t (*out)[8][64]) {
-    const uint8_t *codes = part->codes, *scales = part->scales;
-    for (int64_t b = 0; b < n_blocks; b++, codes += 256, scales += 32) {
-        avx2_prefetch(KERN_Q4_0, codes, scales, part->ahead);
-        KERN_UNROLL
-        for (int j = 0; j < 8; j++) {
-            __m256i code[2];
-            avx2_codes(KERN_Q4_0, j, codes, code);
-            KERN_UNROLL
-            for (int h = 0; h < 2; h++) _mm256_storeu_si256((void *)(out[b][j / 2 + j % 2 * 4] + 32 * h), code[h]);
-        }
-    }
-}
-
-/* All tokens of a chunk times a part of a panel, T at a time. A full chunk and 4-bit codes: where everything waits for
- * additions, as with AVX2 alone, it pays to unpack once for all. */
+/* All tokens of a chunk times a part of a panel, T at a time. */
 AVX2_INLINE void avx2_int_part(avx2_dot *block_dot, const uint32_t type, const int T, const avx2_part *part,
                                const chunk *c, float *y, int64_t ldy) {
     int64_t t = 0;
-    if (T == 4 && type == KERN_Q4_0 && c->n_tokens == CHUNK_TOKENS) {
-        uint8_t codes[CHUNK_PAIRS / CHUNK_TOKENS][8][64];
-        const avx2_part bytes = {.codes = codes[0][0], .scales = part->scales, .rows = part->rows};
-        avx2_unpack(part, c->n_blocks, codes);
-        for (; t < c->n_tokens; t += 4) avx2_int_tile(block_dot, KERN_Q8_0, 4, &bytes, c, t, y + t * ldy, ldy);
-        return;
-    }
 #define STEP(N)                                                                                                        \
     for (; t + (N) <= c->n_tokens; t += (N)) avx2_int_tile(block_dot, type, N, part, c, t, y + t * ldy, ldy)
     if (T == 6) STEP(6);

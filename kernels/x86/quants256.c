@@ -1,20 +1,22 @@
-/* quants256.c: products of all integer types but Q4_0 and Q8_0 for registers of 8 rows: AVX2, and AVX2 with AVX-VNNI.
- * See quants/product.h. Lanes never mix, so every lane does exactly what ref does. */
+/* quants256.c: products of integer types for registers of 8 rows: AVX2, and AVX2 with AVX-VNNI. All types but Q4_0 and
+ * Q8_0, and these two of many tokens with AVX2. See quants/product.h. Lanes never mix, so every lane does exactly what
+ * ref does. */
 #include "../internal.h"
 
 #if defined(KERN_X86)
 
-#include "unpack.h"
-
-#include <immintrin.h>
+#include "unpack256.h"
 
 #define QUANTS256_TARGET __attribute__((target("avx2,fma,f16c")))
 #define QUANTS256_INLINE QUANTS256_TARGET KERN_INLINE
 
-/* How products of unsigned codes and activations are added. vpmaddubsw adds pairs in int16, which must not overflow: of
- * codes up to 15, 8 such pairs fit (8 * 2 * 15 * 127 = 30480), up to 31 four, up to 63 two, up to 128 one. Larger codes
- * (IQ4) are taken in halves of 4 bits. */
-enum { QUANTS256_SPLIT = 0, QUANTS256_VNNI = 16, QUANTS256_TILE = 6 };
+/* How products of codes and activations are added. vpmaddubsw adds pairs of products of unsigned and signed bytes in
+ * int16, which must not overflow: of codes up to 15, 8 such pairs fit (8 * 2 * 15 * 127 = 30480), up to 31 four, up to
+ * 63 two, up to 128 one; that is 8, 4, 2, 1. EIGHT: codes up to 15 with an offset of 8, half of which is paid in each
+ * of the two int16 of a row: what is left of a pair is at most 16 * (15 - 4) * 127 + 16 * 4 * 127 = 30480, too. SIGNED:
+ * codes of 8 bits with a sign; their magnitude is multiplied, and the sign goes to the activation (2 * 128 * 127 =
+ * 32512). */
+enum { QUANTS256_SIGNED = 0, QUANTS256_VNNI = 16, QUANTS256_EIGHT = 32, QUANTS256_TILE = 6 };
 
 /* The sum is final here: otherwise gcc collects all products first and adds them in an order of its own, for which no
  * processor has the registers. */
@@ -34,43 +36,113 @@ QUANTS256_INLINE __m256i quants256_four(const int8_t *act) {
     return _mm256_set1_epi32(four);
 }
 
-/* dot[T][2] of 8 rows each += products of registers j0 .. j0 + n - 1 of a group and T tokens. */
-QUANTS256_INLINE void quants256_dot(const int how, const int T, const int j0, const int n, const uint8_t (*code)[64],
-                                    const int8_t *act, int64_t stride, __m256i *dot) {
-    const __m256i ones = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16), nibble = _mm256_set1_epi8(15);
-    const int run = how == QUANTS256_VNNI || how == QUANTS256_SPLIT || how > n ? n : how;
+/* The codes of a group: unpacked, or (u.low is not 0) in their panel. */
+typedef struct quants256_codes {
+    unpack_type u;
+    __m256i table;
+    const uint8_t (*code)[64];
+    const uint8_t *planes;
+} quants256_codes;
+
+QUANTS256_INLINE __m256i quants256_code(const int how, const quants256_codes c, const int j, const int h) {
+    if (c.u.low) return unpack_code(c.u, how == QUANTS256_SIGNED, c.table, j, h, c.planes);
+    return _mm256_load_si256((const void *)(c.code[j] + 32 * h));
+}
+
+/* What tokens bring besides their codes, at the first group: (token, half) and token are `stride` apart. */
+typedef struct quants256_side {
+    const int32_t *start; /* [tokens][2][stride] */
+    const float *weight;  /* [tokens][2][stride] */
+    const float *scale;   /* [tokens][stride] */
+} quants256_side;
+
+/* dot[T][2] of 8 rows each = start + products of registers j0 .. j0 + n - 1 of a group and T tokens. */
+QUANTS256_INLINE void quants256_dot(const int how, const int T, const int j0, const int n, const quants256_codes c,
+                                    const int8_t *act, int64_t act_stride, const int32_t *start, const int stride,
+                                    __m256i *dot) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int run = how == QUANTS256_VNNI || how == QUANTS256_SIGNED || how > n ? n : how;
+    KERN_UNROLL
+    for (int i = 0; i < 2 * T; i++) {
+        if (how == QUANTS256_SIGNED)
+            dot[i] = _mm256_setzero_si256();
+        else if (how == QUANTS256_EIGHT)
+            dot[i] = _mm256_set1_epi16((int16_t)start[i / 2 * 2 * stride]);
+        else
+            dot[i] = _mm256_set1_epi32(start[i / 2 * 2 * stride]);
+    }
     KERN_UNROLL
     for (int from = j0; from < j0 + n; from += run) {
-        __m256i low[2 * QUANTS256_TILE], high[2 * QUANTS256_TILE];
-        KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) low[i] = high[i] = _mm256_setzero_si256();
+        __m256i low[2 * QUANTS256_TILE];
         KERN_UNROLL
         for (int j = from; j < from + run; j++) {
-            const __m256i c[2] = {_mm256_load_si256((const void *)code[j]),
-                                  _mm256_load_si256((const void *)(code[j] + 32))};
+            const __m256i code[2] = {quants256_code(how, c, j, 0), quants256_code(how, c, j, 1)};
+            const __m256i size[2] = {_mm256_abs_epi8(code[0]), _mm256_abs_epi8(code[1])};
             KERN_UNROLL
             for (int i = 0; i < 2 * T; i++) {
-                const __m256i x = quants256_four(act + i / 2 * stride + 4 * j), v = c[i % 2];
+                const __m256i x = quants256_four(act + i / 2 * act_stride + 4 * j), v = code[i % 2];
                 if (how == QUANTS256_VNNI) {
                     dot[i] = quants256_dpbusd(dot[i], v, x);
-                } else if (how == QUANTS256_SPLIT) {
-                    const __m256i up = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-                    low[i] =
-                        quants256_keep(_mm256_add_epi16(low[i], _mm256_maddubs_epi16(_mm256_and_si256(v, nibble), x)));
-                    high[i] = quants256_keep(_mm256_add_epi16(high[i], _mm256_maddubs_epi16(up, x)));
+                } else if (how == QUANTS256_SIGNED) {
+                    const __m256i pairs = _mm256_maddubs_epi16(size[i % 2], _mm256_sign_epi8(x, v));
+                    dot[i] = quants256_keep(_mm256_add_epi32(dot[i], _mm256_madd_epi16(pairs, ones)));
+                } else if (how == QUANTS256_EIGHT) {
+                    dot[i] = quants256_keep(_mm256_add_epi16(dot[i], _mm256_maddubs_epi16(v, x)));
                 } else {
-                    low[i] = quants256_keep(_mm256_add_epi16(low[i], _mm256_maddubs_epi16(v, x)));
+                    const __m256i pairs = _mm256_maddubs_epi16(v, x);
+                    low[i] = quants256_keep(j == from ? pairs : _mm256_add_epi16(low[i], pairs));
                 }
             }
         }
-        if (how == QUANTS256_VNNI) continue;
+        if (how == QUANTS256_VNNI || how == QUANTS256_SIGNED || how == QUANTS256_EIGHT) continue;
+        KERN_UNROLL
+        for (int i = 0; i < 2 * T; i++)
+            dot[i] = quants256_keep(_mm256_add_epi32(dot[i], _mm256_madd_epi16(low[i], ones)));
+    }
+    if (how != QUANTS256_EIGHT) return;
+    KERN_UNROLL
+    for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_madd_epi16(dot[i], ones);
+}
+
+/* acc[T][2] += a group of a panel, whose scales are those of group g of `part`, times T tokens. */
+QUANTS256_INLINE void quants256_group(const int kind, const int how, const int T, const quants256_codes c,
+                                      const quant_part *part, int64_t g, const int8_t *act, int64_t act_stride,
+                                      const quants256_side s, const int stride, __m256 *acc) {
+    __m256i dot[2 * QUANTS256_TILE];
+    if (kind & QUANT_HALVES) {
+        __m256 first[2 * QUANTS256_TILE];
+        quants256_dot(how, T, 0, 4, c, act, act_stride, s.start, stride, dot);
+        KERN_UNROLL
+        for (int i = 0; i < 2 * T; i++)
+            first[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][0] + i % 2 * 8));
+        quants256_dot(how, T, 4, 4, c, act, act_stride, s.start + stride, stride, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
-            dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(low[i], ones));
-            if (how == QUANTS256_SPLIT) dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(high[i], sixteen));
+            const int t = i / 2, r = i % 2 * 8;
+            __m256 v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][1] + r), first[i]);
+            if (kind & QUANT_MIN) {
+                const float *weight = s.weight + 2 * t * stride;
+                v = _mm256_fmadd_ps(_mm256_set1_ps(weight[0]), _mm256_load_ps(part->min[g][0] + r), v);
+                v = _mm256_fmadd_ps(_mm256_set1_ps(weight[stride]), _mm256_load_ps(part->min[g][1] + r), v);
+            }
+            acc[i] = _mm256_fmadd_ps(v, _mm256_set1_ps(s.scale[t * stride]), acc[i]);
+        }
+    } else {
+        quants256_dot(how, T, 0, 8, c, act, act_stride, s.start, stride, dot);
+        KERN_UNROLL
+        for (int i = 0; i < 2 * T; i++) {
+            const int t = i / 2, r = i % 2 * 8;
+            const __m256 scale =
+                _mm256_mul_ps(_mm256_load_ps(part->scale[g][0] + r), _mm256_set1_ps(s.scale[t * stride]));
+            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), scale, acc[i]);
+            if (kind & QUANT_MIN)
+                acc[i] = _mm256_fmadd_ps(_mm256_load_ps(part->min[g][0] + r), _mm256_set1_ps(s.weight[2 * t * stride]),
+                                         acc[i]);
         }
     }
 }
+
+/* ---- many tokens: unpacked parts --------------------------------------------------------------------------------- */
 
 /* Tokens t0 .. t0 + T - 1 times panel p. */
 QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T, quant_work *w, int p, int64_t t0,
@@ -81,43 +153,10 @@ QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T,
     __m256 acc[2 * QUANTS256_TILE];
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_load_ps(w->sum[t0 + i / 2][p] + i % 2 * 8);
-
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
-        __m256i dot[2 * QUANTS256_TILE];
-        KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_set1_epi32(s->start[i / 2][0][g]);
-        if (kind & QUANT_HALVES) {
-            __m256 first[2 * QUANTS256_TILE];
-            quants256_dot(how, T, 0, 4, part->code[g], act, stride, dot);
-            KERN_UNROLL
-            for (int i = 0; i < 2 * T; i++) {
-                first[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][0] + i % 2 * 8));
-                dot[i] = _mm256_set1_epi32(s->start[i / 2][1][g]);
-            }
-            quants256_dot(how, T, 4, 4, part->code[g], act, stride, dot);
-            KERN_UNROLL
-            for (int i = 0; i < 2 * T; i++) {
-                const int t = i / 2, r = i % 2 * 8;
-                __m256 v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][1] + r), first[i]);
-                if (kind & QUANT_MIN) {
-                    v = _mm256_fmadd_ps(_mm256_set1_ps(s->weight[t][0][g]), _mm256_load_ps(part->min[g][0] + r), v);
-                    v = _mm256_fmadd_ps(_mm256_set1_ps(s->weight[t][1][g]), _mm256_load_ps(part->min[g][1] + r), v);
-                }
-                acc[i] = _mm256_fmadd_ps(v, _mm256_set1_ps(s->scale[t][g]), acc[i]);
-            }
-        } else {
-            quants256_dot(how, T, 0, 8, part->code[g], act, stride, dot);
-            KERN_UNROLL
-            for (int i = 0; i < 2 * T; i++) {
-                const int t = i / 2, r = i % 2 * 8;
-                const __m256 scale =
-                    _mm256_mul_ps(_mm256_load_ps(part->scale[g][0] + r), _mm256_set1_ps(s->scale[t][g]));
-                acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), scale, acc[i]);
-                if (kind & QUANT_MIN)
-                    acc[i] = _mm256_fmadd_ps(_mm256_load_ps(part->min[g][0] + r), _mm256_set1_ps(s->weight[t][0][g]),
-                                             acc[i]);
-            }
-        }
+        const quants256_codes c = {.code = part->code[g]};
+        const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g};
+        quants256_group(kind, how, T, c, part, g, act, stride, side, QUANT_GROUPS, acc);
     }
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) _mm256_store_ps(w->sum[t0 + i / 2][p] + i % 2 * 8, acc[i]);
@@ -125,7 +164,7 @@ QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T,
 
 /* T tokens at a time: 4, or 6 where the registers are enough. */
 QUANTS256_INLINE void quants256_multiply(const int kind, const int how, const int T, quant_work *w) {
-    quant_tokens s;
+    quant_tokens s = {0};
     for (int64_t t = 0, now; t < w->n; t += now) {
         const int64_t left = w->n - t;
         now = left >= T ? T : left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -147,10 +186,11 @@ QUANTS256_INLINE void quants256_multiply(const int kind, const int how, const in
     QUANTS256_TARGET static void quants256_##NAME(quant_work *w) {                                                     \
         quants256_multiply(KIND, HOW, T, w);                                                                           \
     }
+QUANTS256_MULTIPLY(plain_eight, 0, QUANTS256_EIGHT, 4)
+QUANTS256_MULTIPLY(plain_signed, 0, QUANTS256_SIGNED, 4)
 QUANTS256_MULTIPLY(plain_15, 0, 8, 4)
 QUANTS256_MULTIPLY(plain_31, 0, 4, 4)
 QUANTS256_MULTIPLY(plain_128, 0, 1, 4)
-QUANTS256_MULTIPLY(plain_255, 0, QUANTS256_SPLIT, 2)
 QUANTS256_MULTIPLY(min_15, QUANT_MIN, 8, 4)
 QUANTS256_MULTIPLY(min_31, QUANT_MIN, 4, 4)
 QUANTS256_MULTIPLY(halves_31, QUANT_HALVES, 4, 4)
@@ -162,39 +202,175 @@ QUANTS256_MULTIPLY(vnni_min, QUANT_MIN, QUANTS256_VNNI, 6)
 QUANTS256_MULTIPLY(vnni_halves, QUANT_HALVES, QUANTS256_VNNI, 6)
 QUANTS256_MULTIPLY(vnni_both, QUANT_HALVES | QUANT_MIN, QUANTS256_VNNI, 6)
 
-/* By the largest code of a type, its scales and minima. */
+/* ---- few tokens --------------------------------------------------------------------------------------------------
+ *
+ * Straight from the panels: codes are unpacked where they are used, only scales pass through the cache. */
+
+enum { QUANTS256_FEW = 2, QUANTS256_FEW_GROUPS = 1024 }; /* most tokens; longest row, in groups */
+
+typedef struct quants256_tokens {
+    int32_t start[QUANTS256_FEW][2][QUANTS256_FEW_GROUPS];
+    float weight[QUANTS256_FEW][2][QUANTS256_FEW_GROUPS];
+    float scale[QUANTS256_FEW][QUANTS256_FEW_GROUPS];
+} quants256_tokens;
+
+static void quants256_prepare(const int kind, const int32_t offset, const kern_act *act, int64_t n, int64_t row_groups,
+                              quants256_tokens *x) {
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t g = 0; g < row_groups; g++) {
+            const int64_t at = t * row_groups + g;
+            const float scale = act->scale[at];
+            int32_t first = act->sum[at];
+            if (kind & QUANT_HALVES) quant_half_sums(act->codes + at * KERN_BLOCK, 1, &first);
+            const int32_t last = act->sum[at] - first;
+            x->scale[t][g] = scale;
+            x->start[t][0][g] = -offset * first;
+            x->start[t][1][g] = -offset * last;
+            x->weight[t][0][g] = kind & QUANT_HALVES ? (float)first : scale * (float)first;
+            x->weight[t][1][g] = (float)last;
+        }
+}
+
+/* Tokens t .. t + T - 1, all panels. */
+QUANTS256_INLINE void quants256_rows(const int kind, const int how, const int T, const unpack_type u,
+                                     const void *panels, int64_t rows, int64_t row_groups, const kern_act *act,
+                                     const quants256_tokens *x, int64_t t, float *y, int64_t ldy) {
+    const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
+    const int64_t stride = row_groups * KERN_BLOCK, group_bytes = 64 * (u.low + u.high);
+    const uint8_t *panel = panels;
+    quant_part part;
+    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
+        __m256 acc[2 * QUANTS256_FEW];
+        KERN_UNROLL
+        for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_setzero_ps();
+        for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
+            const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
+            unpack_scales(u, panel, row_groups, first, n, &part);
+            for (int64_t g = 0; g < n; g++) {
+                const int64_t at = first + g;
+                const quants256_codes c = {u, unpack_table(u, how == QUANTS256_SIGNED), NULL, panel + at * group_bytes};
+                const quants256_side side = {x->start[t][0] + at, x->weight[t][0] + at, x->scale[t] + at};
+                unpack_prefetch(u, c.planes);
+                quants256_group(kind, how, T, c, &part, g, act->codes + t * stride + at * KERN_BLOCK, stride, side,
+                                QUANTS256_FEW_GROUPS, acc);
+            }
+        }
+        float out[QUANTS256_FEW][KERN_PANEL];
+        KERN_UNROLL
+        for (int i = 0; i < 2 * T; i++) _mm256_storeu_ps(out[i / 2] + i % 2 * 8, acc[i]);
+        const size_t bytes = (size_t)(rows - row < KERN_PANEL ? rows - row : KERN_PANEL) * sizeof *y;
+        for (int i = 0; i < T; i++) memcpy(y + (t + i) * ldy + row, out[i], bytes);
+    }
+}
+
+QUANTS256_INLINE void quants256_few(const int kind, const int how, const int32_t offset, const unpack_type u,
+                                    const void *panels, int64_t rows, int64_t row_groups, const kern_act *act,
+                                    int64_t n, float *y, int64_t ldy) {
+    quants256_tokens x;
+    quants256_prepare(kind, offset, act, n, row_groups, &x);
+    int64_t t = 0;
+    for (; t + 2 <= n; t += 2) quants256_rows(kind, how, 2, u, panels, rows, row_groups, act, &x, t, y, ldy);
+    for (; t < n; t++) quants256_rows(kind, how, 1, u, panels, rows, row_groups, act, &x, t, y, ldy);
+}
+
+/* ---- the types ---------------------------------------------------------------------------------------------------
+ *
+ * Which product a type takes, by its largest code, its scales and minima. */
+
+/* clang-format off */
+#define QUANTS256_WAYS(X)                                                                                              \
+    X(Q4_0, 0, QUANTS256_EIGHT, plain_eight)      X(Q8_0, 0, QUANTS256_SIGNED, plain_signed)                           \
+    X(IQ4_NL, 0, QUANTS256_SIGNED, plain_signed)  X(IQ4_XS, 0, QUANTS256_SIGNED, plain_signed)                         \
+    X(TQ2_0, 0, 8, plain_15)                      X(Q5_0, 0, 4, plain_31)                                              \
+    X(MXFP4, 0, 4, plain_31)                      X(TQ1_0, 0, 1, plain_128)                                            \
+    X(IQ1_S, 0, 1, plain_128)                     X(IQ2_XXS, 0, 1, plain_128)                                          \
+    X(IQ3_XXS, 0, 1, plain_128)                   X(IQ3_S, 0, 1, plain_128)                                            \
+    X(Q4_1, QUANT_MIN, 8, min_15)                 X(Q4_K, QUANT_MIN, 8, min_15)                                        \
+    X(Q5_1, QUANT_MIN, 4, min_31)                 X(Q5_K, QUANT_MIN, 4, min_31)                                        \
+    X(Q3_K, QUANT_HALVES, 4, halves_31)           X(NVFP4, QUANT_HALVES, 4, halves_31)                                 \
+    X(Q6_K, QUANT_HALVES, 2, halves_63)           X(IQ1_M, QUANT_HALVES, 1, halves_128)                                \
+    X(IQ2_XS, QUANT_HALVES, 1, halves_128)        X(IQ2_S, QUANT_HALVES, 1, halves_128)                                \
+    X(Q2_K, QUANT_HALVES | QUANT_MIN, 4, both_15)
+/* clang-format on */
+#define QUANTS256_WAY(TYPE, KIND, HOW, MULTIPLY) QUANTS256_KIND_##TYPE = (KIND), QUANTS256_HOW_##TYPE = (HOW),
+enum { QUANTS256_WAYS(QUANTS256_WAY) };
+
 static void (*const quants256_multiply_of[KERN_TYPE_END])(quant_work *) = {
-    [KERN_TQ2_0] = quants256_plain_15,    [KERN_Q5_0] = quants256_plain_31,    [KERN_MXFP4] = quants256_plain_31,
-    [KERN_TQ1_0] = quants256_plain_128,   [KERN_IQ1_S] = quants256_plain_128,  [KERN_IQ2_XXS] = quants256_plain_128,
-    [KERN_IQ3_XXS] = quants256_plain_128, [KERN_IQ3_S] = quants256_plain_128,  [KERN_IQ4_NL] = quants256_plain_255,
-    [KERN_IQ4_XS] = quants256_plain_255,  [KERN_Q4_1] = quants256_min_15,      [KERN_Q4_K] = quants256_min_15,
-    [KERN_Q5_1] = quants256_min_31,       [KERN_Q5_K] = quants256_min_31,      [KERN_Q3_K] = quants256_halves_31,
-    [KERN_NVFP4] = quants256_halves_31,   [KERN_Q6_K] = quants256_halves_63,   [KERN_IQ1_M] = quants256_halves_128,
-    [KERN_IQ2_XS] = quants256_halves_128, [KERN_IQ2_S] = quants256_halves_128, [KERN_Q2_K] = quants256_both_15,
-};
+#define QUANTS256_PRODUCT(TYPE, KIND, HOW, MULTIPLY) [KERN_##TYPE] = quants256_##MULTIPLY,
+    QUANTS256_WAYS(QUANTS256_PRODUCT)};
 
-/* ---- the table's entries ----------------------------------------------------------------------------------------- */
+/* Types with 8 bits and a sign: as in unpack.c, but without the offset. */
+#define QUANTS256_SIGNED_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                               \
+    QUANTS256_TARGET static void quants256_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
+                                                         int64_t n, quant_part *out) {                                 \
+        const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
+        unpack_part(u, 1, panel, row_groups, first, n, out);                                                           \
+    }
+QUANTS256_SIGNED_UNPACKER(Q8_0, 8, 0, NULL, 1, 2)
+QUANTS256_SIGNED_UNPACKER(IQ4_NL, 4, 0, kern_iq4_unsigned, 1, 2)
+QUANTS256_SIGNED_UNPACKER(IQ4_XS, 4, 0, kern_iq4_unsigned, 8, 8)
 
-static void quants256_matmul(uint32_t type, int vnni, const void *panels, int64_t rows, int64_t cols,
-                             const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
-                                                                quants256_vnni_min, quants256_vnni_both};
+/* What pays for the offset of the codes: see QUANTS256_EIGHT and _SIGNED. */
+static int32_t quants256_offset(int how, int32_t offset) {
+    return how == QUANTS256_EIGHT ? offset / 2 : how == QUANTS256_SIGNED ? 0 : offset;
+}
+
+static void quants256_many(uint32_t type, int how, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                           int64_t n, float *y, int64_t ldy) {
+    static quant_unpack *const signed_unpacker[KERN_TYPE_END] = {[KERN_Q8_0] = quants256_unpack_Q8_0,
+                                                                 [KERN_IQ4_NL] = quants256_unpack_IQ4_NL,
+                                                                 [KERN_IQ4_XS] = quants256_unpack_IQ4_XS};
     const avx2_unpacker *u = &kern_avx2_unpackers[type];
-    const quant_product p = {u->unpack, vnni ? multiply[quant_kind(type)] : quants256_multiply_of[type], type,
-                             u->offset};
+    const quant_product p = {how == QUANTS256_SIGNED ? signed_unpacker[type] : u->unpack, quants256_multiply_of[type],
+                             type, quants256_offset(how, u->offset)};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-#define QUANTS256_MATMUL(TYPE)                                                                                         \
+static void quants256_vnni(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                           int64_t n, float *y, int64_t ldy) {
+    static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
+                                                                quants256_vnni_min, quants256_vnni_both};
+    const avx2_unpacker *u = &kern_avx2_unpackers[type];
+    const quant_product p = {u->unpack, multiply[quant_kind(type)], type, u->offset};
+    quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
+}
+
+#define QUANTS256_PLANES(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                        \
+    QUANTS256_TARGET static void quants256_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
+                                                  int64_t n, float *y, int64_t ldy) {                                  \
+        enum { HOW = QUANTS256_HOW_##TYPE };                                                                           \
+        const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
+        if (n <= QUANTS256_FEW && cols <= QUANTS256_FEW_GROUPS * KERN_BLOCK)                                           \
+            quants256_few(QUANTS256_KIND_##TYPE, HOW, quants256_offset(HOW, kern_avx2_unpackers[u.type].offset), u,    \
+                          panels, rows, cols / KERN_BLOCK, act, n, y, ldy);                                            \
+        else                                                                                                           \
+            quants256_many(u.type, HOW, panels, rows, cols, act, n, y, ldy);                                           \
+    }
+UNPACK_OTHER_PLANE_TYPES(QUANTS256_PLANES)
+
+#define QUANTS256_BOOK(TYPE)                                                                                           \
     static void quants256_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
-        quants256_matmul(KERN_##TYPE, 0, panels, rows, cols, act, n, y, ldy);                                          \
-    }                                                                                                                  \
+        quants256_many(KERN_##TYPE, QUANTS256_HOW_##TYPE, panels, rows, cols, act, n, y, ldy);                         \
+    }
+UNPACK_BOOK_TYPES(QUANTS256_BOOK)
+
+/* Few tokens are the business of avx2.c. */
+void kern_quants256_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
+                         int64_t ldy) {
+    quants256_many(KERN_Q4_0, QUANTS256_HOW_Q4_0, panels, rows, cols, act, n, y, ldy);
+}
+void kern_quants256_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
+                         int64_t ldy) {
+    quants256_many(KERN_Q8_0, QUANTS256_HOW_Q8_0, panels, rows, cols, act, n, y, ldy);
+}
+
+#define QUANTS256_VNNI_MATMUL(TYPE)                                                                                    \
     static void quants256_vnni_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,  \
                                       float *y, int64_t ldy) {                                                         \
-        quants256_matmul(KERN_##TYPE, 1, panels, rows, cols, act, n, y, ldy);                                          \
+        quants256_vnni(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                               \
     }
-KERN_QUANT_TYPES(QUANTS256_MATMUL)
+KERN_QUANT_TYPES(QUANTS256_VNNI_MATMUL)
 
 void kern_table_quants256(kern_table *table) {
     table->panel_group = QUANT_PANELS;

@@ -162,8 +162,8 @@ QUANTS512_INLINE __m512i quants512_dot4(__m512i acc, __m512i code, const int8_t 
     return acc;
 }
 
-QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack512_type u, const uint8_t *panel,
-                                        int64_t row_groups, const quants512_token *x, quant_part *scales) {
+QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack_type u, const uint8_t *panel, int64_t row_groups,
+                                        const quants512_token *x, quant_part *scales) {
     const int64_t group_bytes = 64 * (u.low + u.high);
     const __m512i table = unpack512_table(u);
     __m512 acc = _mm512_setzero_ps();
@@ -199,7 +199,7 @@ QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack512_type u, 
     return acc;
 }
 
-QUANTS512_INLINE void quants512_one(const int kind, const unpack512_type u, int32_t offset, const void *panels,
+QUANTS512_INLINE void quants512_one(const int kind, const unpack_type u, int32_t offset, const void *panels,
                                     int64_t rows, int64_t row_groups, const kern_act *act, float *y) {
     const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
     const uint8_t *panel = panels;
@@ -231,7 +231,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
 #define QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                      \
     QUANTS512_TARGET static void quants512_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
                                                          int64_t n, quant_part *out) {                                 \
-        const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \
+        const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
         unpack512_part(u, panel, row_groups, first, n, out);                                                           \
     }
 
@@ -252,7 +252,7 @@ void kern_quants512_q8_0(const void *panels, int64_t rows, int64_t cols, const k
     QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                          \
     QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
                                                   int64_t n, float *y, int64_t ldy) {                                  \
-        const unpack512_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                       \
+        const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
         if (n == 1 && cols <= QUANTS512_ONE_GROUPS * KERN_BLOCK)                                                       \
             quants512_one(KIND, u, kern_avx2_unpackers[KERN_##TYPE].offset, panels, rows, cols / KERN_BLOCK, act, y);  \
         else                                                                                                           \

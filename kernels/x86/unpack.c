@@ -1,227 +1,28 @@
-/* unpack.c: parts of panels into codes of one byte and float32 scales. See unpack.h, and kernels.h for the panels. */
+/* unpack.c: the unpackers of all integer types, as functions. */
 #include "../internal.h"
 
 #if defined(KERN_X86)
 
-#include "unpack.h"
-
-#include <immintrin.h>
-
-#define UNPACK_TARGET __attribute__((target("avx2,fma,f16c")))
-#define UNPACK_INLINE UNPACK_TARGET KERN_INLINE
-
-enum { UNPACK_AHEAD = 8192 }; /* bytes the prefetch runs ahead */
-
-/* ---- codes ------------------------------------------------------------------------------------------------------- */
-
-UNPACK_INLINE __m256i unpack_load(const uint8_t *p) {
-    return _mm256_loadu_si256((const void *)p);
-}
-
-/* Register j, its half h, of a plane of `bits` bits, moved up by `up`. */
-UNPACK_INLINE __m256i unpack_plane(const int bits, const int up, const int j, const int h, const uint8_t *plane) {
-    const __m256i mask = _mm256_set1_epi8((char)(((1 << bits) - 1) << up));
-    const __m256i v = unpack_load(plane + j % bits * 64 + 32 * h);
-    const int down = bits * (j / bits) - up;
-    if (bits == 8) return v;
-    return _mm256_and_si256(down >= 0 ? _mm256_srli_epi16(v, down) : _mm256_slli_epi16(v, -down), mask);
-}
-
-/* n groups of codes in planes of LOW and HIGH bits; with a table [16], what it says. */
-UNPACK_INLINE void unpack_codes(const int low, const int high, const uint8_t *table, const uint8_t *codes, int64_t n,
-                                quant_part *out) {
-    const int bytes = 64 * (low + high);
-    const __m256i values =
-        table ? _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)) : _mm256_setzero_si256();
-    for (int64_t g = 0; g < n; g++, codes += bytes) {
-        KERN_UNROLL
-        for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)codes + UNPACK_AHEAD + i, _MM_HINT_T0);
-        KERN_UNROLL
-        for (int i = 0; i < 16; i++) {
-            const int j = i / 2, h = i % 2;
-            __m256i v = unpack_plane(low, 0, j, h, codes);
-            if (high) v = _mm256_or_si256(v, unpack_plane(high, low, j, h, codes + 64 * low));
-            if (table) v = _mm256_shuffle_epi8(values, v);
-            _mm256_store_si256((void *)(out->code[g][j] + 32 * h), v);
-        }
-    }
-}
-
-/* ---- scales ------------------------------------------------------------------------------------------------------
- * 16 rows are two registers of floats. All products are exact (quants/formats.c). */
-
-typedef struct unpack_pair {
-    __m256 low, high;
-} unpack_pair;
-
-UNPACK_INLINE unpack_pair unpack_f16(const uint8_t *p) {
-    return (unpack_pair){_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)),
-                         _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16)))};
-}
-
-/* 16 signed bytes as floats, times a */
-UNPACK_INLINE unpack_pair unpack_times(unpack_pair a, __m128i bytes) {
-    const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-    const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)));
-    return (unpack_pair){_mm256_mul_ps(a.low, low), _mm256_mul_ps(a.high, high)};
-}
-
-UNPACK_INLINE unpack_pair unpack_minus(unpack_pair a) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    return (unpack_pair){_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
-}
-
-UNPACK_INLINE void unpack_store(float *out, unpack_pair a) {
-    _mm256_store_ps(out, a.low);
-    _mm256_store_ps(out + 8, a.high);
-}
-
-UNPACK_INLINE __m128i unpack_row(const uint8_t *rows, int i) {
-    return _mm_loadu_si128((const void *)(rows + KERN_PANEL * i));
-}
-
-/* Bits shift .. shift + bits - 1 of 16 bytes, moved up. */
-UNPACK_INLINE __m128i unpack_bits(__m128i v, int shift, int bits, int up) {
-    const __m128i mask = _mm_set1_epi8((char)((1 << bits) - 1));
-    v = _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128(shift)), mask);
-    return _mm_sll_epi16(v, _mm_cvtsi32_si128(up));
-}
-
-/* Group g of a part; rows: what a block of the type has besides the codes, for 16 rows; i: which group of the block. */
-UNPACK_INLINE void unpack_scale(const uint32_t type, const uint8_t *rows, int i, int64_t g, quant_part *out) {
-    float *scale = out->scale[g][0], *scale1 = out->scale[g][1], *min = out->min[g][0], *min1 = out->min[g][1];
-    switch (type) {
-    case KERN_Q4_1:
-    case KERN_Q5_1: unpack_store(min, unpack_f16(rows + 32)); /* fall through */
-    case KERN_Q4_0:
-    case KERN_Q5_0:
-    case KERN_Q8_0:
-    case KERN_IQ4_NL:
-    case KERN_TQ2_0: unpack_store(scale, unpack_f16(rows)); break;
-    case KERN_Q4_K:
-    case KERN_Q5_K: {
-        const uint8_t *s = rows + 64;
-        __m128i a, b;
-        if (i < 4) {
-            a = unpack_bits(unpack_row(s, i), 0, 6, 0);
-            b = unpack_bits(unpack_row(s, 4 + i), 0, 6, 0);
-        } else {
-            const __m128i both = unpack_row(s, 4 + i);
-            a = _mm_or_si128(unpack_bits(both, 0, 4, 0), unpack_bits(unpack_row(s, i - 4), 6, 2, 4));
-            b = _mm_or_si128(unpack_bits(both, 4, 4, 0), unpack_bits(unpack_row(s, i), 6, 2, 4));
-        }
-        unpack_store(scale, unpack_times(unpack_f16(rows), a));
-        unpack_store(min, unpack_minus(unpack_times(unpack_f16(rows + 32), b)));
-        break;
-    }
-    case KERN_Q6_K:
-        unpack_store(scale, unpack_times(unpack_f16(rows), unpack_row(rows + 32, 2 * i)));
-        unpack_store(scale1, unpack_times(unpack_f16(rows), unpack_row(rows + 32, 2 * i + 1)));
-        break;
-    case KERN_IQ4_XS: {
-        const __m128i low = unpack_bits(unpack_row(rows + 32, 2 + i / 2), 4 * (i % 2), 4, 0);
-        const __m128i high = unpack_bits(unpack_row(rows + 32, i / 4), 2 * (i % 4), 2, 4);
-        const __m128i six = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32));
-        unpack_store(scale, unpack_times(unpack_f16(rows), six));
-        break;
-    }
-    case KERN_Q3_K:
-        for (int h = 0; h < 2; h++) {
-            const int k = 2 * i + h;
-            const __m128i low = unpack_bits(unpack_row(rows + 32, k % 8), 4 * (k / 8), 4, 0);
-            const __m128i high = unpack_bits(unpack_row(rows + 32, 8 + k % 4), 2 * (k / 4), 2, 4);
-            const __m128i six = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32));
-            unpack_store(out->scale[g][h], unpack_times(unpack_f16(rows), six));
-        }
-        break;
-    case KERN_Q2_K: {
-        const __m128i a = unpack_row(rows + 64, 2 * i), b = unpack_row(rows + 64, 2 * i + 1);
-        const unpack_pair d = unpack_f16(rows), dmin = unpack_f16(rows + 32);
-        unpack_store(scale, unpack_times(d, unpack_bits(a, 0, 4, 0)));
-        unpack_store(scale1, unpack_times(d, unpack_bits(b, 0, 4, 0)));
-        unpack_store(min, unpack_minus(unpack_times(dmin, unpack_bits(a, 4, 4, 0))));
-        unpack_store(min1, unpack_minus(unpack_times(dmin, unpack_bits(b, 4, 4, 0))));
-        break;
-    }
-    case KERN_MXFP4:
-        for (int h = 0; h < 2; h++) { /* 2^(e - 128), of which the smallest two are subnormal */
-            const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(rows + 8 * h)));
-            const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
-            const __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-            const __m256i is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
-            _mm256_store_si256((void *)(scale + 8 * h), _mm256_blendv_epi8(normal, tiny, is_tiny));
-        }
-        break;
-    case KERN_NVFP4:
-        for (int k = 0; k < 4; k++) {
-            const uint8_t *p = rows + KERN_PANEL * (2 * i + k / 2) + 8 * (k % 2);
-            const __m256i e4m3 = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
-            const __m256i low = _mm256_and_si256(e4m3, _mm256_set1_epi32(0x7f));
-            const __m256i normal = _mm256_add_epi32(_mm256_slli_epi32(low, 20), _mm256_set1_epi32(119 << 23));
-            const __m256 tiny = _mm256_mul_ps(_mm256_cvtepi32_ps(low), _mm256_set1_ps(0x1p-10f));
-            const __m256i is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), low);
-            const __m256i none = _mm256_cmpeq_epi32(e4m3, _mm256_set1_epi32(0x7f));
-            const __m256i v = _mm256_blendv_epi8(normal, _mm256_castps_si256(tiny), is_tiny);
-            _mm256_store_si256((void *)(out->scale[g][k / 2] + 8 * (k % 2)), _mm256_andnot_si256(none, v));
-        }
-        break;
-    }
-}
-
-/* ---- the unpackers ----------------------------------------------------------------------------------------------- */
-
-/* n groups from `first` on; types whose planes have LOW and HIGH bits, SIDE bytes besides for each of their blocks of
- * GROUPS groups. */
-UNPACK_INLINE void unpack_part(const uint32_t type, const int low, const int high, const uint8_t *table,
-                               const int groups, const int side, const uint8_t *panel, int64_t row_groups,
-                               int64_t first, int64_t n, quant_part *out) {
-    const int64_t group_bytes = 64 * (low + high);
-    const uint8_t *rows = panel + row_groups * group_bytes + first / groups * side * KERN_PANEL;
-    unpack_codes(low, high, table, panel + first * group_bytes, n, out);
-    _mm_prefetch((const char *)rows + UNPACK_AHEAD, _MM_HINT_T0);
-    for (int64_t g = 0; g < n; g++) {
-        unpack_scale(type, rows + g / groups * side * KERN_PANEL, (int)(g % groups), g, out);
-    }
-}
+#include "unpack256.h"
 
 /* The values of 4-bit codes, see quants/formats.c. */
 enum { UNPACK_IQ4 = 128, UNPACK_FP4 = 12 };
 const uint8_t kern_iq4_unsigned[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-static const uint8_t unpack_fp4[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+const uint8_t kern_fp4_unsigned[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 #define UNPACK_PLANES(NAME, LOW, HIGH, TABLE, GROUPS, SIDE)                                                            \
     UNPACK_TARGET static void unpack_##NAME(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n,        \
                                             quant_part *out) {                                                         \
-        unpack_part(KERN_##NAME, LOW, HIGH, TABLE, GROUPS, SIDE, panel, row_groups, first, n, out);                    \
+        const unpack_type u = {KERN_##NAME, LOW, HIGH, TABLE, GROUPS, SIDE};                                           \
+        unpack_part(u, 0, panel, row_groups, first, n, out);                                                           \
     }
-UNPACK_PLANES(Q4_0, 4, 0, NULL, 1, 2)
-UNPACK_PLANES(Q4_1, 4, 0, NULL, 1, 4)
-UNPACK_PLANES(Q5_0, 4, 1, NULL, 1, 2)
-UNPACK_PLANES(Q5_1, 4, 1, NULL, 1, 4)
-UNPACK_PLANES(Q8_0, 8, 0, NULL, 1, 2)
-UNPACK_PLANES(Q2_K, 2, 0, NULL, 8, 20)
-UNPACK_PLANES(Q3_K, 2, 1, NULL, 8, 14)
-UNPACK_PLANES(Q4_K, 4, 0, NULL, 8, 16)
-UNPACK_PLANES(Q5_K, 4, 1, NULL, 8, 16)
-UNPACK_PLANES(Q6_K, 4, 2, NULL, 8, 18)
-UNPACK_PLANES(IQ4_NL, 4, 0, kern_iq4_unsigned, 1, 2)
-UNPACK_PLANES(IQ4_XS, 4, 0, kern_iq4_unsigned, 8, 8)
-UNPACK_PLANES(TQ2_0, 2, 0, NULL, 8, 2)
-UNPACK_PLANES(MXFP4, 4, 0, unpack_fp4, 1, 1)
-UNPACK_PLANES(NVFP4, 4, 0, unpack_fp4, 2, 4)
+UNPACK_PLANE_TYPES(UNPACK_PLANES)
 
 #define UNPACK_BOOK(NAME)                                                                                              \
     static void unpack_##NAME(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n, quant_part *out) {   \
         quant_unpack_blocks(KERN_##NAME, panel, row_groups, first, n, out);                                            \
     }
-UNPACK_BOOK(TQ1_0)
-UNPACK_BOOK(IQ1_S)
-UNPACK_BOOK(IQ1_M)
-UNPACK_BOOK(IQ2_XXS)
-UNPACK_BOOK(IQ2_XS)
-UNPACK_BOOK(IQ2_S)
-UNPACK_BOOK(IQ3_XXS)
-UNPACK_BOOK(IQ3_S)
+UNPACK_BOOK_TYPES(UNPACK_BOOK)
 
 const avx2_unpacker kern_avx2_unpackers[KERN_TYPE_END] = {
     [KERN_Q4_0] = {unpack_Q4_0, 8},

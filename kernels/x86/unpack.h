@@ -12,6 +12,16 @@ typedef struct avx2_unpacker {
 
 extern const avx2_unpacker kern_avx2_unpackers[KERN_TYPE_END];
 
+/* How the codes and scales of a type lie in a panel: planes of LOW and HIGH bits, a table of values or NULL, and SIDE
+ * bytes besides for each block of GROUPS groups. */
+typedef struct unpack_type {
+    uint32_t type;
+    int low, high;
+    const uint8_t *values;
+    int groups, side;
+} unpack_type;
+
 extern const uint8_t kern_iq4_unsigned[16]; /* what the codes of IQ4 stand for, + 128 */
+extern const uint8_t kern_fp4_unsigned[16]; /* those of MXFP4 and NVFP4, + 12 */
 
 #endif

@@ -15,21 +15,12 @@ AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j,
     return down > 0 ? _mm512_srli_epi16(v, (unsigned)down) : _mm512_slli_epi16(v, (unsigned)-down);
 }
 
-/* How the codes and scales of a type lie in a panel: planes of LOW and HIGH bits, a table of values or NULL, and SIDE
- * bytes besides for each block of GROUPS groups. */
-typedef struct unpack512_type {
-    uint32_t type;
-    int low, high;
-    const uint8_t *values;
-    int groups, side;
-} unpack512_type;
-
-AVX512_INLINE __m512i unpack512_table(const unpack512_type u) {
+AVX512_INLINE __m512i unpack512_table(const unpack_type u) {
     return u.values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)u.values)) : _mm512_setzero_si512();
 }
 
 /* One group of codes. */
-AVX512_INLINE void unpack512_group(const unpack512_type u, __m512i table, const uint8_t *codes, __m512i out[8]) {
+AVX512_INLINE void unpack512_group(const unpack_type u, __m512i table, const uint8_t *codes, __m512i out[8]) {
     const __m512i low_mask = _mm512_set1_epi8((char)((1 << u.low) - 1));
     const __m512i high_mask = _mm512_set1_epi8((char)(((1 << u.high) - 1) << u.low));
     KERN_UNROLL
@@ -112,7 +103,7 @@ AVX512_INLINE void unpack512_scales_iq4_xs(const uint8_t *rows, int64_t g, quant
 /* ---- parts of panels --------------------------------------------------------------------------------------------- */
 
 /* The scales of n groups from `first` on. */
-AVX512_INLINE void unpack512_scales(const unpack512_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
                                     int64_t n, quant_part *out) {
     const uint8_t *rows = panel + row_groups * 64 * (u.low + u.high) + first / u.groups * u.side * KERN_PANEL;
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
@@ -130,7 +121,7 @@ AVX512_INLINE void unpack512_scales(const unpack512_type u, const uint8_t *panel
 }
 
 /* A quant_unpack. */
-AVX512_INLINE void unpack512_part(const unpack512_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+AVX512_INLINE void unpack512_part(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
                                   int64_t n, quant_part *out) {
     const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *codes = panel + first * group_bytes;

@@ -70,13 +70,29 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     return MINIM_OK;
 }
 
-/* Pages of one sequence of n_ctx tokens that comes in batches: of windowed layers, the window, the batch, one page to
- * spare, and those that are begun at both ends. */
+/* Pages of windowed layers that a sequence holds while it comes in batches: the window, the batch, one page to spare,
+ * and those that are begun at both ends. */
+static uint64_t engine_window_pages(const minim_model *m, uint64_t page_size, uint64_t n_batch, uint64_t all) {
+    uint64_t some = ((uint64_t)m->shape.n_window + n_batch) / page_size + 3;
+    return some < all ? some : all;
+}
+
+/* Of one sequence of n_ctx tokens. */
 static uint64_t engine_most_pages(const minim_model *m, const engine_plan *p) {
     uint64_t size = (uint64_t)p->kv.page_size, all = ((uint64_t)p->n_ctx + size - 1) / size;
     uint64_t windowed = (uint64_t)(p->kv.n_windowed / p->kv.page_layers);
-    uint64_t some = ((uint64_t)m->shape.n_window + (uint64_t)p->n_batch) / size + 3;
-    return (p->together - windowed) * all + windowed * (some < all ? some : all);
+    return (p->together - windowed) * all + windowed * engine_window_pages(m, size, (uint64_t)p->n_batch, all);
+}
+
+uint64_t engine_pages_most(const minim_engine *en, size_t n_tokens) {
+    uint64_t size = (uint64_t)en->page_size, all = ((uint64_t)n_tokens + size - 1) / size;
+    return (en->pages_together - en->pages_windowed) * all +
+           en->pages_windowed * engine_window_pages(en->model, size, (uint64_t)en->n_batch, all);
+}
+
+uint64_t engine_pages_least(const minim_engine *en, size_t n_tokens) {
+    uint64_t size = (uint64_t)en->page_size, all = ((uint64_t)n_tokens + size - 1) / size;
+    return (en->pages_together - en->pages_windowed) * all + en->pages_windowed * (all > 0);
 }
 
 minim_status minim_engine_plan(const minim_model *m, const minim_engine_options *options, minim_memory_plan *plan,
@@ -130,6 +146,8 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->on_input = p.o.on_input, en->on_input_user = p.o.on_input_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
     en->page_bytes = p.page_bytes;
+    en->pages_together = p.together;
+    en->pages_windowed = (uint64_t)(p.kv.n_windowed / p.kv.page_layers);
     int far = p.o.rope_factors == MINIM_ROPE_AUTO ? p.n_ctx > m->shape.n_ctx_orig : p.o.rope_factors == MINIM_ROPE_LONG;
     far = far && m->rope_freq[MODEL_ROPE_FAR];
     en->rope_freq[0] = m->rope_freq[far ? MODEL_ROPE_FAR : MODEL_ROPE_NEAR];

@@ -58,6 +58,7 @@ struct minim_engine {
     kern_table kern;
     int n_ctx, n_batch, page_size;
     uint64_t page_bytes;
+    uint64_t pages_together, pages_windowed; /* that hold the same tokens: all kinds, and of these in windowed layers */
     const double *rope_freq[2]; /* [n_rot / 2]: of most layers, and of windowed ones (NULL: as the others) */
     pool *pool;
     kv_pool *kv;
@@ -80,6 +81,10 @@ struct minim_seq {
     int lost;       /* 1: windowed layers need keys that were dropped: its tokens are run again before the next step */
     atomic_int cancelled;
 };
+
+/* engine.c: pages of a sequence of n tokens that comes in batches: at most, and at the very least. */
+uint64_t engine_pages_most(const minim_engine *e, size_t n_tokens);
+uint64_t engine_pages_least(const minim_engine *e, size_t n_tokens);
 
 /* forward.c: bytes that forward_scratch_new() will take; 0 when they do not fit. */
 uint64_t forward_scratch_bytes(const minim_model *m, int n_batch, int n_threads);

@@ -419,6 +419,81 @@ typedef struct minim_result {
 MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
                                       const minim_generate_options *options, minim_result *result, minim_error *error);
 
+/* ---- many answers at once -------------------------------------------------------------------------------------- */
+
+/* A scheduler makes many answers together on one engine (continuous batching; Yu et al. 2022, Orca). Requests join and
+ * leave at every step; a step computes the next token of every running answer and a piece of the prompts that are not
+ * done, so that a long prompt does not hold up who is answering. When pages run out, the youngest request of the lowest
+ * priority is paused: its pages are given back, and what it lost is computed again later, to the same bits. Every
+ * answer is that of minim_generate() alone on an empty sequence.
+ *
+ * Submit, cancel and get_info may be called from any thread and from callbacks; all callbacks come from the thread that
+ * makes the steps. The engine may be used otherwise at the same time. */
+typedef struct minim_scheduler minim_scheduler;
+
+typedef struct minim_scheduler_options {
+    size_t size;
+    int max_running; /* requests that are computed together; default 32 */
+    int max_queue;   /* requests that wait to be started; default 1024 */
+    int chunk;       /* most prompt tokens of a step in which an answer is running (without one: n_batch); default 64 */
+} minim_scheduler_options;
+
+MINIM_API void minim_scheduler_options_default(minim_scheduler_options *options);
+
+MINIM_API minim_status minim_scheduler_new(minim_engine *engine, const minim_scheduler_options *options,
+                                           minim_scheduler **scheduler, minim_error *error);
+/* Requests that are left end as cancelled. Not from a callback, and before the engine is freed. */
+MINIM_API void minim_scheduler_free(minim_scheduler *scheduler);
+
+typedef enum minim_request_state {
+    MINIM_REQUEST_RUNNING, /* started, or goes on after a pause */
+    MINIM_REQUEST_PAUSED   /* its pages were needed for others; it goes on by itself */
+} minim_request_state;
+
+/* How a request has ended. */
+typedef struct minim_outcome {
+    minim_status status;        /* MINIM_OK, also when it was cancelled; otherwise there is no answer */
+    const char *error;          /* one line, "" without an error */
+    const minim_result *result; /* times count from the submission */
+    size_t n_pauses;
+    size_t n_recomputed; /* tokens that were computed again */
+} minim_outcome;
+
+typedef struct minim_request {
+    size_t size;
+    const int32_t *prompt; /* copied, as are the options and their stop strings */
+    size_t n_prompt;
+    const minim_generate_options *options; /* NULL = the defaults; their callbacks get their own `user` */
+    int priority;                          /* higher ones first; equal ones in the order they came */
+    void *user;
+    void (*on_state)(void *user, uint64_t id, minim_request_state state);   /* may be NULL */
+    void (*on_done)(void *user, uint64_t id, const minim_outcome *outcome); /* once for every request; may be NULL */
+} minim_request;
+
+MINIM_API void minim_request_default(minim_request *request);
+
+/* Puts a request into the queue; *id (may be NULL) names it, never twice. MINIM_ERR_SPACE when the queue is full,
+ * MINIM_ERR_CONTEXT when the prompt does not fit the context or the whole KV pool. */
+MINIM_API minim_status minim_scheduler_submit(minim_scheduler *scheduler, const minim_request *request, uint64_t *id,
+                                              minim_error *error);
+/* The request ends before it takes part in another step. MINIM_ERR_ARGUMENT when it has ended already. */
+MINIM_API minim_status minim_scheduler_cancel(minim_scheduler *scheduler, uint64_t id);
+
+/* One step. *n_left (may be NULL): requests that are not done. What goes wrong with a request ends that request only.
+ * An argument error when a step is running. */
+MINIM_API minim_status minim_scheduler_step(minim_scheduler *scheduler, size_t *n_left, minim_error *error);
+/* Steps until nothing is left. */
+MINIM_API minim_status minim_scheduler_run(minim_scheduler *scheduler, minim_error *error);
+
+typedef struct minim_scheduler_info {
+    size_t size;                                         /* set by the caller */
+    size_t n_running, n_waiting, n_paused;               /* requests now */
+    uint64_t n_submitted, n_done, n_pauses;              /* since it began */
+    uint64_t n_steps, n_prefill, n_decode, n_recomputed; /* steps; tokens computed of prompts and of answers; again */
+} minim_scheduler_info;
+
+MINIM_API minim_status minim_scheduler_get_info(minim_scheduler *scheduler, minim_scheduler_info *info);
+
 #ifdef __cplusplus
 }
 #endif

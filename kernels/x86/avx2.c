@@ -6,6 +6,7 @@
 #if defined(KERN_X86)
 
 #include "avx2_int.h"
+#include "avx2_math.h"
 
 #include <math.h>
 
@@ -282,79 +283,6 @@ AVX2_TARGET static void avx2_pv_f32(const float *p, int64_t ldp, int64_t n_q, co
     avx2_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }
 
-/* kern_expf() of 8 values */
-AVX2_INLINE __m256 avx2_exp(__m256 x) {
-    const __m256 round = _mm256_set1_ps(KERN_EXP_ROUND);
-    const __m256 rounded = _mm256_fmadd_ps(x, _mm256_set1_ps(KERN_EXP_LOG2E), round);
-    const __m256 n = _mm256_sub_ps(rounded, round);
-    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(KERN_EXP_LN2HI), x);
-    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(KERN_EXP_LN2LO), r);
-
-    __m256 p = _mm256_set1_ps(KERN_EXP_C6);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C5));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C4));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C3));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(KERN_EXP_C2));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-
-    const __m256 power = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(rounded), 23));
-    const __m256 below = _mm256_cmp_ps(x, _mm256_set1_ps(KERN_EXP_MIN), _CMP_LT_OQ); /* false for NaN */
-    const __m256 above = _mm256_cmp_ps(x, _mm256_set1_ps(KERN_EXP_MAX), _CMP_GT_OQ);
-    return _mm256_blendv_ps(_mm256_andnot_ps(below, _mm256_mul_ps(p, power)), _mm256_set1_ps(INFINITY), above);
-}
-
-/* The tree that ends a reduction of 16 partial results: a[i] += a[i + 8], then 4, 2, 1. */
-AVX2_INLINE float avx2_fold(__m256 low, __m256 high) {
-    const __m256 b = _mm256_add_ps(low, high);
-    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
-
-/* max(s[0..n)), NaN left out, a zero as +0 */
-AVX2_INLINE float avx2_max(const float *s, int64_t n) {
-    __m256 largest = _mm256_set1_ps(-INFINITY); /* vmaxps gives its second operand when one is NaN */
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) largest = _mm256_max_ps(_mm256_loadu_ps(s + i), largest);
-    float lane[8], top = -INFINITY;
-    _mm256_storeu_ps(lane, largest);
-    for (int l = 0; l < 8; l++)
-        if (lane[l] > top) top = lane[l];
-    for (; i < n; i++)
-        if (s[i] > top) top = s[i];
-    return top + 0.0f;
-}
-
-AVX2_TARGET static void avx2_softmax_part(float *s, int64_t n, float *max, float *sum) {
-    const float top = avx2_max(s, n);
-    __m256 partial[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int64_t i = 0; i < n; i += 16) KERN_UNROLL
-    for (int h = 0; h < 2; h++) {
-        const int64_t left = n - i - 8 * h;
-        if (left <= 0) break;
-        float *p = s + i + 8 * h;
-        const __m256 e = avx2_exp(_mm256_sub_ps(avx2_load_n(p, left), _mm256_set1_ps(top)));
-        avx2_store_n(p, left, e);
-        /* a lane that is not there adds +0 to a sum that is never -0: nothing */
-        partial[h] = _mm256_add_ps(partial[h], _mm256_and_ps(e, _mm256_castsi256_ps(avx2_mask(0, left))));
-    }
-    *max = top;
-    *sum = avx2_fold(partial[0], partial[1]);
-}
-
-AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
-                                          int64_t n) {
-    const float m = *max > m2 ? *max : m2;
-    const float a = kern_expf(*max - m), b = kern_expf(m2 - m);
-    *sum = fmaf(*sum, a, sum2 * b);
-    *max = m;
-    for (int64_t i = 0; i < n; i += 8) {
-        const __m256 later = _mm256_mul_ps(avx2_load_n(o2 + i, n - i), _mm256_set1_ps(b));
-        avx2_store_n(o + i, n - i, _mm256_fmadd_ps(avx2_load_n(o + i, n - i), _mm256_set1_ps(a), later));
-    }
-}
-
 /* ---- between the products ---------------------------------------------------------------------------------------- */
 
 AVX2_INLINE __m256i avx2_abs_bits(__m256 x) {
@@ -561,11 +489,10 @@ void kern_table_avx2(kern_table *table) {
     table->qk[KERN_KV_F32] = avx2_qk_f32;
     table->pv[KERN_KV_F16] = avx2_pv_f16;
     table->pv[KERN_KV_F32] = avx2_pv_f32;
-    table->softmax_part = avx2_softmax_part;
-    table->softmax_join = avx2_softmax_join;
     table->scale = avx2_scale;
     table->to_f16 = avx2_to_f16;
     table->from_f16 = avx2_from_f16;
+    kern_table_avx2_attention(table);
 }
 
 #endif

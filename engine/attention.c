@@ -6,8 +6,9 @@
  * bits of a row depend on its position only: not on pages, batch, threads, nor on whether ranges ran side by side.
  * Ranges that lie before the window are left out.
  *
- * The query heads that share a key-value head, and up to ENGINE_TILE neighbouring tokens, form a tile, so that K and V
- * are read once for all of them. Rows of a tile: [token][head of the group].
+ * The query heads that share a key-value head, and neighbouring tokens, form a tile of up to ENGINE_TILE rows, so that
+ * K and V are read from memory once for all of them. Rows of a tile: [token][head of the group]. It goes through a
+ * range in blocks of ENGINE_BLOCK rows, whose scores stay in the first-level cache from one pass to the next.
  */
 #include <math.h>
 #include <string.h>
@@ -30,19 +31,20 @@ static int attention_group(const model_shape *s) {
     return s->n_heads / s->n_kv_heads;
 }
 
-static int attention_tile_tokens(const model_shape *s) {
-    int tokens = ENGINE_TILE * 8 / attention_group(s);
-    return tokens < 1 ? 1 : tokens > ENGINE_TILE ? ENGINE_TILE : tokens;
+/* Tokens of so many query rows; at least one. */
+static int attention_tokens(const model_shape *s, int rows) {
+    int tokens = rows / attention_group(s);
+    return tokens < 1 ? 1 : tokens;
 }
 
-static size_t attention_tile_rows(const model_shape *s) {
-    return (size_t)attention_tile_tokens(s) * (size_t)attention_group(s);
+static size_t attention_rows(const model_shape *s, int rows) {
+    return (size_t)attention_tokens(s, rows) * (size_t)attention_group(s);
 }
 
-/* Scratch of a worker: q [rows][head_dim], scores [rows][ENGINE_RANGE], and two parts. */
+/* Scratch of a worker: q [rows of a tile][head_dim], two parts, and scores [rows of a block][ENGINE_RANGE]. */
 size_t attention_worker_floats(const model_shape *s) {
-    size_t rows = attention_tile_rows(s), dim = (size_t)s->head_dim;
-    size_t floats = rows * dim + rows * ENGINE_RANGE + 2 * rows * (dim + 2);
+    size_t rows = attention_rows(s, ENGINE_TILE), dim = (size_t)s->head_dim;
+    size_t floats = rows * dim + 2 * rows * (dim + 2) + attention_rows(s, ENGINE_BLOCK) * ENGINE_RANGE;
     return (floats + 15) / 16 * 16;
 }
 
@@ -52,7 +54,7 @@ static attention_part attention_part_at(float *memory, size_t rows) {
 
 int attention_make_tiles(const minim_engine *e, const step_row *rows, int n) {
     attention_tile *tiles = e->scratch.tiles;
-    int n_tiles = 0, most = attention_tile_tokens(&e->model->shape);
+    int n_tiles = 0, most = attention_tokens(&e->model->shape, ENGINE_TILE);
     for (int i = 0; i < n; i++) {
         attention_tile *last = n_tiles ? &tiles[n_tiles - 1] : NULL;
         if (last && last->seq == rows[i].seq && last->position + last->n_tokens == rows[i].position &&
@@ -94,100 +96,130 @@ static int attention_tile_ranges(const attention_job *j, const attention_tile *t
     return attention_last_range(tile) - attention_first_range(j, tile, 0) + 1;
 }
 
-/* What a tile does with the keys [first, first + n) of a page: with row0.. for n_rows rows. `score` is the column in
- * the range. */
-typedef struct attention_span {
-    const kv_page *page;
-    int slot, score, n; /* first key in the page, first key in the range, keys */
-    int row, n_rows;
-} attention_span;
+/* A block of rows in one range, with one key-value head. */
+typedef struct attention_block {
+    const attention_job *j;
+    attention_tile rows; /* the block as a tile of its own */
+    int range, head;
+    const float *q; /* [rows][head_dim] */
+    float *scores;  /* [rows][ENGINE_RANGE]: then p */
+    attention_part part;
+} attention_block;
 
-typedef void attention_use(void *arg, const attention_span *span);
+static const kv_page *attention_page(const attention_block *b, int key) {
+    const minim_engine *e = b->j->e;
+    return kv_page_at(e->kv, &b->rows.seq->pages, (size_t)(b->range * ENGINE_RANGE + key) / (size_t)e->page_size,
+                      b->j->slot);
+}
 
-/* The keys [from, to) of a page that begins at key `begin` of its range, for the tokens that see them, one by one. */
-static void attention_edge(const attention_job *j, const attention_tile *tile, int range, attention_span span,
-                           int begin, int from, int to, attention_use *use, void *arg) {
-    int group = attention_group(&j->e->model->shape);
-    for (int t = 0; t < tile->n_tokens; t++) {
-        attention_view view = attention_visible(j, tile, t, range);
-        span.score = view.first > from ? view.first : from;
-        span.slot = span.score - begin;
-        span.n = (view.end < to ? view.end : to) - span.score;
-        span.row = t * group, span.n_rows = group;
-        if (span.n > 0) use(arg, &span);
+/* Scores of all keys that some row of the block sees, for all its rows. Those that a row does not see are not used. */
+static void attention_scores(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    const model_shape *s = &e->model->shape;
+    int group = attention_group(s), size = e->page_size;
+    enum kern_kv type = kv_type(e->kv);
+    int key = attention_visible(b->j, &b->rows, 0, b->range).first;
+    int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
+    for (int next; key < end; key = next) {
+        int slot = key % size;
+        next = key - slot + size < end ? key - slot + size : end;
+        const char *keys = kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
+        e->kern.qk[type](b->q, s->head_dim, (int64_t)b->rows.n_tokens * group, keys + (size_t)slot * kv_element(type),
+                         size, next - key, s->head_dim, s->attn_scale, b->scores + key, ENGINE_RANGE);
     }
 }
 
-/* Calls `use` for every part of a page that a set of rows sees, keys ascending for each row: what all rows see, all
- * rows together; before that, along the edge of the window, and behind it, along the causal edge, token by token. */
-static void attention_spans(const attention_job *j, const attention_tile *tile, int range, attention_use *use,
-                            void *arg) {
-    int size = j->e->page_size, group = attention_group(&j->e->model->shape);
-    attention_view oldest = attention_visible(j, tile, 0, range);
-    attention_view newest = attention_visible(j, tile, tile->n_tokens - 1, range);
+/* p, maximum and sum of every row; one that sees nothing of the range gets sum 0. */
+static void attention_softmax(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    int group = attention_group(&e->model->shape);
+    for (int r = 0; r < b->rows.n_tokens * group; r++) {
+        attention_view view = attention_visible(b->j, &b->rows, r / group, b->range);
+        float *scores = b->scores + (size_t)r * ENGINE_RANGE + view.first, cap = e->model->shape.attn_softcap;
+        int n = view.end - view.first;
+        b->part.max[r] = -INFINITY, b->part.sum[r] = 0;
+        if (n > 0 && cap > 0) e->kern.softcap(scores, n, cap);
+        if (n > 0) e->kern.softmax_part(scores, n, &b->part.max[r], &b->part.sum[r]);
+    }
+}
+
+/* o += p V for the keys [key, end) of one page and the tokens [token, token + n). */
+static void attention_add_values(const attention_block *b, int key, int end, int token, int n) {
+    const minim_engine *e = b->j->e;
+    int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
+    enum kern_kv type = kv_type(e->kv);
+    const char *values = kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
+    e->kern.pv[type](b->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
+                     values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
+                     b->part.o + row * dim, dim);
+}
+
+/* The same for keys that not all tokens see, one by one: a value that is not a number must not touch who cannot see it.
+ */
+static void attention_add_edge(const attention_block *b, int from, int to) {
+    for (int t = 0; t < b->rows.n_tokens; t++) {
+        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
+        int key = view.first > from ? view.first : from, end = view.end < to ? view.end : to;
+        if (key < end) attention_add_values(b, key, end, t, 1);
+    }
+}
+
+/* o = p V, page by page, keys ascending for each row: along the edge of the window, where all rows see the keys, and
+ * along the causal edge. */
+static void attention_values(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    const model_shape *s = &e->model->shape;
+    int n = b->rows.n_tokens, size = e->page_size;
+    attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
+    attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
+    memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
     for (int begin = oldest.first / size * size; begin < newest.end; begin += size) {
-        attention_span span = {.page = kv_page_at(j->e->kv, &tile->seq->pages,
-                                                  (size_t)(range * ENGINE_RANGE + begin) / (size_t)size, j->slot)};
         int stop = begin + size;
         int first = newest.first > begin ? newest.first : begin, end = oldest.end < stop ? oldest.end : stop;
         if (first >= end) { /* nothing is seen by all */
-            attention_edge(j, tile, range, span, begin, begin, stop, use, arg);
+            attention_add_edge(b, begin, stop);
             continue;
         }
-        if (oldest.first < first) attention_edge(j, tile, range, span, begin, begin, first, use, arg);
-        span.score = first, span.slot = first - begin, span.n = end - first;
-        span.row = 0, span.n_rows = tile->n_tokens * group;
-        use(arg, &span);
-        if (end < stop) attention_edge(j, tile, range, span, begin, end, stop, use, arg);
+        if (oldest.first < first) attention_add_edge(b, begin, first);
+        attention_add_values(b, first, end, 0, n);
+        if (end < stop) attention_add_edge(b, end, stop);
     }
 }
 
-typedef struct attention_range {
-    const attention_job *j;
-    int head;       /* key-value head */
-    const float *q; /* [rows][head_dim] */
-    float *scores;  /* [rows][ENGINE_RANGE] */
-    float *o;       /* [rows][head_dim] */
-} attention_range;
+/* What a worker works with, see attention_worker_floats(). */
+typedef struct attention_scratch {
+    float *q, *scores;
+    attention_part all, next;
+} attention_scratch;
 
-static void attention_qk(void *arg, const attention_span *span) {
-    attention_range *a = arg;
-    const minim_engine *e = a->j->e;
-    int64_t dim = e->model->shape.head_dim;
-    enum kern_kv type = kv_type(e->kv);
-    const char *keys = kv_keys(e->kv, span->page, a->j->slot, a->head);
-    e->kern.qk[type](a->q + span->row * dim, dim, span->n_rows, keys + (size_t)span->slot * kv_element(type),
-                     e->page_size, span->n, dim, e->model->shape.attn_scale,
-                     a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE);
-}
-
-static void attention_pv(void *arg, const attention_span *span) {
-    attention_range *a = arg;
-    const minim_engine *e = a->j->e;
-    int64_t dim = e->model->shape.head_dim;
-    enum kern_kv type = kv_type(e->kv);
-    const char *values = kv_values(e->kv, span->page, a->j->slot, a->head);
-    e->kern.pv[type](a->scores + (int64_t)span->row * ENGINE_RANGE + span->score, ENGINE_RANGE, span->n_rows,
-                     values + (size_t)(span->slot * dim) * kv_element(type), span->n, dim, a->o + span->row * dim, dim);
-}
-
-/* One range of one tile; rows that see nothing of it get sum 0. */
-static void attention_do_range(attention_range *a, const attention_tile *tile, int range, attention_part part) {
-    const minim_engine *e = a->j->e;
+static attention_scratch attention_scratch_of(const minim_engine *e, int worker) {
     const model_shape *s = &e->model->shape;
-    int group = attention_group(s), dim = s->head_dim;
-    attention_spans(a->j, tile, range, attention_qk, a);
-    for (int r = 0; r < tile->n_tokens * group; r++) {
-        attention_view view = attention_visible(a->j, tile, r / group, range);
-        float *scores = a->scores + (size_t)r * ENGINE_RANGE + view.first;
-        int n = view.end - view.first;
-        part.max[r] = -INFINITY, part.sum[r] = 0;
-        if (n > 0 && s->attn_softcap > 0) e->kern.softcap(scores, n, s->attn_softcap);
-        if (n > 0) e->kern.softmax_part(scores, n, &part.max[r], &part.sum[r]);
+    size_t rows = attention_rows(s, ENGINE_TILE), dim = (size_t)s->head_dim;
+    float *memory = e->scratch.worker + (size_t)worker * e->scratch.worker_floats;
+    attention_scratch w = {.q = memory};
+    memory += rows * dim;
+    w.all = attention_part_at(memory, rows);
+    memory += rows * (dim + 2);
+    w.next = attention_part_at(memory, rows);
+    w.scores = memory + rows * (dim + 2);
+    return w;
+}
+
+/* One range of one tile. */
+static void attention_do_range(const attention_job *j, const attention_tile *tile, int head, int range,
+                               const attention_scratch *w, attention_part part) {
+    const model_shape *s = &j->e->model->shape;
+    int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
+    attention_block b = {.j = j, .range = range, .head = head, .scores = w->scores};
+    for (int t = 0; t < tile->n_tokens; t += block) {
+        int n = tile->n_tokens - t < block ? tile->n_tokens - t : block, row = t * group;
+        b.rows = (attention_tile){tile->seq, tile->first_row + t, n, tile->position + t};
+        b.q = w->q + (size_t)row * (size_t)dim;
+        b.part = (attention_part){part.max + row, part.sum + row, part.o + (size_t)row * (size_t)dim};
+        attention_scores(&b);
+        attention_softmax(&b);
+        attention_values(&b);
     }
-    memset(part.o, 0, (size_t)(tile->n_tokens * group * dim) * sizeof *part.o);
-    a->o = part.o;
-    attention_spans(a->j, tile, range, attention_pv, a);
 }
 
 /* Adds a range to what the ranges before it gave: to nothing, where a row's window begins in it. */
@@ -233,11 +265,12 @@ static void attention_gather(const minim_engine *e, const attention_tile *tile, 
 }
 
 /* The part of one tile, head and range (counted from the tile's first) in the split form. */
-static attention_part attention_partial(const attention_job *j, int tile, int head, int range) {
+static attention_part attention_partial(const attention_job *j, const attention_tile *tile, int head, int range) {
     const model_shape *s = &j->e->model->shape;
-    size_t rows = attention_tile_rows(s), stride = rows * ((size_t)s->head_dim + 2);
-    size_t index = ((size_t)tile * (size_t)s->n_kv_heads + (size_t)head) * (size_t)j->n_ranges + (size_t)range;
-    return attention_part_at(j->e->scratch.partial + index * stride, rows);
+    size_t group = (size_t)attention_group(s), rows = (size_t)tile->n_tokens * group, ranges = (size_t)j->n_ranges;
+    size_t index = (size_t)tile->first_row * (size_t)s->n_heads * ranges +
+                   ((size_t)head * ranges + (size_t)range) * rows; /* in rows */
+    return attention_part_at(j->e->scratch.partial + index * ((size_t)s->head_dim + 2), rows);
 }
 
 /* item = (tile * heads + head) * n_ranges + range, or (tile * heads + head) when an item does all ranges. */
@@ -245,29 +278,25 @@ static void attention_task(void *arg, uint32_t item, int worker) {
     const attention_job *j = arg;
     minim_engine *e = j->e;
     const model_shape *s = &e->model->shape;
-    size_t rows = attention_tile_rows(s), dim = (size_t)s->head_dim;
     int range = 0;
     if (j->n_ranges) range = (int)(item % (uint32_t)j->n_ranges), item /= (uint32_t)j->n_ranges;
-    int head = (int)(item % (uint32_t)s->n_kv_heads), index = (int)(item / (uint32_t)s->n_kv_heads);
-    const attention_tile *tile = &e->scratch.tiles[index];
+    int head = (int)(item % (uint32_t)s->n_kv_heads);
+    const attention_tile *tile = &e->scratch.tiles[item / (uint32_t)s->n_kv_heads];
     int n_ranges = attention_tile_ranges(j, tile), first = attention_first_range(j, tile, 0);
     if (range >= n_ranges) return;
 
-    float *memory = e->scratch.worker + (size_t)worker * e->scratch.worker_floats;
-    attention_range a = {.j = j, .head = head, .q = memory, .scores = memory + rows * dim};
-    attention_gather(e, tile, head, memory);
-    memory += rows * dim + rows * ENGINE_RANGE;
+    attention_scratch w = attention_scratch_of(e, worker);
+    attention_gather(e, tile, head, w.q);
     if (j->n_ranges) {
-        attention_do_range(&a, tile, first + range, attention_partial(j, index, head, range));
+        attention_do_range(j, tile, head, first + range, &w, attention_partial(j, tile, head, range));
         return;
     }
-    attention_part all = attention_part_at(memory, rows), next = attention_part_at(memory + rows * (dim + 2), rows);
-    attention_do_range(&a, tile, first, all);
+    attention_do_range(j, tile, head, first, &w, w.all);
     for (range = 1; range < n_ranges; range++) {
-        attention_do_range(&a, tile, first + range, next);
-        attention_join(j, tile, first + range, all, next);
+        attention_do_range(j, tile, head, first + range, &w, w.next);
+        attention_join(j, tile, first + range, w.all, w.next);
     }
-    attention_finish(e, tile, head, all);
+    attention_finish(e, tile, head, w.all);
 }
 
 /* Joins the ranges of one tile and head in the split form. */
@@ -275,12 +304,11 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const attention_job *j = arg;
     int head = (int)(item % (uint32_t)j->e->model->shape.n_kv_heads);
-    int index = (int)(item / (uint32_t)j->e->model->shape.n_kv_heads);
-    const attention_tile *tile = &j->e->scratch.tiles[index];
-    attention_part all = attention_partial(j, index, head, 0);
+    const attention_tile *tile = &j->e->scratch.tiles[item / (uint32_t)j->e->model->shape.n_kv_heads];
+    attention_part all = attention_partial(j, tile, head, 0);
     for (int range = 1; range < attention_tile_ranges(j, tile); range++) {
         attention_join(j, tile, attention_first_range(j, tile, 0) + range, all,
-                       attention_partial(j, index, head, range));
+                       attention_partial(j, tile, head, range));
     }
     attention_finish(j->e, tile, head, all);
 }
@@ -310,8 +338,7 @@ minim_status attention_reserve(minim_engine *e, size_t n_tokens, minim_error *er
     size_t ranges = (n_tokens + ENGINE_RANGE - 1) / ENGINE_RANGE;
     if (pool_threads(e->pool) == 1 || ranges < 2) return MINIM_OK;
     const model_shape *s = &e->model->shape;
-    size_t need =
-        ENGINE_SPLIT_ROWS * (size_t)s->n_kv_heads * ranges * attention_tile_rows(s) * ((size_t)s->head_dim + 2);
+    size_t need = ENGINE_SPLIT_ROWS * (size_t)s->n_heads * ranges * ((size_t)s->head_dim + 2);
     if (mem_grow(&e->allocator, &e->scratch.partial, &e->scratch.partial_capacity, need, sizeof(float))) {
         return err_memory(error, "attention of a long sequence", need * sizeof(float));
     }

@@ -11,7 +11,8 @@
 
 enum {
     ENGINE_RANGE = 256,   /* keys per attention range: fixed, because where ranges end decides the bits */
-    ENGINE_TILE = 8,      /* neighbouring tokens of a sequence whose attention is computed together */
+    ENGINE_TILE = 64,     /* query rows whose attention is computed together: tokens times heads that share a key */
+    ENGINE_BLOCK = 16,    /* those of them whose scores are in the first-level cache at a time */
     ENGINE_SPLIT_ROWS = 8 /* up to so many rows, attention ranges are shared out between threads */
 };
 

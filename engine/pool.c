@@ -15,7 +15,7 @@
 struct pool {
     minim_allocator allocator;
     int n_threads, n_started;
-    int oversubscribed; /* more threads than CPUs: spinning would take the CPU from a thread that works */
+    int n_awake; /* workers that are woken, and that spin: no more than there are CPUs beside the caller's */
     pool_task *task;
     void *arg;
     _Alignas(64) _Atomic uint64_t ticket; /* items << 32 | next */
@@ -56,7 +56,7 @@ static void pool_work(pool *p, int worker) {
 /* Spins until there is something to do, at most about 100 microseconds; 0 when the time is over. */
 static int pool_spin(pool *p) {
     double end = 0;
-    for (int round = 0; !p->oversubscribed; round++) {
+    for (int round = 0;; round++) {
         for (int i = 0; i < 64; i++) {
             if (pool_has_item(atomic_load_explicit(&p->ticket, memory_order_acquire))) return 1;
             pool_pause();
@@ -67,7 +67,21 @@ static int pool_spin(pool *p) {
         else if (now > end)
             return 0;
     }
-    return 0;
+}
+
+/* 1 if more workers than that are awake: more threads than CPUs, and spinning would take one from a thread that works.
+ */
+static int pool_crowded(const pool *p) {
+    return p->n_threads - 1 - atomic_load(&p->sleeping) > p->n_awake;
+}
+
+/* Wakes so many workers that, with those awake already, there is one for each item but the caller's. */
+static void pool_wake(pool *p, uint32_t n_items) {
+    const int want = n_items - 1 < (uint32_t)p->n_awake ? (int)n_items - 1 : p->n_awake;
+    if (p->n_threads - 1 - atomic_load(&p->sleeping) >= want) return;
+    pthread_mutex_lock(&p->lock);
+    for (int awake = p->n_threads - 1 - atomic_load(&p->sleeping); awake < want; awake++) pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
 }
 
 static void *pool_main(void *arg) {
@@ -76,7 +90,7 @@ static void *pool_main(void *arg) {
     fesetenv(FE_DFL_ENV); /* the host may have switched denormals off; every thread must round alike */
     while (!atomic_load(&p->stop)) {
         pool_work(p, w->index);
-        if (pool_spin(p)) continue;
+        if (!pool_crowded(p) && pool_spin(p)) continue;
         pthread_mutex_lock(&p->lock);
         atomic_fetch_add(&p->sleeping, 1);
         while (!pool_has_item(atomic_load(&p->ticket)) && !atomic_load(&p->stop)) pthread_cond_wait(&p->wake, &p->lock);
@@ -99,14 +113,10 @@ void pool_run(pool *p, pool_task *task, void *arg, uint32_t n_items) {
     p->arg = arg;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     atomic_store(&p->ticket, (uint64_t)n_items << 32); /* sequentially consistent: pairs with `sleeping` */
-    if (atomic_load(&p->sleeping) > 0) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
-    }
+    pool_wake(p, n_items);
     pool_work(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) != n_items; spins++) {
-        if (p->oversubscribed || spins > 1000)
+        if (spins > 1000)
             sched_yield();
         else
             pool_pause();
@@ -122,7 +132,7 @@ minim_status pool_new(const minim_allocator *a, int n_threads, pool **out, minim
     if (!p) return err_memory(e, "the thread pool", sizeof *p);
     p->allocator = *a;
     p->n_threads = n_threads;
-    p->oversubscribed = n_threads > cpu_count();
+    p->n_awake = (n_threads < cpu_count() ? n_threads : cpu_count()) - 1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     /* Signals belong to the host's threads. */

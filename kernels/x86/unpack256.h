@@ -113,33 +113,6 @@ UNPACK_INLINE void unpack_scale(const uint32_t type, const uint8_t *rows, int i,
     case KERN_Q8_0:
     case KERN_IQ4_NL:
     case KERN_TQ2_0: unpack_store(scale, unpack_f16(rows)); break;
-    case KERN_Q4_K:
-    case KERN_Q5_K: {
-        const uint8_t *s = rows + 64;
-        __m128i a, b;
-        if (i < 4) {
-            a = unpack_bits(unpack_row(s, i), 0, 6, 0);
-            b = unpack_bits(unpack_row(s, 4 + i), 0, 6, 0);
-        } else {
-            const __m128i both = unpack_row(s, 4 + i);
-            a = _mm_or_si128(unpack_bits(both, 0, 4, 0), unpack_bits(unpack_row(s, i - 4), 6, 2, 4));
-            b = _mm_or_si128(unpack_bits(both, 4, 4, 0), unpack_bits(unpack_row(s, i), 6, 2, 4));
-        }
-        unpack_store(scale, unpack_times(unpack_f16(rows), a));
-        unpack_store(min, unpack_minus(unpack_times(unpack_f16(rows + 32), b)));
-        break;
-    }
-    case KERN_Q6_K:
-        unpack_store(scale, unpack_times(unpack_f16(rows), unpack_row(rows + 32, 2 * i)));
-        unpack_store(scale1, unpack_times(unpack_f16(rows), unpack_row(rows + 32, 2 * i + 1)));
-        break;
-    case KERN_IQ4_XS: {
-        const __m128i low = unpack_bits(unpack_row(rows + 32, 2 + i / 2), 4 * (i % 2), 4, 0);
-        const __m128i high = unpack_bits(unpack_row(rows + 32, i / 4), 2 * (i % 4), 2, 4);
-        const __m128i six = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32));
-        unpack_store(scale, unpack_times(unpack_f16(rows), six));
-        break;
-    }
     case KERN_Q3_K:
         for (int h = 0; h < 2; h++) {
             const int k = 2 * i + h;
@@ -183,6 +156,69 @@ UNPACK_INLINE void unpack_scale(const uint32_t type, const uint8_t *rows, int i,
     }
 }
 
+/* 8 unsigned bytes as floats. */
+UNPACK_INLINE __m256 unpack_bytes(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+
+/* Two rows of 16 bytes: bits shift .. shift + bits - 1, moved up. */
+UNPACK_INLINE __m256i unpack_two(__m256i v, const int shift, const int bits, const int up) {
+    const __m256i mask = _mm256_set1_epi8((char)(((1 << bits) - 1) << up));
+    const int down = shift - up;
+    return _mm256_and_si256(down >= 0 ? _mm256_srli_epi16(v, down) : _mm256_slli_epi16(v, -down), mask);
+}
+
+/* Eight groups of Q4_K or Q5_K, g and following. */
+UNPACK_INLINE void unpack_scales_q4_k(const uint8_t *rows, int64_t g, quant_part *out) {
+    _Alignas(32) uint8_t six[2][8][KERN_PANEL]; /* scales, minima */
+    const unpack_pair d = unpack_f16(rows), m = unpack_minus(unpack_f16(rows + 32));
+    KERN_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m256i x = unpack_load(rows + 64 + 32 * i), y = unpack_load(rows + 128 + 32 * i);
+        const __m256i z = unpack_load(rows + 192 + 32 * i);
+        _mm256_store_si256((void *)six[0][2 * i], unpack_two(x, 0, 6, 0));
+        _mm256_store_si256((void *)six[1][2 * i], unpack_two(y, 0, 6, 0));
+        _mm256_store_si256((void *)six[0][4 + 2 * i], _mm256_or_si256(unpack_two(z, 0, 4, 0), unpack_two(x, 6, 2, 4)));
+        _mm256_store_si256((void *)six[1][4 + 2 * i], _mm256_or_si256(unpack_two(z, 4, 4, 0), unpack_two(y, 6, 2, 4)));
+    }
+    KERN_UNROLL
+    for (int i = 0; i < 8; i++) {
+        _mm256_store_ps(out->scale[g + i][0], _mm256_mul_ps(d.low, unpack_bytes(six[0][i])));
+        _mm256_store_ps(out->scale[g + i][0] + 8, _mm256_mul_ps(d.high, unpack_bytes(six[0][i] + 8)));
+        _mm256_store_ps(out->min[g + i][0], _mm256_mul_ps(m.low, unpack_bytes(six[1][i])));
+        _mm256_store_ps(out->min[g + i][0] + 8, _mm256_mul_ps(m.high, unpack_bytes(six[1][i] + 8)));
+    }
+}
+
+/* Eight groups of Q6_K. */
+UNPACK_INLINE void unpack_scales_q6_k(const uint8_t *rows, int64_t g, quant_part *out) {
+    const unpack_pair d = unpack_f16(rows);
+    KERN_UNROLL
+    for (int i = 0; i < 16; i++) unpack_store(out->scale[g + i / 2][i % 2], unpack_times(d, unpack_row(rows + 32, i)));
+}
+
+/* Eight groups of IQ4_XS: six bits, less 32. */
+UNPACK_INLINE void unpack_scales_iq4_xs(const uint8_t *rows, int64_t g, quant_part *out) {
+    const unpack_pair d = unpack_f16(rows);
+    const __m256 less = _mm256_set1_ps(-32.0f);
+    _Alignas(32) uint8_t six[8][KERN_PANEL];     /* 0, 2, 4, 6, 1, 3, 5, 7 */
+    const __m256i high = unpack_load(rows + 32); /* of groups 0 .. 3, of 4 .. 7: two bits each */
+    KERN_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m256i low = unpack_load(rows + 64 + 32 * i); /* of groups 4i and 4i + 1, of 4i + 2 and 4i + 3 */
+        const __m256i h = i ? _mm256_permute2x128_si256(high, high, 0x11) : _mm256_permute2x128_si256(high, high, 0x00);
+        const __m256i two = _mm256_blend_epi32(h, _mm256_srli_epi16(h, 4), 0xf0);
+        _mm256_store_si256((void *)six[2 * i], _mm256_or_si256(unpack_two(low, 0, 4, 0), unpack_two(two, 0, 2, 4)));
+        _mm256_store_si256((void *)six[4 + 2 * i], _mm256_or_si256(unpack_two(low, 4, 4, 0), unpack_two(two, 2, 2, 4)));
+    }
+    KERN_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const uint8_t *row = six[i / 2 + i % 2 * 4];
+        _mm256_store_ps(out->scale[g + i][0], _mm256_mul_ps(d.low, _mm256_add_ps(unpack_bytes(row), less)));
+        _mm256_store_ps(out->scale[g + i][0] + 8, _mm256_mul_ps(d.high, _mm256_add_ps(unpack_bytes(row + 8), less)));
+    }
+}
+
 /* The scales of n groups from `first` on. */
 UNPACK_INLINE void unpack_scales(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
                                  int64_t n, quant_part *out) {
@@ -191,8 +227,15 @@ UNPACK_INLINE void unpack_scales(const unpack_type u, const uint8_t *panel, int6
         KERN_UNROLL
         for (int i = 0; i < u.side * KERN_PANEL; i += 64)
             _mm_prefetch((const char *)rows + UNPACK_AHEAD + i, _MM_HINT_T0);
-        KERN_UNROLL
-        for (int i = 0; i < u.groups; i++) unpack_scale(u.type, rows, i, g + i, out);
+        switch (u.type) {
+        case KERN_Q4_K:
+        case KERN_Q5_K: unpack_scales_q4_k(rows, g, out); break;
+        case KERN_Q6_K: unpack_scales_q6_k(rows, g, out); break;
+        case KERN_IQ4_XS: unpack_scales_iq4_xs(rows, g, out); break;
+        default:
+            KERN_UNROLL
+            for (int i = 0; i < u.groups; i++) unpack_scale(u.type, rows, i, g + i, out);
+        }
     }
 }
 

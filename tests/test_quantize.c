@@ -167,8 +167,10 @@ static const struct type {
     const char *name;
     double nearest, search;
 } types[] = {
-    {"F16", 3e-4, 3e-4},    {"BF16", 2e-3, 2e-3},   {"Q8_0", 6e-3, 5.5e-3}, {"Q6_K", 0.021, 0.018},
-    {"Q5_K", 0.042, 0.038}, {"Q4_K", 0.086, 0.078}, {"Q4_0", 0.095, 0.089}, {"IQ4_NL", 0.088, 0.08},
+    {"F16", 3e-4, 3e-4},    {"BF16", 2e-3, 2e-3},     {"Q8_0", 6e-3, 5.5e-3}, {"Q6_K", 0.021, 0.018},
+    {"Q5_0", 0.046, 0.044}, {"Q5_1", 0.046, 0.042},   {"Q4_1", 0.095, 0.085}, {"Q3_K", 0.19, 0.155},
+    {"Q2_K", 0.37, 0.30},   {"IQ4_XS", 0.088, 0.079}, {"Q5_K", 0.042, 0.038}, {"Q4_K", 0.086, 0.078},
+    {"Q4_0", 0.095, 0.089}, {"IQ4_NL", 0.088, 0.08},
 };
 
 static void errors_are_those_of_the_type(void **state) {
@@ -191,6 +193,58 @@ static void errors_are_those_of_the_type(void **state) {
             if (kind == SAME) assert_true(sqrt(search) < 0.01);
         }
     }
+}
+
+/* An importance matrix that says that a quarter of the inputs is all that counts. */
+static void save_imatrix(const char *path, uint64_t cols) {
+    static float sums[COLS], count = 100;
+    gw w;
+    size_t n;
+    for (int i = 0; i < COLS; i++) sums[i] = i % 4 == 1 ? 100 : 1;
+    gw_init(&w);
+    gw_str(&w, "general.type", "imatrix");
+    gw_tensor(&w, "m.weight.in_sum2", 0, 1, &cols, sums, cols * sizeof *sums);
+    gw_tensor(&w, "m.weight.counts", 0, 1, (uint64_t[]){1}, &count, sizeof count);
+    uint8_t *image = gw_finish(&w, &n);
+    FILE *file = fopen(path, "wb");
+    assert_true(file && fwrite(image, 1, n, file) == n && !fclose(file));
+    free(image);
+    gw_free(&w);
+}
+
+/* Squared error of the inputs that count. */
+static double weighted_error(const float *x, const char *options) {
+    double error = 0;
+    quantize(input, options);
+    float *y = values_of(output, "m.weight");
+    for (int i = 1; i < N; i += 4) error += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    free(y);
+    return error;
+}
+
+static void an_importance_matrix_moves_the_error_away_from_what_counts(void **state) {
+    (void)state;
+    static float x[N];
+    char path[96], options[256];
+    snprintf(path, sizeof path, "%s/im.gguf", folder);
+    save_imatrix(path, COLS);
+    fill(BELL, x);
+    save_matrix("m.weight", x);
+    for (size_t i = 0; i < COUNT(types); i++) {
+        if (strchr(types[i].name, 'F')) continue; /* floats have no scales */
+        snprintf(options, sizeof options, "-q --type %s", types[i].name);
+        const double plain = weighted_error(x, options);
+        snprintf(options, sizeof options, "-q --type %s --imatrix %s", types[i].name, path);
+        const double weighted = weighted_error(x, options);
+        if (!(weighted < plain * (types[i].name[1] == '8' ? 1 : 0.97)))
+            fail_msg("%s: %g with, %g without an importance matrix", types[i].name, weighted, plain);
+    }
+    save_imatrix(path, COLS - 32);
+    snprintf(options, sizeof options, "--type Q4_0 --imatrix %s", path);
+    unlink(output);
+    refuses(options, "m.weight", "1 x 480 inputs, expected 1 x 512");
+    snprintf(options, sizeof options, "--type Q4_0 --imatrix %s", input);
+    refuses(options, "in.gguf", "expected an importance matrix");
 }
 
 static void threads_do_not_change_a_byte(void **state) {
@@ -460,6 +514,7 @@ static void wrong_command_lines_are_explained(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(errors_are_those_of_the_type, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_importance_matrix_moves_the_error_away_from_what_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_do_not_change_a_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(plain_rounding_gives_the_bytes_of_ggml, setup, teardown),
         cmocka_unit_test_setup_teardown(a_quantized_model_still_tells_its_story, setup, teardown),

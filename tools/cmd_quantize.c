@@ -13,12 +13,13 @@
 #include "commands.h"
 #include "common.h"
 #include "gguf_source.h"
+#include "imatrix.h"
 #include "quantize.h"
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
 typedef struct quantize_settings {
-    const char *type, *method;
+    const char *type, *method, *imatrix;
     int dry_run, quiet, n_threads;
 } quantize_settings;
 
@@ -28,9 +29,12 @@ enum { QUANTIZE_MAX_THREADS = 64 };
 
 static const option quantize_options[] = {
     {"--type", "T", OPTION_STRING, QUANTIZE(type), 0, 0,
-     "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q4_0 IQ4_NL F16 BF16 F32,\nor a mixture: Q5_K_M Q5_K_S Q4_K_M Q4_K_S"},
+     "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q3_K Q2_K Q5_0 Q5_1 Q4_0\nQ4_1 IQ4_NL IQ4_XS F16 BF16 F32, or a mixture: "
+     "Q5_K_M Q5_K_S Q4_K_M Q4_K_S"},
     {"--method", "nearest|search", OPTION_CHOICE, QUANTIZE(method), 0, 0,
      "search (default): for every block the scales with the\nsmallest squared error; nearest: plain rounding"},
+    {"--imatrix", "FILE", OPTION_STRING, QUANTIZE(imatrix), 0, 0,
+     "what `minim imatrix` or llama-imatrix has written: the search\nlooks for the smallest error weighted by it"},
     {"-t, --threads", "N", OPTION_INT, QUANTIZE(n_threads), 1, QUANTIZE_MAX_THREADS, "default: one for each CPU"},
     {"--dry-run", NULL, OPTION_FLAG, QUANTIZE(dry_run), 0, 0,
      "print the list of tensors and the size of the file, write\nnothing; OUT may be left out"},
@@ -65,8 +69,10 @@ typedef struct quantize_work {
     gguf_head head;
     quantize_tensor *tensors;
     size_t n;
-    float *values; /* [QUANTIZE_PIECE] */
-    uint8_t *raw;  /* [QUANTIZE_PIECE * 4] */
+    float *values;  /* [QUANTIZE_PIECE] */
+    uint8_t *raw;   /* [QUANTIZE_PIECE * 4] */
+    imatrix im;     /* of --imatrix */
+    float *weights; /* of the tensor that is being encoded: [n_mats][cols], or NULL */
 } quantize_work;
 
 enum { QUANTIZE_PIECE = 1 << 20 }; /* elements; a multiple of every block */
@@ -116,8 +122,9 @@ static int quantize_make_plan(quantize_work *w) {
 /* A part of the blocks of a piece, for one thread. */
 typedef struct quantize_job {
     const encode_type *type;
-    encode_block *encode;
-    const float *x;
+    int search;
+    const float *x, *weights;   /* weights [n_mats][cols] or NULL */
+    uint64_t first, cols, rows; /* first: where x begins in its tensor [n_mats][rows][cols] */
     uint8_t *out;
     size_t n_blocks, bad; /* bad: the first block that could not be encoded, or n_blocks */
 } quantize_job;
@@ -125,13 +132,19 @@ typedef struct quantize_job {
 static void *quantize_run_job(void *argument) {
     quantize_job *job = argument;
     const size_t block = (size_t)job->type->block, bytes = (size_t)job->type->bytes;
-    for (job->bad = 0; job->bad < job->n_blocks; job->bad++)
-        if (job->encode(job->x + job->bad * block, job->out + job->bad * bytes)) break;
+    for (job->bad = 0; job->bad < job->n_blocks; job->bad++) {
+        const float *x = job->x + job->bad * block, *weight = NULL;
+        uint8_t *out = job->out + job->bad * bytes;
+        const uint64_t at = job->first + job->bad * block;
+        if (job->weights) weight = job->weights + at / (job->cols * job->rows) * job->cols + at % job->cols;
+        if (job->search ? encode_search(job->type, x, weight, out) : encode_nearest(job->type, x, out)) break;
+    }
     return NULL;
 }
 
-/* Encodes n numbers; the index of the first that cannot be, or n. */
-static size_t quantize_encode(const quantize_work *w, const encode_type *type, size_t n) {
+/* Encodes n numbers of a tensor from the first-th on; the index of the first that cannot be, or n. */
+static size_t quantize_encode(const quantize_work *w, const quantize_tensor *tensor, uint64_t start, size_t n) {
+    const encode_type *type = tensor->to;
     quantize_job jobs[QUANTIZE_MAX_THREADS];
     pthread_t threads[QUANTIZE_MAX_THREADS];
     int started[QUANTIZE_MAX_THREADS];
@@ -139,8 +152,12 @@ static size_t quantize_encode(const quantize_work *w, const encode_type *type, s
     for (size_t i = 0; i < n_jobs; i++) {
         const size_t first = n_blocks * i / n_jobs, end = n_blocks * (i + 1) / n_jobs;
         jobs[i] = (quantize_job){.type = type,
-                                 .encode = strcmp(w->settings->method, "nearest") ? type->search : type->nearest,
+                                 .search = strcmp(w->settings->method, "nearest") != 0,
                                  .x = w->values + first * block,
+                                 .weights = w->weights,
+                                 .first = start + first * block,
+                                 .cols = tensor->from.dims[0],
+                                 .rows = tensor->from.dims[1],
                                  .out = w->raw + first * (size_t)type->bytes,
                                  .n_blocks = end - first};
         started[i] = i > 0 && !pthread_create(&threads[i], NULL, quantize_run_job, &jobs[i]);
@@ -169,16 +186,44 @@ static int quantize_read_values(quantize_work *w, size_t index, uint64_t first, 
     return -1;
 }
 
+/* Makes w->weights of a tensor's importance matrix: the mean square of each input, and a little for those that are
+ * always zero. NULL where there is no matrix. Returns -1 or an exit code. */
+static int quantize_take_weights(quantize_work *w, const quantize_tensor *tensor) {
+    const imatrix_entry *entry = imatrix_find(&w->im, tensor->from.name);
+    const uint64_t *dims = tensor->from.dims;
+    char name[256];
+    free(w->weights);
+    w->weights = NULL;
+    if (!entry || !strcmp(w->settings->method, "nearest")) return -1;
+    if (entry->cols != dims[0] || entry->n_mats != dims[2] * dims[3])
+        return tool_fail("%s: importance matrix of %s has %zu x %zu inputs, expected %" PRIu64 " x %" PRIu64,
+                         w->settings->imatrix, tool_printable(tensor->from.name, name, sizeof name), entry->n_mats,
+                         entry->cols, dims[2] * dims[3], dims[0]);
+    const size_t n = entry->cols * entry->n_mats;
+    w->weights = malloc(n * sizeof *w->weights);
+    if (!w->weights) return tool_fail("out of memory");
+    for (size_t mat = 0; mat < entry->n_mats; mat++) {
+        const double *sums = entry->sums + mat * entry->cols;
+        double mean = 0;
+        for (size_t i = 0; i < entry->cols; i++) mean += sums[i] / (double)entry->cols;
+        for (size_t i = 0; i < entry->cols; i++)
+            w->weights[mat * entry->cols + i] = mean > 0 ? (float)(sums[i] / mean + 1e-3) : 1;
+    }
+    return -1;
+}
+
 static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *writer) {
     const quantize_tensor *tensor = &w->tensors[index];
     const size_t block = (size_t)tensor->to->block;
     char name[256];
+    const int status = quantize_take_weights(w, tensor);
+    if (status >= 0) return status;
     for (uint64_t done = 0; done < tensor->elements;) {
         const uint64_t left = tensor->elements - done;
         const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
         int code = quantize_read_values(w, index, done, n);
         if (code >= 0) return code;
-        const size_t bad = quantize_encode(w, tensor->to, n);
+        const size_t bad = quantize_encode(w, tensor, done, n);
         if (bad < n)
             return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s",
                              w->source.name, tool_printable(tensor->from.name, name, sizeof name), done + bad,
@@ -262,6 +307,7 @@ static int quantize_file(quantize_work *w, const char *from, const char *name) {
     const double start = tool_seconds();
     int code = quantize_open(w, from);
     if (code < 0 && name) code = gguf_source_check_output(&w->source, name, "quantized");
+    if (code < 0 && w->settings->imatrix) code = imatrix_read(&w->im, w->settings->imatrix);
     if (code < 0) code = quantize_make_plan(w);
     if (code >= 0) return code;
     if (w->settings->dry_run) {
@@ -296,6 +342,8 @@ int cmd_quantize(int argc, char **argv) {
     gguf_source_close(&work.source);
     free(work.tensors);
     free(work.values);
+    free(work.weights);
+    imatrix_free(&work.im);
     free(work.raw);
     option_list_free(&arguments);
     return code;

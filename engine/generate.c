@@ -4,6 +4,8 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "speculate.h"
+
 const char *minim_stop_name(minim_stop stop) {
     static const char *const name[] = {"end", "length", "stop", "context", "cancelled", "callback"};
     return (unsigned)stop < sizeof name / sizeof *name ? name[stop] : "unknown";
@@ -31,11 +33,17 @@ static minim_status generate_check(const generate_run *g, size_t n_history, cons
         return err_set(e, MINIM_ERR_CONTEXT, "the prompt has %zu tokens, but the context of %d has room for %zu", n,
                        en->n_ctx, (size_t)en->n_ctx - n_history);
     }
+    return MINIM_OK;
+}
+
+static minim_status generate_check_tokens(const generate_run *g, const char *what, const int32_t *tokens, size_t n,
+                                          minim_error *e) {
+    const int n_vocab = g->engine->model->n_vocab;
+    if (n && !tokens) return err_set(e, MINIM_ERR_ARGUMENT, "%s tokens are NULL", what);
     for (size_t i = 0; i < n; i++) {
-        if (prompt[i] < 0 || prompt[i] >= en->model->n_vocab) {
-            return err_set(e, MINIM_ERR_ARGUMENT, "prompt token %zu is %d, expected 0 to %d", i, prompt[i],
-                           en->model->n_vocab - 1);
-        }
+        if (tokens[i] < 0 || tokens[i] >= n_vocab)
+            return err_set(e, MINIM_ERR_ARGUMENT, "%s token %zu is %d, expected 0 to %d", what, i, tokens[i],
+                           n_vocab - 1);
     }
     return MINIM_OK;
 }
@@ -43,12 +51,14 @@ static minim_status generate_check(const generate_run *g, size_t n_history, cons
 minim_status generate_begin(generate_run *g, minim_engine *en, const int32_t *history, size_t n_history,
                             const int32_t *prompt, size_t n_prompt, const minim_generate_options *options,
                             const atomic_int *cancelled, minim_error *e) {
-    *g = (generate_run){.engine = en, .cancelled = cancelled, .start = time_now()};
+    *g = (generate_run){.engine = en, .cancelled = cancelled, .start = time_now(), .guess = -1};
     minim_generate_options_default(&g->o);
     if (options) memcpy(&g->o, options, options->size < sizeof g->o ? options->size : sizeof g->o);
     g->r.n_prompt = n_prompt;
     g->first = n_history + n_prompt;
     minim_status status = generate_check(g, n_history, prompt, n_prompt, e);
+    if (!status) status = generate_check_tokens(g, "prompt", prompt, n_prompt, e);
+    if (!status) status = generate_check_tokens(g, "forced", g->o.forced, g->o.n_forced, e);
     if (!status) {
         status = sampler_new(&en->allocator, &en->kern, en->model->n_vocab, &g->o.sampling, g->o.n_top, &g->sampler, e);
     }
@@ -101,12 +111,26 @@ static void generate_count(generate_run *g, const minim_token_event *event) {
     if (r->n_generated == 1 || (double)event->logprob < r->min_logprob) r->min_logprob = (double)event->logprob;
 }
 
+/* A token that takes the place of the sampler's choice, which has drawn its random number all the same. */
+static void generate_replace(generate_run *g, const float *logits, minim_token_event *event) {
+    const int32_t chosen = event->token;
+    if (g->r.n_generated < g->o.n_forced) {
+        event->token = g->o.forced[g->r.n_generated];
+    } else if (g->guess >= 0 && g->guess != chosen && g->o.accept_min_p > 0 &&
+               kern_expf(sampler_logprob(g->sampler, logits, g->guess)) >= g->o.accept_min_p) {
+        event->token = g->guess;
+        g->r.n_overruled++;
+    }
+    if (event->token != chosen) event->logprob = sampler_logprob(g->sampler, logits, event->token);
+}
+
 /* The next token, chosen with the same rounding whatever the host has set, and counted. */
 static void generate_choose(generate_run *g, const float *logits, minim_token_event *event) {
     fenv_t host;
     fegetenv(&host);
     fesetenv(FE_DFL_ENV);
     sampler_choose(g->sampler, logits, event);
+    generate_replace(g, logits, event);
     sampler_accept(g->sampler, event->token);
     event->index = (int)g->r.n_generated;
     event->is_end = vocab_is_end(g->engine->model->vocab, event->token) && !g->o.ignore_end;
@@ -177,44 +201,98 @@ static minim_status generate_prefill(generate_run *g, minim_seq *seq, const int3
     return status;
 }
 
-static minim_status generate_tokens(generate_run *g, minim_seq *seq, float *logits, minim_error *e) {
+/* How many tokens may be guessed behind the one to be run: no more than can become part of the answer. */
+static int generate_room(const generate_run *g, const minim_seq *seq) {
+    size_t room = (size_t)g->engine->n_ctx - seq->length - 1;
+    const size_t left = g->o.max_tokens ? (size_t)g->o.max_tokens - g->r.n_generated - 1 : room;
+    if (room > left) room = left;
+    return room < SPECULATE_MAX ? (int)room : SPECULATE_MAX;
+}
+
+/* Runs the token and, in the same step, the guesses behind it; logits gets a row for each. What there is no room for is
+ * not guessed; without room for the token the answer ends. */
+static minim_status generate_step(generate_run *g, minim_seq *seq, int32_t token, speculation *guess, float *logits,
+                                  minim_error *e) {
+    minim_row rows[1 + SPECULATE_MAX] = {{seq, token, 1}};
+    for (int i = 0; i < guess->n; i++) rows[1 + i] = (minim_row){seq, guess->token[i], 1};
+    minim_status status = minim_engine_step(g->engine, rows, 1 + (size_t)guess->n, logits, e);
+    if (guess->n && (status == MINIM_ERR_CONTEXT || status == MINIM_ERR_MEMORY)) {
+        guess->n = 0;
+        status = minim_engine_step(g->engine, rows, 1, logits, e);
+    }
+    if (status == MINIM_ERR_CONTEXT) { /* the pool is full: the text so far stands */
+        generate_stop(g, MINIM_STOP_CONTEXT);
+        return err_ok(e);
+    }
+    if (status) return status;
+    g->r.decode_bytes += g->engine->model->step_bytes;
+    g->r.n_steps++;
+    g->r.n_drafted += (size_t)guess->n;
+    return MINIM_OK;
+}
+
+/* logits: [1 + SPECULATE_MAX][n_vocab] with a speculator, else one row. A row is that of a plain step, to the bit, as
+ * long as the tokens before it were guessed right; so each token is chosen as ever, and the first that was not guessed
+ * ends the use of the step. The sequence then loses the rows that were run in vain. */
+static minim_status generate_tokens(generate_run *g, minim_seq *seq, speculator *s, float *logits, minim_error *e) {
+    speculation guess = {.n = 0};
+    int at = 0; /* row of the step whose logits are next */
     while (!g->stopped) {
-        minim_row row = {seq, 0, 1};
-        minim_status status = generate_take(g, logits, &row.token, e);
+        int32_t token;
+        g->guess = at < guess.n && guess.is_drafted ? guess.token[at] : -1;
+        minim_status status = generate_take(g, logits + (size_t)at * (size_t)g->engine->model->n_vocab, &token, e);
         if (status) return status;
-        if (g->stopped) break;
-        status = minim_engine_step(g->engine, &row, 1, logits, e);
-        if (status == MINIM_ERR_CONTEXT) { /* the pool is full: the text so far stands */
-            generate_stop(g, MINIM_STOP_CONTEXT);
-            err_ok(e);
-        } else if (status) {
-            return status;
-        } else {
-            g->r.decode_bytes += g->engine->model->step_bytes;
+        const int is_right = at < guess.n && token == guess.token[at];
+        g->r.n_accepted += (size_t)is_right;
+        if (s && !g->stopped) status = speculator_push(s, token, 1, e);
+        if (status) return status;
+        if (is_right && !g->stopped) {
+            at++;
+            continue;
         }
+        if (at < guess.n) minim_seq_truncate(seq, seq->length - (size_t)(guess.n - at));
+        at = guess.n = 0;
+        if (g->stopped) break;
+        if (s) status = speculator_guess(s, token, generate_room(g, seq), &guess, e);
+        if (!status) status = generate_step(g, seq, token, &guess, logits, e);
+        if (status) return status;
     }
     return MINIM_OK;
+}
+
+/* Tells the speculator what the text was so far. */
+static minim_status generate_speculator(const generate_run *g, minim_seq *seq, const int32_t *prompt, size_t n,
+                                        speculator **out, minim_error *e) {
+    minim_status status = speculator_new(seq, &g->o, out, e);
+    for (size_t i = 0; i < seq->length && *out && !status; i++) status = speculator_push(*out, seq->tokens[i], 0, e);
+    for (size_t i = 0; i < n && *out && !status; i++) status = speculator_push(*out, prompt[i], 0, e);
+    return status;
 }
 
 minim_status minim_generate(minim_seq *seq, const int32_t *prompt, size_t n_prompt,
                             const minim_generate_options *options, minim_result *result, minim_error *error) {
     if (!seq) return err_set(error, MINIM_ERR_ARGUMENT, "seq is NULL");
     minim_engine *en = seq->engine;
-    const size_t before = seq->length, n_vocab = (size_t)en->model->n_vocab;
+    const size_t before = seq->length;
+    size_t n_logits = (size_t)en->model->n_vocab;
     generate_run g;
+    speculator *guesses = NULL;
     float *logits = NULL;
     atomic_store(&seq->cancelled, 0);
     minim_status status =
         generate_begin(&g, en, seq->tokens, before, prompt, n_prompt, options, &seq->cancelled, error);
+    if (!status) status = generate_speculator(&g, seq, prompt, n_prompt, &guesses, error);
     if (!status) {
-        logits = mem_alloc(&en->allocator, n_vocab, sizeof *logits);
-        if (!logits) status = err_memory(error, "logits", n_vocab * sizeof *logits);
+        if (guesses) n_logits *= 1 + SPECULATE_MAX;
+        logits = mem_alloc(&en->allocator, n_logits, sizeof *logits);
+        if (!logits) status = err_memory(error, "logits", n_logits * sizeof *logits);
     }
     if (!status) status = generate_prefill(&g, seq, prompt, n_prompt, logits, error);
-    if (!status) status = generate_tokens(&g, seq, logits, error);
+    if (!status) status = generate_tokens(&g, seq, guesses, logits, error);
     if (!status) status = generate_end(&g, error);
     generate_free(&g);
-    mem_free(&en->allocator, logits, n_vocab, sizeof *logits);
+    speculator_free(guesses);
+    mem_free(&en->allocator, logits, n_logits, sizeof *logits);
     if (status) {
         minim_seq_truncate(seq, before);
         return status;

@@ -31,7 +31,8 @@ typedef struct generate_run {
     const atomic_int *cancelled; /* looked at after each chunk and token */
     size_t first;                /* tokens before the first generated one */
     double start;
-    int stopped; /* r.stop says why */
+    int stopped;   /* r.stop says why */
+    int32_t guess; /* o.accept_min_p: generate_take() prefers this token if it is likely enough; -1 = none */
 } generate_run;
 
 /* An answer to `prompt`, which goes behind the `history` of n_history tokens that the sequence has. Impossible options,

@@ -395,6 +395,25 @@ typedef struct minim_generate_options {
     int (*on_text)(void *user, const char *text, size_t n_bytes);
     int (*on_token)(void *user, const minim_token_event *event); /* before its text; non-zero stops; may be NULL */
     int (*on_prefill)(void *user, size_t done, size_t total);    /* after each chunk of the prompt; non-zero stops */
+
+    /* Speculation: the next tokens are guessed, and verified in one step. It changes the speed and nothing else: text,
+     * events, random numbers and the sequence afterwards are those of plain generation, to the bit, whatever the
+     * sampling (but see accept_min_p). It turns itself off where it does not pay. While a callback runs, the sequence
+     * may hold guesses behind the tokens that were given out. minim_generate() only. */
+    int n_lookup;       /* most tokens guessed from what the sequence said before, 0..16; 0 = off (the default) */
+    minim_seq *draft;   /* guesses of a smaller model: a sequence of an engine of its own whose model has the same
+                           vocabulary. It is minim_generate()'s to fill and cut; keep it for the next turn. NULL = none */
+    int n_draft;        /* most tokens drafted at a time, 0..16; 0 = 16 */
+    int n_draft_min;    /* guesses made even where they do not pay, 0..16; default 0 */
+    float draft_min_p;  /* a drafted token that the draft itself thinks less likely ends the guesses; default 0 */
+    float accept_min_p; /* above 0: a drafted token stands if its probability (of the raw logits) is at least this, even
+                           where plain generation would have chosen another. The text is then one of two models, and no
+                           longer plain generation's; it is still the same each time. 0 = exact (the default) */
+
+    /* The first n_forced tokens of the answer, in place of what sampling chooses: events then say what the model thinks
+     * of a given text. */
+    const int32_t *forced;
+    size_t n_forced;
 } minim_generate_options;
 
 MINIM_API void minim_generate_options_default(minim_generate_options *options);
@@ -409,6 +428,9 @@ typedef struct minim_result {
     uint64_t decode_bytes;                                    /* weight bytes read while decoding */
     double sum_logprob, min_logprob, sum_margin, sum_entropy; /* over the generated tokens */
     size_t n_reused;                                          /* of the prompt: from the prefix cache */
+    size_t n_steps;               /* of the model while decoding; each reads the weights once */
+    size_t n_drafted, n_accepted; /* tokens guessed, and those that were right */
+    size_t n_overruled;           /* of these, by accept_min_p alone */
 } minim_result;
 
 /* Appends the prompt to the sequence and generates; what the prefix cache has of the prompt of an empty sequence is not

@@ -19,6 +19,7 @@ struct sampler {
     float *logit;   /* [n_vocab]: cleaned, later penalised */
     float *weight;  /* [n_vocab]: exp(logit - max), the softmax without its division */
     float max, sum; /* of the logits, of the weights */
+    double log_sum; /* log of the sum of the exponentials of the last raw logits */
     int32_t *rank;  /* [n_vocab]: the n_ranked best tokens, best first */
     int32_t *heap;  /* [n_vocab]: n_heap more, the best on top */
     int n_ranked, n_heap;
@@ -311,15 +312,19 @@ static int32_t sampler_draw(sampler *s) {
     return token;
 }
 
+float sampler_logprob(const sampler *s, const float *logits, int32_t token) {
+    return (float)((double)sampler_clean_one(logits[token]) - s->log_sum);
+}
+
 void sampler_choose(sampler *s, const float *logits, minim_token_event *event) {
-    double log_sum;
     event->token = 0;
     event->logprob = -INFINITY;
     event->margin = event->entropy = 0;
     event->n_top = 0;
     event->top = s->top;
+    s->log_sum = INFINITY; /* no token is possible */
     if (!sampler_clean(s, logits)) return;
-    log_sum = sampler_describe(s, event);
+    s->log_sum = sampler_describe(s, event);
     if (s->n_recent) sampler_penalise(s, logits);
     if (s->options.temperature > 0) {
         if (s->n_recent) sampler_weigh(s);
@@ -329,5 +334,5 @@ void sampler_choose(sampler *s, const float *logits, minim_token_event *event) {
         sampler_best(s, &best, 1);
         event->token = best.token;
     }
-    event->logprob = (float)((double)sampler_clean_one(logits[event->token]) - log_sum);
+    event->logprob = sampler_logprob(s, logits, event->token);
 }

@@ -35,4 +35,7 @@ void sampler_accept(sampler *s, int32_t token);
  * entropy and n_top are 0. If only one is, the margin is infinite. */
 void sampler_choose(sampler *s, const float *logits, minim_token_event *event);
 
+/* The log-probability of another token under the same logits, right after sampler_choose(). */
+float sampler_logprob(const sampler *s, const float *logits, int32_t token);
+
 #endif

@@ -8,6 +8,8 @@
 #include "../engine/gguf.h"
 #include "../kernels/quants/quants.h"
 
+enum { SYNTH_VOCAB = 512 /* tokens of models/stories260K.gguf */ };
+
 typedef struct synth_buffer {
     char *p;
     size_t n, capacity;
@@ -40,17 +42,25 @@ static void synth_key(synth_buffer *b, const char *key, uint32_t type) {
     synth_u32(b, type);
 }
 
-/* One metadata entry of another file, as it stands there. */
-static void synth_copy(synth_buffer *b, const gguf_value *v) {
+/* One metadata entry of another file, as it stands there; lists of the tokens with `pad` more. */
+static void synth_copy(synth_buffer *b, const gguf_value *v, int pad) {
     static const size_t size[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    static const char type_key[] = "tokenizer.ggml.token_type";
+    const int32_t more = strncmp(v->key.s, type_key, strlen(type_key)) ? 0 : 5; /* unused */
+    if (v->type != GGUF_ARR || v->count != SYNTH_VOCAB) pad = 0;
     synth_key(b, v->key.s, v->type);
-    if (v->type == GGUF_ARR) synth_u32(b, v->elem_type), synth_u64(b, v->count);
+    if (v->type == GGUF_ARR) synth_u32(b, v->elem_type), synth_u64(b, v->count + (uint64_t)pad);
     if (v->elem_type != GGUF_STR) {
         synth_put(b, v->data, size[v->elem_type] * v->count);
+        for (int i = 0; i < pad; i++) synth_put(b, &more, 4);
         return;
     }
     const gguf_str *s = v->data;
     for (uint64_t i = 0; i < v->count; i++) synth_str(b, s[i].s, s[i].n);
+    for (int i = 0; i < pad; i++) {
+        char text[32];
+        synth_str(b, text, (size_t)snprintf(text, sizeof text, "[PAD%d]", SYNTH_VOCAB + i));
+    }
 }
 
 /* PCG32 (O'Neill 2014), so that the weights are the same everywhere. */
@@ -143,10 +153,10 @@ static int synth_add(synth_tensor *t, int n, const char *name, uint32_t type, in
 }
 
 static int synth_list(const synth_shape *s, synth_tensor *t) {
-    int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, n = 0;
-    n = synth_add(t, n, "token_embd.weight", s->type, s->n_embd, 512, 1);
+    int q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim, vocab = SYNTH_VOCAB + s->pad, n = 0;
+    n = synth_add(t, n, "token_embd.weight", s->type, s->n_embd, vocab, 1);
     n = synth_add(t, n, "output_norm.weight", KERN_F32, s->n_embd, 1, 0);
-    if (!s->tied) n = synth_add(t, n, "output.weight", s->type, s->n_embd, 512, 4 / sqrtf((float)s->n_embd));
+    if (!s->tied) n = synth_add(t, n, "output.weight", s->type, s->n_embd, vocab, 4 / sqrtf((float)s->n_embd));
     const struct {
         const char *name;
         int cols, rows;
@@ -217,7 +227,7 @@ void *synth_model(const synth_shape *s, size_t *size) {
     synth_metadata(&b, s);
     for (size_t i = 0; i < gguf_value_count(vocabulary); i++) {
         const gguf_value *v = gguf_value_at(vocabulary, i);
-        if (!strncmp(v->key.s, "tokenizer.", 10)) synth_copy(&b, v);
+        if (!strncmp(v->key.s, "tokenizer.", 10)) synth_copy(&b, v, s->pad);
     }
     gguf_close(vocabulary);
     uint64_t offset = 0;

@@ -11,6 +11,7 @@ typedef struct synth_shape {
     int tied;   /* 1: no output.weight */
     int biases; /* 1: every matrix has one */
     int full;   /* 1: matrices of one row have two dimensions; 0: one, as ggml writes them */
+    int pad;    /* so many unused tokens more than the vocabulary has */
 } synth_shape;
 
 /* The image (free() it); the vocabulary is that of models/stories260K.gguf (512 tokens). NULL if that can not be read.

@@ -203,8 +203,7 @@ minim_status minim_engine_get_info(minim_engine *en, minim_engine_info *info) {
     return MINIM_OK;
 }
 
-/* Windowed layers: the first key that the token at this position sees. */
-static size_t engine_first_key(const minim_engine *en, size_t position) {
+size_t engine_first_key(const minim_engine *en, size_t position) {
     size_t window = (size_t)en->model->shape.n_window;
     return position >= window ? position + 1 - window : 0;
 }
@@ -272,6 +271,10 @@ minim_status minim_seq_reuse(minim_seq *s, const int32_t *tokens, size_t n_token
     if (status) return status;
     if (n_reused) *n_reused = found;
     return err_ok(error);
+}
+
+const int32_t *minim_seq_tokens(const minim_seq *s) {
+    return s->tokens;
 }
 
 size_t minim_seq_length(const minim_seq *s) {

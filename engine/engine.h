@@ -69,6 +69,7 @@ struct minim_engine {
     void (*on_input)(void *user, const char *const *tensors, size_t n_tensors, const float *x, size_t n_rows,
                      size_t n_cols); /* may be NULL */
     void *on_input_user;
+    uint64_t model_sum;   /* session.c: which model this is; 0 = not known yet */
     pthread_mutex_t lock; /* one step at a time */
     int has_lock;
 };
@@ -83,6 +84,8 @@ struct minim_seq {
     atomic_int cancelled;
 };
 
+/* engine.c: the first key that windowed layers need for the token at this position. */
+size_t engine_first_key(const minim_engine *e, size_t position);
 /* engine.c: pages of a sequence of n tokens that comes in batches: at most, and at the very least. */
 uint64_t engine_pages_most(const minim_engine *e, size_t n_tokens);
 uint64_t engine_pages_least(const minim_engine *e, size_t n_tokens);

@@ -53,6 +53,7 @@ typedef struct kv_table {
     size_t n, capacity;
     size_t dropped; /* the first so many have lost the pages of windowed layers */
     kv_node *node;  /* the last full page that the prefix index knows, or NULL */
+    int foreign;    /* 1: pages of a file, which the prefix index must not learn of */
 } kv_table;
 
 /* Makes room for n_tokens tokens in all, of which n_old are there: what lies behind those is then the table's alone. On

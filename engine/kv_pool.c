@@ -49,8 +49,9 @@ static minim_status kv_take(kv_pool *p, kv_page **out, minim_error *e) {
         return err_set(e, MINIM_ERR_CONTEXT, "the KV pool is full: all %llu pages of %d tokens are in use",
                        (unsigned long long)p->counts.limit, p->shape.page_size);
     }
-    kv_page *page = mem_alloc(&p->allocator, 1, p->page_bytes);
-    while (!page && kv_evict(p)) page = mem_alloc(&p->allocator, 1, p->page_bytes);
+    /* Cleared: a page may be saved before it is full. */
+    kv_page *page = mem_zalloc(&p->allocator, 1, p->page_bytes);
+    while (!page && kv_evict(p)) page = mem_zalloc(&p->allocator, 1, p->page_bytes);
     if (!page) return err_memory(e, "a KV page", p->page_bytes);
     *page = (kv_page){.users = 1};
     p->counts.in_use++;
@@ -111,6 +112,7 @@ static void kv_cut(kv_pool *p, kv_table *t, size_t keep) {
         }
     }
     if (t->dropped > t->n) t->dropped = t->n;
+    if (!t->n) t->foreign = 0;
     kv_table_place(p, t, t->node, keep);
 }
 
@@ -182,7 +184,7 @@ minim_status kv_fork(kv_pool *p, const kv_table *from, kv_table *to, minim_error
         to->page[i] = from->page[i];
         if (to->page[i]) kv_hold(p, to->page[i]);
     }
-    to->n = from->n, to->dropped = from->dropped;
+    to->n = from->n, to->dropped = from->dropped, to->foreign = from->foreign;
     kv_table_place(p, to, from->node, SIZE_MAX);
     return MINIM_OK;
 }

@@ -205,7 +205,7 @@ static void kv_adopt(kv_pool *p, kv_page **page, kv_node *node) {
 
 void kv_index(kv_pool *p, kv_table *t, const int32_t *tokens, size_t n_tokens) {
     const size_t size = (size_t)p->shape.page_size, full = n_tokens / size;
-    if (!p->cache_limit) return;
+    if (!p->cache_limit || t->foreign) return;
     for (size_t i = t->node ? t->node->depth : 0; i < full; i++) {
         kv_node *node = kv_find(p, t->node, tokens + i * size);
         if (!node) node = kv_node_new(p, t->node, tokens + i * size);

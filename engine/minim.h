@@ -309,6 +309,8 @@ MINIM_API void minim_seq_free(minim_seq *seq);
 MINIM_API minim_status minim_seq_fork(minim_seq *seq, minim_seq **fork, minim_error *error);
 /* Tokens whose keys and values are cached. */
 MINIM_API size_t minim_seq_length(const minim_seq *seq);
+/* These tokens, [minim_seq_length()]; valid until the sequence changes. May be NULL when there are none. */
+MINIM_API const int32_t *minim_seq_tokens(const minim_seq *seq);
 /* Forgets everything behind the first n tokens; pages that become empty go back to the pool. */
 MINIM_API minim_status minim_seq_truncate(minim_seq *seq, size_t n_tokens);
 /* An empty sequence takes from the prefix cache the longest beginning of tokens[n_tokens] that is there, in whole pages
@@ -316,6 +318,12 @@ MINIM_API minim_status minim_seq_truncate(minim_seq *seq, size_t n_tokens);
  * on with tokens + *n_reused, and has the same bits as if it had computed all. minim_generate() does this by itself. */
 MINIM_API minim_status minim_seq_reuse(minim_seq *seq, const int32_t *tokens, size_t n_tokens, size_t *n_reused,
                                        minim_error *error);
+/* Writes a sequence to a file, all or nothing: what was there before stays until the new file is complete and on disk.
+ * A file fits the model (to the last weight), the KV type and the page size it was made with. */
+MINIM_API minim_status minim_seq_save(minim_seq *seq, const char *path, minim_error *error);
+/* A new sequence from such a file, which goes on with the same bits. A file that is damaged (there is a checksum) or of
+ * another model, or that does not fit the context or the pool, is an error and changes nothing. */
+MINIM_API minim_status minim_seq_restore(minim_engine *engine, const char *path, minim_seq **seq, minim_error *error);
 /* Stops a running minim_generate() of this sequence after the current step. Safe from any thread and from a signal
  * handler. The next minim_generate() starts afresh. */
 MINIM_API void minim_seq_cancel(minim_seq *seq);

@@ -77,6 +77,13 @@ run run -q -n 20 --temp 0.8 --top-k 40 --top-p 0.9 --seed 7 -t 1 -b 3 --page-siz
 check "a seed gives the same text for any threads, batch and page size" 'exits 0' 'cmp -s out first' '[ -s out ]'
 feed 'a \xff\xfe b \xc3' run -q -n 4
 check "a text that is not UTF-8 is accepted" 'exits 0' 'quiet'
+run run -q -n 101 --prompt-cache session "Once upon a time"
+check "--prompt-cache leaves the tokens in a file" 'exits 0' '[ -s session ]' 'prints "${expected#Once upon a time}"'
+run run -n 101 --prompt-cache session "Once upon a time"
+check "and finds them there the next time" 'exits 0' 'prints "${expected#Once upon a time}"' 'says "prefill 1 tokens"'
+head -c 3000 session >cut && run run -q -n 5 --prompt-cache cut "Once upon a time"
+check "a damaged file is refused, and stays" 'exits 1' 'one_line' 'says "cut: "' '[ "$(wc -c <cut)" = 3000 ]'
+
 run run --json -q -n 12 --logprobs 2 "Once upon a time"
 check "--json is one object with text, tokens, stop reason, timings and log-probabilities" 'exits 0' \
     '[ "$(wc -l <out)" = 1 ]' 'grep -q "\"text\": \", there was a" out' 'grep -q "\"stop\": \"length\"" out' \

@@ -15,6 +15,7 @@ typedef struct run_settings {
     tool_settings tool;
     const char *prompt, *file;
     const char *system, *format; /* with chat */
+    const char *cache;           /* a file */
     int json, echo, n_logprobs, chat;
 } run_settings;
 
@@ -27,6 +28,8 @@ static const option run_options[] = {
     {"--chat-format, --chat-template", "NAME", OPTION_STRING, RUN(format), 0, 0,
      "--chat in this format instead of the file's own\n(\"help\" lists the names)"},
     {"-sys, --system-prompt", "TEXT", OPTION_STRING, RUN(system), 0, 0, "--chat with this system message before it"},
+    {"--prompt-cache", "FILE", OPTION_STRING, RUN(cache), 0, 0,
+     "begin with what this file has of the text, if it is\nthere, and leave all tokens of this run in it"},
     {"--echo", NULL, OPTION_FLAG, RUN(echo), 0, 0, "print the text before what follows it"},
     {"--json", NULL, OPTION_FLAG, RUN(json), 0, 0, "print one JSON object at the end"},
     {"--logprobs", "N", OPTION_INT, RUN(n_logprobs), 0, 64,
@@ -238,7 +241,9 @@ static int run_generate(run_answer *answer, minim_seq *seq, const tool_bytes *pr
     minim_result result = {.size = sizeof result};
     minim_error error = {.status = MINIM_OK};
     tool_interrupt_target(seq);
-    minim_status status = minim_generate(seq, tokens->ids, tokens->n, &options, &result, &error);
+    const size_t known = minim_seq_length(seq);
+    minim_status status = minim_generate(seq, tokens->ids + known, tokens->n - known, &options, &result, &error);
+    result.n_prompt += known, result.n_reused += known;
     tool_interrupt_target(NULL);
     if (answer->failed) return EXIT_CODE_FAILED;
     if (status != MINIM_OK) return tool_fail_error(&error);
@@ -252,6 +257,27 @@ static int run_generate(run_answer *answer, minim_seq *seq, const tool_bytes *pr
     return tool_interrupted() ? EXIT_CODE_INTERRUPTED : EXIT_CODE_OK;
 }
 
+/* The sequence of --prompt-cache, cut to what it has in common with the text; a new one when there is no such file.
+ * Returns -1 or an exit code. */
+static int run_restore(const run_settings *settings, minim_engine *engine, const tool_tokens *tokens, minim_seq **seq) {
+    minim_error error = {.status = MINIM_OK};
+    if (!settings->cache || access(settings->cache, F_OK))
+        return minim_seq_new(engine, seq, &error) == MINIM_OK ? -1 : tool_fail_error(&error);
+    if (minim_seq_restore(engine, settings->cache, seq, &error) != MINIM_OK) return tool_fail_error(&error);
+    const int32_t *old = minim_seq_tokens(*seq);
+    size_t n = 0;
+    /* The last token of the text is computed in any case: its logits are needed. */
+    while (n < minim_seq_length(*seq) && n + 1 < tokens->n && old[n] == tokens->ids[n]) n++;
+    minim_seq_truncate(*seq, n);
+    return -1;
+}
+
+static int run_save(const run_settings *settings, minim_seq *seq) {
+    minim_error error = {.status = MINIM_OK};
+    if (!settings->cache || minim_seq_save(seq, settings->cache, &error) == MINIM_OK) return EXIT_CODE_OK;
+    return tool_fail_error(&error);
+}
+
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int run_with_model(const run_settings *settings, const minim_model *model, double load_seconds,
@@ -260,17 +286,17 @@ static int run_with_model(const run_settings *settings, const minim_model *model
     tool_tokens tokens = {0};
     minim_engine *engine = NULL;
     minim_seq *seq = NULL;
-    minim_error error = {.status = MINIM_OK};
     int code =
         settings->chat ? run_tokenize_chat(settings, model, prompt, &tokens) : run_tokenize(model, prompt, &tokens);
     if (code < 0) run_hint(settings, model);
     if (code < 0) code = tool_new_engine(&settings->tool, model, &engine);
-    if (code < 0 && minim_seq_new(engine, &seq, &error) != MINIM_OK) code = tool_fail_error(&error);
+    if (code < 0) code = run_restore(settings, engine, &tokens, &seq);
     if (code < 0 && settings->n_logprobs > 0) {
         answer.logprobs_file = open_memstream(&answer.logprobs, &answer.logprobs_n);
         if (!answer.logprobs_file) code = tool_fail("log-probabilities: %s", strerror(errno));
     }
     if (code < 0) code = run_generate(&answer, seq, prompt, &tokens, load_seconds);
+    if (code == EXIT_CODE_OK) code = run_save(settings, seq);
     if (answer.logprobs_file) fclose(answer.logprobs_file);
     free(answer.logprobs);
     tool_bytes_free(&answer.text);

@@ -49,6 +49,7 @@ static void main_print_help(FILE *file) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of a write, which ends the work in order */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file that may not grow */
     const char *name = argc > 1 ? argv[1] : "";
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         main_print_help(stdout);

@@ -58,7 +58,8 @@ FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -ffp-contract=off -fvis
 ROUTER_HAS  := $(if $(HAVE_REMOTE),-DMINIM_WITH_ROUTER) $(if $(HAVE_SQLITE),-DMINIM_WITH_LEDGER)
 TOOLS_FLAGS := $(ROUTER_HAS) $(if $(HAVE_JANSSON),-DMINIM_WITH_JANSSON) $(if $(HAVE_EDIT),-DMINIM_WITH_EDIT)
 ROUTER_LIBS := $(if $(HAVE_REMOTE),-lcurl -ljansson) $(if $(HAVE_SQLITE),-lsqlite3)
-TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_JANSSON),-ljansson) $(if $(HAVE_EDIT),-ledit)
+# OpenBLAS is loaded when it is wanted (tools/blas.c).
+TOOLS_LIBS  := $(ROUTER_LIBS) $(if $(HAVE_JANSSON),-ljansson) $(if $(HAVE_EDIT),-ledit) $(if $(HAVE_BLAS),-ldl)
 LIBS        := -lm -pthread
 
 # ---- what there is to build --------------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ left-out:
 	@$(if $(HAVE_SQLITE),,echo "left out: the router's ledger, so no budgets, no cached answers, no 'minim route report' (install libsqlite3-dev)")
 	@$(if $(HAVE_JANSSON),,echo "left out: 'minim convert' (install libjansson-dev)")
 	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (install libedit-dev)")
-	@$(if $(HAVE_BLAS),,echo "left out: the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
+	@$(if $(HAVE_BLAS),,echo "left out: 'minim quantize --method gptq', and the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 
 # Objects are made anew when the compiler or its flags change, for example after a package was installed.
 export BUILT_WITH := $(CC) $(FLAGS) $(TOOLS_FLAGS) $(CFLAGS) $(CPPFLAGS)
@@ -125,6 +126,7 @@ $B/%.o: %.c $B/flags
 	$(Q)$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
+$B/tools/blas.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/router/evidence.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_JSON)
 $B/tests/%.o: FLAGS += $(ROUTER_HAS)
 $B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
@@ -159,11 +161,11 @@ $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 $(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $B/libinternal.a
 	$(link) $^ $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
 
-# OpenBLAS concerns the benchmarks only: no reason to compile everything anew when it comes or goes.
+# OpenBLAS concerns the benchmarks and one file of tools/: no reason to compile everything anew when it comes or goes.
 $B/blas: FORCE
 	@mkdir -p $B
 	@echo "$(HAVE_BLAS)" | cmp -s - $@ || echo "$(HAVE_BLAS)" > $@
-$(BENCH_HELP) $(BENCH_BIN:%=%.o): $B/blas
+$(BENCH_HELP) $(BENCH_BIN:%=%.o) $B/tools/blas.o: $B/blas
 
 $(BENCH_BIN): $B/%: $B/%.o $(BENCH_HELP) $B/libinternal.a
 	$(link) $^ $(if $(HAVE_BLAS),-lopenblas) $(ROUTER_LIBS) $(LIBS)

@@ -3,6 +3,7 @@
  * Numbers pass through in pieces of a fixed size, so memory does not grow with the model. Keys are copied as they
  * stand, also those that minim does not know. */
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -10,31 +11,31 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "blas.h"
 #include "commands.h"
 #include "common.h"
 #include "gguf_source.h"
-#include "imatrix.h"
-#include "quantize.h"
+#include "quantize_work.h"
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-typedef struct quantize_settings {
-    const char *type, *method, *imatrix;
-    int dry_run, quiet, n_threads;
-} quantize_settings;
-
 #define QUANTIZE(field) offsetof(quantize_settings, field)
-
-enum { QUANTIZE_MAX_THREADS = 64 };
 
 static const option quantize_options[] = {
     {"--type", "T", OPTION_STRING, QUANTIZE(type), 0, 0,
      "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q3_K Q2_K Q5_0 Q5_1 Q4_0\nQ4_1 IQ4_NL IQ4_XS F16 BF16 F32, or a mixture: "
      "Q5_K_M Q5_K_S Q4_K_M Q4_K_S"},
-    {"--method", "nearest|search", OPTION_CHOICE, QUANTIZE(method), 0, 0,
-     "search (default): for every block the scales with the\nsmallest squared error; nearest: plain rounding"},
+    {"--method", "nearest|search|gptq", OPTION_CHOICE, QUANTIZE(method), 0, 0,
+     "search (default): for every block the scales with the\nsmallest squared error; nearest: plain rounding; gptq: "
+     "the\nweights "
+     "still to be rounded make up for the error of those\nthat are, as it counts for a text; needs --calibrate"},
     {"--imatrix", "FILE", OPTION_STRING, QUANTIZE(imatrix), 0, 0,
      "what `minim imatrix` or llama-imatrix has written: the search\nlooks for the smallest error weighted by it"},
+    {"--calibrate", "TEXT", OPTION_STRING, QUANTIZE(calibrate), 0, 0,
+     "for gptq: a text like those the model is meant for; some 100\nchunks are good"},
+    {"-c, --ctx-size", "N", OPTION_INT, QUANTIZE(n_ctx), 4, INT_MAX,
+     "tokens in a chunk of that text (default 512, or the context of\nthe model where that is shorter)"},
+    {"--chunks", "N", OPTION_INT, QUANTIZE(n_chunks), 1, INT_MAX, "only N chunks (default: all)"},
     {"-t, --threads", "N", OPTION_INT, QUANTIZE(n_threads), 1, QUANTIZE_MAX_THREADS, "default: one for each CPU"},
     {"--dry-run", NULL, OPTION_FLAG, QUANTIZE(dry_run), 0, 0,
      "print the list of tensors and the size of the file, write\nnothing; OUT may be left out"},
@@ -44,38 +45,18 @@ static const option quantize_options[] = {
 
 static const option_usage quantize_usage = {
     .command = "quantize",
-    .synopsis = "quantize --type T [OPTIONS] IN.gguf OUT.gguf",
+    .synopsis = "quantize --type T [OPTIONS] IN.gguf OUT.gguf\n       minim quantize [OPTIONS] IN.gguf OUT.gguf T",
     .about = "Rounds the weights of a GGUF file to a smaller type. Vectors and norms stay as they are. Matrices whose\n"
              "rows are no multiple of the type's block (32 numbers; 256 for the K types) stay floats: F32 becomes F16.",
-    .epilogue = "A mixture gives more bits to the matrices that need them, by the rules of llama-quantize.\n"
-                "OUT appears under its name only when it is complete and was read back; an older one stays until then.",
-    .max_arguments = 2,
+    .epilogue =
+        "A mixture gives more bits to the matrices that need them, by the rules of llama-quantize.\n"
+        "gptq goes through the model layer by layer, so it needs memory for one of them, and for 4 bytes times the\n"
+        "tokens of the text times the width of the model. Files of every method are read by llama.cpp.\n"
+        "OUT appears under its name only when it is complete and was read back; an older one stays until then.",
+    .max_arguments = 3,
 };
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */
-
-typedef struct quantize_tensor {
-    minim_tensor from;
-    uint32_t id; /* of its type in the input */
-    uint64_t elements, bytes;
-    const encode_type *to; /* NULL = copied */
-} quantize_tensor;
-
-/* Everything that is open or allocated while a file is quantised. */
-typedef struct quantize_work {
-    const quantize_settings *settings;
-    const quantize_target *target;
-    gguf_source source;
-    gguf_head head;
-    quantize_tensor *tensors;
-    size_t n;
-    float *values;  /* [QUANTIZE_PIECE] */
-    uint8_t *raw;   /* [QUANTIZE_PIECE * 4] */
-    imatrix im;     /* of --imatrix */
-    float *weights; /* of the tensor that is being encoded: [n_mats][cols], or NULL */
-} quantize_work;
-
-enum { QUANTIZE_PIECE = 1 << 20 }; /* elements; a multiple of every block */
 
 /* Keys that describe this file are written anew. */
 static int quantize_read_header(quantize_work *w) {
@@ -97,6 +78,7 @@ static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, q
     if (tensor->to && !strcmp(from->layout, "unsupported")) tensor->to = NULL;
     if (tensor->elements > UINT64_MAX / 8) return tool_fail("%s: tensor %s is too large", w->source.name, from->name);
     const encode_type *to = tensor->to;
+    tensor->at = w->head.data_bytes;
     tensor->bytes = to ? tensor->elements / (uint64_t)to->block * (uint64_t)to->bytes : from->bytes;
     gguf_head_tensor(&w->head, from->name, from->n_dims, from->dims, to ? to->id : tensor->id, tensor->bytes);
     return w->head.failed ? EXIT_CODE_FAILED : -1;
@@ -171,17 +153,16 @@ static size_t quantize_encode(const quantize_work *w, const quantize_tensor *ten
     return n;
 }
 
-/* Reads numbers of a tensor and looks for those that are none. Returns -1 or an exit code. */
-static int quantize_read_values(quantize_work *w, size_t index, uint64_t first, size_t n) {
+int quantize_read_values(const quantize_work *w, size_t index, uint64_t first, size_t n, float *values) {
     char name[256];
     minim_error error = {.status = MINIM_OK};
-    if (minim_model_tensor_values(w->source.model, index, first, n, w->values, &error) != MINIM_OK)
+    if (minim_model_tensor_values(w->source.model, index, first, n, values, &error) != MINIM_OK)
         return tool_fail_error(&error);
     for (size_t i = 0; i < n; i++) {
-        if (!isfinite(w->values[i]))
+        if (!isfinite(values[i]))
             return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->source.name,
                              tool_printable(w->tensors[index].from.name, name, sizeof name), first + i,
-                             isnan(w->values[i]) ? "NaN" : "infinite");
+                             isnan(values[i]) ? "NaN" : "infinite");
     }
     return -1;
 }
@@ -212,47 +193,66 @@ static int quantize_take_weights(quantize_work *w, const quantize_tensor *tensor
     return -1;
 }
 
-static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *writer) {
-    const quantize_tensor *tensor = &w->tensors[index];
-    const size_t block = (size_t)tensor->to->block;
+int quantize_fail_large(const quantize_work *w, size_t index, uint64_t element) {
     char name[256];
-    const int status = quantize_take_weights(w, tensor);
-    if (status >= 0) return status;
-    for (uint64_t done = 0; done < tensor->elements;) {
-        const uint64_t left = tensor->elements - done;
-        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
-        int code = quantize_read_values(w, index, done, n);
-        if (code >= 0) return code;
-        const size_t bad = quantize_encode(w, tensor, done, n);
-        if (bad < n)
-            return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s",
-                             w->source.name, tool_printable(tensor->from.name, name, sizeof name), done + bad,
-                             tensor->to->name);
-        code = gguf_writer_put(writer, w->raw, n / block * (size_t)tensor->to->bytes);
-        if (code >= 0) return code;
-        done += n;
-    }
+    return tool_fail("%s: tensor %s: a number near element %" PRIu64 " is too large for the type %s", w->source.name,
+                     tool_printable(w->tensors[index].from.name, name, sizeof name), element,
+                     w->tensors[index].to->name);
+}
+
+/* To the file, or to memory where there is no writer. */
+static int quantize_put(gguf_writer *writer, uint8_t **memory, const uint8_t *data, size_t n) {
+    if (writer) return gguf_writer_put(writer, data, n);
+    if (tool_interrupted()) return EXIT_CODE_INTERRUPTED;
+    memcpy(*memory, data, n);
+    *memory += n;
     return -1;
 }
 
+static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *writer, uint8_t *memory) {
+    const quantize_tensor *tensor = &w->tensors[index];
+    const size_t block = (size_t)tensor->to->block;
+    int code = quantize_take_weights(w, tensor);
+    for (uint64_t done = 0; done < tensor->elements && code < 0;) {
+        const uint64_t left = tensor->elements - done;
+        const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
+        code = quantize_read_values(w, index, done, n, w->values);
+        if (code >= 0) return code;
+        const size_t bad = quantize_encode(w, tensor, done, n);
+        if (bad < n) return quantize_fail_large(w, index, done + bad);
+        code = quantize_put(writer, &memory, w->raw, n / block * (size_t)tensor->to->bytes);
+        done += n;
+    }
+    return code;
+}
+
 /* As it stands in the input; numbers are looked at all the same. */
-static int quantize_write_copied(quantize_work *w, size_t index, gguf_writer *writer) {
+static int quantize_write_copied(quantize_work *w, size_t index, gguf_writer *writer, uint8_t *memory) {
     const quantize_tensor *tensor = &w->tensors[index];
     int code = -1;
     for (uint64_t done = 0; done < tensor->elements && code < 0 && strcmp(tensor->from.layout, "unsupported");) {
         const uint64_t left = tensor->elements - done;
         const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
-        code = quantize_read_values(w, index, done, n);
+        code = quantize_read_values(w, index, done, n, w->values);
         done += n;
     }
-    return code < 0 ? gguf_source_copy_data(&w->source, &tensor->from, writer) : code;
+    if (code >= 0) return code;
+    return writer ? gguf_source_copy_data(&w->source, &tensor->from, writer)
+                  : gguf_source_read_data(&w->source, &tensor->from, memory);
+}
+
+int quantize_write_tensor(quantize_work *w, size_t index, gguf_writer *writer, uint8_t *memory) {
+    return w->tensors[index].to ? quantize_write_encoded(w, index, writer, memory)
+                                : quantize_write_copied(w, index, writer, memory);
 }
 
 static int quantize_write(quantize_work *w, const char *name) {
     gguf_writer writer;
-    int code = gguf_writer_open(&writer, &w->head, name, w->settings->quiet);
-    for (size_t i = 0; i < w->n && code < 0; i++) {
-        code = w->tensors[i].to ? quantize_write_encoded(w, i, &writer) : quantize_write_copied(w, i, &writer);
+    const int by_layers = !strcmp(w->settings->method, "gptq"); /* which shows the progress itself */
+    int code = gguf_writer_open(&writer, &w->head, name, w->settings->quiet || by_layers);
+    if (code < 0 && by_layers) code = quantize_by_layers(w, &writer);
+    for (size_t i = 0; i < w->n && code < 0 && !by_layers; i++) {
+        code = quantize_write_tensor(w, i, &writer, NULL);
         if (code < 0) code = gguf_writer_end_tensor(&writer);
     }
     return gguf_writer_close(&writer, code);
@@ -307,6 +307,7 @@ static int quantize_file(quantize_work *w, const char *from, const char *name) {
     const double start = tool_seconds();
     int code = quantize_open(w, from);
     if (code < 0 && name) code = gguf_source_check_output(&w->source, name, "quantized");
+    if (code < 0 && !strcmp(w->settings->method, "gptq")) code = blas_open();
     if (code < 0 && w->settings->imatrix) code = imatrix_read(&w->im, w->settings->imatrix);
     if (code < 0) code = quantize_make_plan(w);
     if (code >= 0) return code;
@@ -327,8 +328,14 @@ int cmd_quantize(int argc, char **argv) {
     option_list arguments = {0};
     const option_table tables[] = {{"options", quantize_options, &settings}, {0}};
     int code = options_parse(&quantize_usage, tables, argc, argv, &arguments);
+    if (code < 0 && !settings.type && arguments.n == 3) settings.type = arguments.items[--arguments.n];
+    if (code < 0 && arguments.n > 2) code = options_complain("quantize", "expected the names of two files");
     if (code < 0 && arguments.n < 2 && !(settings.dry_run && arguments.n == 1))
         code = options_complain("quantize", "expected the names of two files");
+    if (code < 0 && !strcmp(settings.method, "gptq") && !settings.calibrate && !settings.dry_run)
+        code = options_complain("quantize", "--method gptq: expected --calibrate TEXT");
+    if (code < 0 && strcmp(settings.method, "gptq") != 0 && settings.calibrate)
+        code = options_complain("quantize", "--calibrate goes with --method gptq only");
     if (code < 0 && !settings.type) code = options_complain("quantize", "expected --type");
     if (code < 0) {
         work.target = quantize_find_target(settings.type);

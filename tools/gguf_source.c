@@ -150,3 +150,16 @@ int gguf_source_copy_data(const gguf_source *source, const minim_tensor *tensor,
     free(raw);
     return code;
 }
+
+int gguf_source_read_data(const gguf_source *source, const minim_tensor *tensor, void *data) {
+    for (uint64_t done = 0; done < tensor->bytes;) {
+        const ssize_t got = pread(fileno(source->file), (char *)data + done, (size_t)(tensor->bytes - done),
+                                  (off_t)(tensor->offset + done));
+        if (got < 0 && tool_interrupted()) return EXIT_CODE_INTERRUPTED;
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return tool_fail("%s: %s", source->name, got < 0 ? strerror(errno) : "the file has become shorter");
+        done += (uint64_t)got;
+    }
+    return -1;
+}

@@ -27,4 +27,7 @@ int gguf_source_copy_header(const gguf_source *source, const char *const *own, g
 /* Appends the bytes of a tensor. Returns -1 or an exit code. */
 int gguf_source_copy_data(const gguf_source *source, const minim_tensor *tensor, gguf_writer *writer);
 
+/* Reads the bytes of a tensor to data [tensor->bytes]. Returns -1 or an exit code. */
+int gguf_source_read_data(const gguf_source *source, const minim_tensor *tensor, void *data);
+
 #endif

@@ -158,6 +158,11 @@ int gguf_writer_put(gguf_writer *writer, const void *data, size_t n) {
     return code;
 }
 
+int gguf_writer_place(gguf_writer *writer, uint64_t at) {
+    const uint64_t start = gguf_write_aligned(24 + writer->head->keys.n + writer->head->tensors.n);
+    return fseeko(writer->output.file, (off_t)(start + at), SEEK_SET) ? gguf_writer_failed(writer) : -1;
+}
+
 int gguf_writer_end_tensor(gguf_writer *writer) {
     static const uint8_t zeros[GGUF_WRITE_ALIGNMENT];
     return gguf_writer_put(writer, zeros, (size_t)(gguf_write_aligned(writer->written) - writer->written));

@@ -80,6 +80,10 @@ int gguf_writer_open(gguf_writer *writer, const gguf_head *head, const char *nam
 /* Appends bytes of the current tensor; progress, and Ctrl-C, are looked after. Returns -1 or an exit code. */
 int gguf_writer_put(gguf_writer *writer, const void *data, size_t n);
 
+/* The next tensor is the one whose data begins at `at`, counted from the first tensor's: for who does not write them in
+ * order. The file has to be one that can be sought in. Returns -1 or an exit code. */
+int gguf_writer_place(gguf_writer *writer, uint64_t at);
+
 /* Pads the current tensor; the next one begins. Returns -1 or an exit code. */
 int gguf_writer_end_tensor(gguf_writer *writer);
 

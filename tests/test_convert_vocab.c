@@ -227,6 +227,32 @@ static void tokens_get_their_roles(void **state) {
     gguf_close(file);
 }
 
+/* Models that also see pictures have a part for the text in config.json; ids outside it count more. */
+static void ids_outside_of_text_config_count(void **state) {
+    static const char shape[] =
+        "\"vocab_size\": 13, \"hidden_size\": 32, \"intermediate_size\": 32, \"num_hidden_layers\": 1, "
+        "\"num_attention_heads\": 2";
+    static const struct {
+        const char *outside;
+        long eos;
+    } cases[] = {{"\"eos_token_id\": 2", 2}, {"\"eos_token_id\": null", 9}, {"\"eos_token_id\": [2, 1]", -1}};
+    (void)state;
+    write_body("Qwen2", 13);
+    write_bpe(merges_as_text, GPT2, "", "]");
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{\"architectures\": [\"Qwen2ForCausalLM\"], %s, \"text_config\": {%s, \"eos_token_id\": 9, "
+                 "\"bos_token_id\": 1}}",
+                 cases[i].outside, shape);
+        hf_write_text(directory, "config.json", text);
+        gguf_file *file = converted();
+        assert_int_equal(id_key(file, "tokenizer.ggml.eos_token_id"), cases[i].eos);
+        assert_int_equal(id_key(file, "tokenizer.ggml.bos_token_id"), 1);
+        gguf_close(file);
+    }
+}
+
 static void chat_templates_come_along(void **state) {
     (void)state;
     write_body("Qwen2", 13);
@@ -245,10 +271,15 @@ static void chat_templates_come_along(void **state) {
     gguf_close(file);
     hf_write_text(directory, "tokenizer_config.json",
                   "{\"chat_template\": [{\"name\": \"tool use\", \"template\": \"T\"}, {\"name\": \"default\", "
-                  "\"template\": \"D\"}, 7]}");
+                  "\"template\": \"D\"}, {\"name\": \"tool_use\", \"template\": \"twice\"}, "
+                  "{\"name\": \"rag\", \"template\": \"R\"}, 7]}");
     file = converted();
     assert_string_equal(text_key(file, "tokenizer.chat_template"), "D");
     assert_string_equal(text_key(file, "tokenizer.chat_template.tool_use"), "T");
+    const gguf_value *names = gguf_find(file, "tokenizer.chat_templates");
+    assert_true(names && names->elem_type == GGUF_STR && names->count == 2);
+    assert_string_equal(((const gguf_str *)names->data)[0].s, "tool_use");
+    assert_string_equal(((const gguf_str *)names->data)[1].s, "rag");
     gguf_close(file);
 }
 
@@ -477,6 +508,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(both_forms_of_merges_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(the_pre_tokenizer_is_recognised, setup, teardown),
         cmocka_unit_test_setup_teardown(tokens_get_their_roles, setup, teardown),
+        cmocka_unit_test_setup_teardown(ids_outside_of_text_config_count, setup, teardown),
         cmocka_unit_test_setup_teardown(chat_templates_come_along, setup, teardown),
         cmocka_unit_test_setup_teardown(the_authors_settings_come_along, setup, teardown),
         cmocka_unit_test_setup_teardown(scores_from_merges_make_the_same_tokens, setup, teardown),

@@ -138,6 +138,21 @@ static int convert_read_shape(convert_model *model) {
     return -1;
 }
 
+/* The members of text_config go on top; but ids of tokens that config.json gives outside it are the ones that count. */
+static int convert_merge_text(json_t *config, json_t *text) {
+    static const char ending[] = "_token_id";
+    json_t *outer = json_copy(config), *value;
+    const char *key;
+    int bad = !outer || json_object_update(config, text);
+    json_object_foreach(outer, key, value) {
+        const size_t n = strlen(key), end = sizeof ending - 1;
+        if (bad || n < end || strcmp(key + n - end, ending) != 0 || json_is_null(value)) continue;
+        bad = json_object_set(config, key, value);
+    }
+    json_decref(outer);
+    return bad ? tool_fail("out of memory") : -1;
+}
+
 int convert_read_config(const char *directory, convert_model *model) {
     model->directory = directory;
     int code = convert_read_json(directory, "config.json", 1, &model->config);
@@ -147,7 +162,7 @@ int convert_read_config(const char *directory, convert_model *model) {
     if (json_is_object(text)) {
         if (!model->family) model->family = convert_find_family(text);
         json_incref(text); /* the update may replace a member of the same name */
-        code = json_object_update(model->config, text) ? tool_fail("out of memory") : -1;
+        code = convert_merge_text(model->config, text);
         json_decref(text);
         if (code >= 0) return code;
     }

@@ -139,25 +139,43 @@ static void role_find_ids(role_set *set) {
 
 /* ---- the chat template ------------------------------------------------------------------------------------------- */
 
-/* A list of named templates: the one called "default" is the template. */
-static void template_put_list(json_t *list, gguf_head *head) {
+/* A template's name as part of a key. Returns its length. */
+static size_t template_name(const char *name, char *out, size_t size) {
     static const char allowed[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    size_t n = 0;
+    for (; *name && n + 1 < size; name++) out[n++] = (char)(strchr(allowed, *name) ? *name : '_');
+    out[n] = 0;
+    return n;
+}
+
+/* A list of named templates: the one called "default" is the template, the names of the others are a list of their own.
+ * Of two with one name the first is kept: a file may not have the same key twice. */
+static int template_put_list(json_t *list, gguf_head *head) {
+    json_t *names = json_object(), *choice, *unused;
+    const char *written;
     size_t i;
-    json_t *choice;
-    int seen_default = 0;
+    int failed = !names;
     json_array_foreach(list, i, choice) {
         const char *name = json_string_value(json_object_get(choice, "name"));
         json_t *text = json_object_get(choice, "template");
-        char key[128];
-        if (!name || !*name || !json_is_string(text)) continue;
-        const int is_default = !strcmp(name, "default");
-        size_t n = (size_t)snprintf(key, sizeof key, "tokenizer.chat_template%s", is_default ? "" : ".");
-        for (; !is_default && *name && n + 1 < sizeof key; name++)
-            key[n++] = (char)(strchr(allowed, *name) ? *name : '_');
-        key[n] = 0;
-        if (is_default && seen_default++) continue;
+        char clean[96], key[128];
+        if (failed || !name || !*name || !json_is_string(text)) continue;
+        template_name(name, clean, sizeof clean);
+        if (json_object_get(names, clean)) continue;
+        failed = json_object_set_new(names, clean, json_null());
+        const int is_default = !strcmp(clean, "default");
+        snprintf(key, sizeof key, "tokenizer.chat_template%s%s", is_default ? "" : ".", is_default ? "" : clean);
         gguf_head_string(head, key, json_string_value(text), json_string_length(text));
     }
+    json_object_del(names, "default");
+    if (!failed && json_object_size(names)) {
+        gguf_head_array(head, "tokenizer.chat_templates", GGUF_WRITE_STRING, json_object_size(names));
+        json_object_foreach(names, written, unused) {
+            gguf_head_put_string(head, written, strlen(written));
+        }
+    }
+    json_decref(names);
+    return failed ? tool_fail("out of memory") : -1;
 }
 
 /* tokenizer_config.json, chat_template.jinja, chat_template.json: the first that has one. */
@@ -174,7 +192,7 @@ static int template_put(const convert_model *model, const convert_vocab *vocab, 
     }
     if (code < 0 && json_is_string(template))
         gguf_head_string(head, key, json_string_value(template), json_string_length(template));
-    if (code < 0 && json_is_array(template)) template_put_list(template, head);
+    if (code < 0 && json_is_array(template)) code = template_put_list(template, head);
     json_decref(file);
     tool_bytes_free(&text);
     return code;

@@ -244,28 +244,39 @@ static int bpe_encode_word(const vocab *v, merge_fragment *f, const char *word, 
     return 0;
 }
 
-/* Replaces bytes without a token by U+FFFD, as which they count when the text is cut into words. Most often those are
- * bytes that UTF-8 does not have. */
+/* Replaces bytes that are no UTF-8 and have no token by U+FFFD. A byte of a character that has no token stays: words
+ * are cut around it as around any other, nothing is merged with it, and in the end the unknown token stands for it, or
+ * nothing where there is none (as in llama.cpp: Falcon has no vertical tab, StarCoder no byte F1). */
 static int bpe_replace_bytes(const vocab *v, vocab_work *w) {
-    char *from = w->text + VOCAB_WORK_BEFORE, *to;
-    size_t missing = 0, n = w->n;
+    const char *from = w->text + VOCAB_WORK_BEFORE;
+    size_t missing = 0, n = w->n, length;
     for (size_t i = 0; i < n; i++) missing += v->byte[(unsigned char)from[i]] < 0;
+    if (!missing) return 0; /* most often */
+    missing = 0;
+    for (size_t i = 0; i < n; i += length ? length : 1) {
+        length = utf8_length(from + i, n - i);
+        missing += !length && v->byte[(unsigned char)from[i]] < 0;
+    }
     if (!missing) return 0;
     if (mem_grow(w->merge.allocator, &w->text, &w->capacity, VOCAB_WORK_BEFORE + n + 2 * missing + VOCAB_WORK_BEHIND,
                  1))
         return -1;
-    w->n += 2 * missing;
-    from = w->text + VOCAB_WORK_BEFORE;
-    to = from + w->n;
-    while (n--) { /* from the end, in place */
-        if (v->byte[(unsigned char)from[n]] >= 0) {
-            *--to = from[n];
+    char *to = w->text + VOCAB_WORK_BEFORE, *end = to + n + 2 * missing;
+    memmove(end - n, to, n);
+    from = end - n;
+    for (; from < end; from += length) { /* it is never behind `to` */
+        length = utf8_length(from, (size_t)(end - from));
+        const int stray = !length;
+        if (stray) length = 1;
+        if (stray && v->byte[(unsigned char)*from] < 0) {
+            memcpy(to, "\xef\xbf\xbd", 3);
+            to += 3;
         } else {
-            *--to = '\xbd';
-            *--to = '\xbf';
-            *--to = '\xef';
+            memmove(to, from, length);
+            to += length;
         }
     }
+    w->n += 2 * missing;
     return 0;
 }
 

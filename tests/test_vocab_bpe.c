@@ -470,17 +470,35 @@ static void any_bytes_come_back(void **state) {
     vocab_free(v);
 }
 
-static void a_byte_without_a_token_becomes_u_fffd(void **state) {
+static void a_byte_without_a_token_is_left_out_or_u_fffd(void **state) {
     static bv b;
     vocab *v;
     (void)state;
     bv_init(&b, "gpt-2");
     b.w.type[0xff] = VOCAB_USER; /* "\u00ff": that character, not the byte */
     b.w.type['\n'] = VOCAB_USER; /* "\u010a" can be nothing but the byte */
-    b.w.type[0x01] = VOCAB_UNUSED;
+    b.w.type[0x01] = b.w.type[0xf1] = VOCAB_UNUSED;
+    const int32_t ab = bv_merge(&b, "a", "b", VOCAB_NORMAL);
     v = bv_open(&b);
     ASSERT_TOKENS(v, "\xff", 0, 0xef, 0xbf, 0xbd);
-    ASSERT_TOKENS(v, "a\x01", 0, 'a', 0xef, 0xbf, 0xbd);
+    ASSERT_TOKENS(v,
+                  "a\xff\xff"
+                  "b\xf1",
+                  0, 'a', 0xef, 0xbf, 0xbd, 0xef, 0xbf, 0xbd, 'b', 0xef, 0xbf, 0xbd);
+    ASSERT_TOKENS(v,
+                  "ab\x01"
+                  "ab",
+                  0, ab, ab);
+    ASSERT_TOKENS(v,
+                  "a\x01"
+                  "b",
+                  0, 'a', 'b'); /* what it stood between is not merged */
+    assert_tokens(v, "\x01", 1, 0, NULL, 0);
+    ASSERT_TOKENS(v,
+                  "a\xf1\x80\x81\x82"
+                  "b",
+                  0, 'a', 0x80, 0x81, 0x82, 'b'); /* U+40042 */
+    ASSERT_TOKENS(v, "\xff\xf1\x80\x81\x82\xff", 0, 0xef, 0xbf, 0xbd, 0x80, 0x81, 0x82, 0xef, 0xbf, 0xbd);
     ASSERT_TOKENS(v, "\xc3\xbf", 0, 0xff);
     ASSERT_TOKENS(v, "\n", 0, '\n');
     assert_comes_back(v, "a\nb", 3);
@@ -827,7 +845,7 @@ int main(void) {
         cmocka_unit_test(merging_follows_the_list),
         cmocka_unit_test(a_word_that_is_a_token_is_taken_whole_only_where_the_family_does_so),
         cmocka_unit_test(any_bytes_come_back),
-        cmocka_unit_test(a_byte_without_a_token_becomes_u_fffd),
+        cmocka_unit_test(a_byte_without_a_token_is_left_out_or_u_fffd),
         cmocka_unit_test(no_text_becomes_a_special_token_by_merging),
         cmocka_unit_test(a_megabyte_of_anything_takes_no_time),
         cmocka_unit_test(bos_follows_the_family_and_the_file),

@@ -329,12 +329,26 @@ static minim_status chat_check(const minim_message *messages, size_t n_messages,
     return MINIM_OK;
 }
 
+/* The messages of a template that takes an empty system message for none: a copy without those, [n_messages]. */
+static minim_message *chat_without_empty_system(const minim_allocator *a, const minim_message *messages,
+                                                size_t n_messages, size_t *n_kept) {
+    minim_message *kept = mem_alloc(a, n_messages, sizeof *kept);
+    *n_kept = 0;
+    for (size_t i = 0; kept && i < n_messages; i++)
+        if (*messages[i].content || !chat_is_role(&messages[i], "system")) kept[(*n_kept)++] = messages[i];
+    return kept;
+}
+
 minim_status chat_tokenize(const vocab *v, const minim_allocator *a, const chat_style *style,
                            const minim_message *messages, size_t n_messages, token_list *out, minim_error *e) {
     chat_prompt p = {.v = v, .a = a, .format = style->format};
     minim_status status = chat_check(messages, n_messages, e);
     if (status) return status;
-    chat_add_all(&p, style, messages, n_messages);
+    size_t n = n_messages;
+    minim_message *kept = style->skip_empty_system ? chat_without_empty_system(a, messages, n_messages, &n) : NULL;
+    p.failed = style->skip_empty_system && !kept;
+    if (!p.failed) chat_add_all(&p, style, kept ? kept : messages, n);
+    mem_free(a, kept, n_messages, sizeof *kept);
     if (p.failed)
         status = err_memory(e, "a chat prompt", (p.n + 1) * sizeof *p.span);
     else

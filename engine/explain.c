@@ -53,13 +53,13 @@ static void explain_positions(const minim_model *m, explain_text *t) {
         explain_put(t, "none: this model has its rotation switched off\n");
         return;
     }
-    explain_put(t, "rotary, %d of %d dimensions of a head, %s, base %g", s->n_rot, s->head_dim,
+    explain_put(t, "rotary, %d of %d dimensions of a head, %s, base %.9g", s->n_rot, s->head_dim,
                 f->rope == FAMILY_ROPE_ADJACENT ? "pairs side by side" : "pairs half a head apart",
                 (double)s->rope_base);
     if (s->n_window_layers && f->window_rope == FAMILY_WINDOW_ROPE_OWN_BASE) {
-        explain_put(t, " (%g in windowed layers)", (double)s->rope_window_base);
+        explain_put(t, " (%.9g in windowed layers)", (double)s->rope_window_base);
     }
-    if (f->no_rope_period) explain_put(t, "; none in every layer of %d", f->no_rope_period);
+    if (f->no_rope_period) explain_put(t, "; none in one layer of %d", f->no_rope_period);
     if (s->rope_scale != 1) {
         explain_put(t, "; stretched %g times%s%s", 1.0 / (double)s->rope_scale, s->rope_yarn ? " (YaRN)" : "",
                     s->n_window_layers && f->window_rope != FAMILY_WINDOW_ROPE_SAME ? ", not in windowed layers" : "");

@@ -74,6 +74,7 @@ static const chat_format chat_formats[] = {
     {.name = "llama2",
      .title = "Llama 2 Chat, CodeLlama Instruct",
      .with = {"[INST]", "<<SYS>>"},
+     .without = {"messages[idx]", "true==true"},
      .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
      .user = {"{bos}[INST] ", " [/INST]"},
      .assistant = {" ", " {eos}"},
@@ -89,7 +90,7 @@ static const chat_format chat_formats[] = {
     {.name = "llama3",
      .title = "Llama 3 Instruct",
      .with = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"},
-     .without = {"Cutting Knowledge Date", ">>>", "safety assessment"},
+     .without = {"Cutting Knowledge Date", ">>>", "safety assessment", "functools["},
      CHAT_LLAMA3_TURNS},
     {.name = "smollm3",
      .title = "SmolLM 3, thinking",
@@ -128,6 +129,7 @@ static const chat_format chat_formats[] = {
     {.name = "qwen3-thinking",
      .title = "Qwen 3 Thinking, QwQ: the answer always begins with thoughts",
      .with = {"<|im_start|>assistant\n<think>\n"},
+     .without = {"truncate_history_thinking"},
      CHAT_CHATML_TURNS,
      .answer = "<|im_start|>assistant\n<think>\n",
      .flags = CHAT_DROP_THOUGHTS | CHAT_DROP_THOUGHTS_GAP},
@@ -140,6 +142,7 @@ static const chat_format chat_formats[] = {
     {.name = "qwen3",
      .title = "Qwen 3: the model decides whether to think",
      .with = {"<|im_start|>", "</think>"},
+     .without = {"content.lstrip()", "keep_past_thinking", "truncate_history_thinking"},
      CHAT_CHATML_TURNS,
      .answer = "<|im_start|>assistant\n",
      .flags = CHAT_DROP_THOUGHTS | CHAT_DROP_THOUGHTS_GAP},
@@ -151,7 +154,8 @@ static const chat_format chat_formats[] = {
     {.name = "chatml",
      .title = "ChatML: SmolLM 1 and 2, Qwen 1.5 to 2.5, Hermes, Yi",
      .with = {"<|im_start|>"},
-     .without = {"<end_of_utterance>"},
+     .without = {"<end_of_utterance>", "['content']|trim+'<|im_end|>", ".content|trim+'<|im_end|>",
+                 "system_message|trim", "</think>"},
      CHAT_CHATML_TURNS,
      .answer = "<|im_start|>assistant\n",
      .flags = CHAT_TEMPLATE_SYSTEM},
@@ -329,6 +333,7 @@ static const chat_format chat_formats[] = {
     {.name = "deepseek-r1",
      .title = "DeepSeek-R1 and its distillations",
      .with = {"<｜User｜>", "<｜Assistant｜><think>\n"},
+     .without = {"'<｜User｜>'+message['content']+'"},
      .system = {"", ""},
      .user = {"<｜User｜>", ""},
      .assistant = {"<｜Assistant｜>", "<｜end▁of▁sentence｜>"},
@@ -337,7 +342,7 @@ static const chat_format chat_formats[] = {
     {.name = "deepseek-v3",
      .title = "DeepSeek-V3, DeepSeek-R1 of January 2025",
      .with = {"<｜User｜>", "<｜Assistant｜>"},
-     .without = {"<｜Assistant｜></think>", "<｜Assistant｜>'+'</think>"},
+     .without = {"thinking", "'<｜User｜>'+message['content']+'"},
      .system = {"", ""},
      .user = {"<｜User｜>", ""},
      .assistant = {"<｜Assistant｜>", "<｜end▁of▁sentence｜>"},
@@ -513,12 +518,25 @@ static void chat_read_turn(const char *chat_template, const chat_turn *turn, cha
     }
 }
 
-static void chat_read_system(const char *chat_template, chat_style *style) {
-    if (chat_read_variable(chat_template, "default_system_message='", style)) return;
+/* 0 when the template makes one up in a way that is not read here: what it gives would be another prompt. */
+static int chat_read_system(const char *chat_template, chat_style *style) {
+    static const char fixed[] = "default_system_message='";
+    if (chat_read_variable(chat_template, fixed, style)) return 1;
+    if (chat_has_mark(chat_template, fixed)) return 0;
     if (chat_has_mark(chat_template, "<|im_start|>system\n'+system_message+'<|im_end|>") &&
         chat_read_variable(chat_template, "set system_message='", style))
-        return;
+        return 1;
     chat_read_turn(chat_template, &style->format->system, style);
+    return 1;
+}
+
+/* Templates that take an empty system message for none. */
+static int chat_skips_empty_system(const char *chat_template) {
+    static const char *const marks[] = {"=='system' and message['content']", "if ns.system_prompt",
+                                        "if ns.system_message", "ns.system_message!=''"};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (chat_has_mark(chat_template, marks[i])) return 1;
+    return 0;
 }
 
 int chat_recognise(const char *chat_template, chat_style *style) {
@@ -530,6 +548,8 @@ int chat_recognise(const char *chat_template, chat_style *style) {
     style->format = f;
     if (!f) return 0;
     style->bos = strstr(chat_template, "bos_token") != NULL;
-    if (f->flags & CHAT_TEMPLATE_SYSTEM) chat_read_system(chat_template, style);
-    return 1;
+    style->skip_empty_system = chat_skips_empty_system(chat_template);
+    if (!(f->flags & CHAT_TEMPLATE_SYSTEM) || chat_read_system(chat_template, style)) return 1;
+    style->format = NULL;
+    return 0;
 }

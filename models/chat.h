@@ -5,8 +5,8 @@
  * none), {date} for today's date (UTC) as "21 November 2026" and {date us} for "November 21, 2026". A conversation
  * begins with BOS if the vocabulary asks for it or the file's template mentions it.
  *
- * Nothing of a template is executed. It is recognised by its marks, and only two things are read from it: whether it
- * begins with BOS, and the system message that stands in for a missing one.
+ * Nothing of a template is executed. It is recognised by its marks, and only three things are read from it: whether it
+ * begins with BOS, the system message that stands in for a missing one, and whether an empty one counts as missing.
  */
 #ifndef MODELS_CHAT_H
 #define MODELS_CHAT_H
@@ -43,7 +43,7 @@ typedef struct chat_format {
     const char *title; /* which models people know it by */
     /* A file's tokenizer.chat_template is this format when it contains every `with` and no `without`. Its
      * spaces are skipped where the mark has none, ' is also ", and a newline also "\n" as a template writes it. */
-    const char *with[4], *without[6];
+    const char *with[4], *without[8];
     const char *begin; /* before everything; NULL = nothing */
     chat_turn system, user, assistant;
     const char *answer; /* what stands before the answer that the model is to write */
@@ -60,6 +60,7 @@ typedef struct chat_style {
     int bos;            /* 1: begins with BOS, whatever the vocabulary says */
     const char *system; /* from the template, with its escapes (\n); instead of system_default. NULL = none */
     size_t n_system;
+    int skip_empty_system; /* 1: a system message without content is none */
 } chat_style;
 
 const chat_format *chat_format_find(const char *name);

@@ -80,6 +80,18 @@ static void templates_are_recognised_by_their_marks(void **state) {
         {"unknown", "{{ '<|user|>\n' + content }}{{ '<|assistant|>\n' + content }}"},
         {"unknown", "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n' + content + '<|eot_id|>' }}"},
         {"unknown", "{{ content }}"},
+        {"unknown", "{{ '<｜User｜>' + content }}{% if not thinking %}{{ '<｜Assistant｜></think>' }}{% endif %}"},
+        {"unknown",
+         "{{ '<｜User｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}{{ '<｜Assistant｜><think>\\n' }}"},
+        {"unknown", "{{ '<|im_start|>' + role }}{% if '</think>' in content %}{{ content.lstrip() }}{% endif %}"},
+        {"unknown", "{% set keep_past_thinking = false %}{{ '<|im_start|>' }}{{ content.split('</think>')[-1] }}"},
+        {"unknown", "{% set truncate_history_thinking = true %}</think>{{ '<|im_start|>assistant\\n<think>\\n' }}"},
+        {"unknown", "{% set system_message = 'You are DBRX.' %}{{ '<|im_start|>system\\n' + system_message | trim }}"},
+        {"unknown", "{{ '<|im_start|>' + role + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}"},
+        {"unknown", "functools[{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content + '<|eot_id|>' }}"},
+        {"unknown", "{% elif true == true %}<<SYS>>{{ bos_token + '[INST] ' + content + ' [/INST]' }}"},
+        {"unknown", "{{ bos_token + '[INST] ' + messages[idx]['content'] + ' [/INST]' }}<<SYS>>"},
+        {"unknown", "{%- set default_system_message = 'Hi' + strftime_now('%d') %}[SYSTEM_PROMPT][INST]"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_string_equal(recognised(cases[i][1]), cases[i][0]);
@@ -378,7 +390,6 @@ static void the_template_holds_the_default_system_message(void **state) {
                                    "'<|im_end|>\n' }}{{ bos_token }}";
     static const char parts[] = "{{ '<|im_start|>system\nHi ' + name + '<|im_end|>\n' }}";
     static const char mistral[] = "{%- set default_system_message = 'Hi {today}' %}[SYSTEM_PROMPT][INST]";
-    static const char dated[] = "{%- set default_system_message = 'Hi' + strftime_now('%d') %}[SYSTEM_PROMPT][INST]";
     const char *const turn = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
     vocab *v = open_markers(VOCAB_CONTROL);
     char text[400];
@@ -392,8 +403,27 @@ static void the_template_holds_the_default_system_message(void **state) {
     snprintf(text, sizeof text, "<s>%s", turn);
     assert_template(v, parts, m, 1, text);
     assert_template(v, mistral, m, 1, "<s>[SYSTEM_PROMPT]Hi {today}[/SYSTEM_PROMPT][INST]Hi[/INST]");
-    assert_template(v, dated, m, 1, "<s>[INST]Hi[/INST]");
     assert_prompt(v, "chatml", m, 1, text); /* by its name it has none */
+    vocab_free(v);
+}
+
+/* Some templates take an empty system message for none, others write an empty turn. */
+static void an_empty_system_message_is_what_the_template_takes_it_for(void **state) {
+    static const minim_message m[] = {{"system", ""}, {"user", "Hi"}}, only[] = {{"system", ""}};
+    static const char phi35[] = "{% if message['role'] == 'system' and message['content'] %}{{'<|system|>\n' + x + "
+                                "'<|end|>\n'}}{{'<|user|>\n' + x + '<|end|>\n<|assistant|>\n'}}";
+    static const char phi3[] = "{{'<|' + message['role'] + '|>\n' + x + '<|end|>\n<|assistant|>\n'}}";
+    static const char granite[] = "{% set g4_default_system_message = 'Be safe.' %}{% if ns.system_message != '' %}"
+                                  "<|start_of_role|>";
+    vocab *v = open_markers(VOCAB_CONTROL);
+    (void)state;
+    assert_template(v, phi35, m, 2, "<s><|user|>\nHi<|end|>\n<|assistant|>\n");
+    assert_template(v, phi35, only, 1, "<s><|assistant|>\n");
+    assert_template(v, phi3, m, 2, "<s><|system|>\n<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n");
+    assert_template(v, granite, m, 2,
+                    "<s><|start_of_role|>system<|end_of_role|>You are a helpful assistant. Please ensure responses are "
+                    "professional, accurate, and safe.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>Hi"
+                    "<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>");
     vocab_free(v);
 }
 
@@ -605,7 +635,7 @@ static void memory_may_fail(void **state) {
     const chat_format *f;
     (void)state;
     for (size_t i = 0; (f = chat_format_at(i)); i++) {
-        const chat_style style = {.format = f};
+        const chat_style style = {.format = f, .skip_empty_system = i % 2};
         int done = 0;
         for (size_t at = 1; !done; at++) {
             count_allocator counter = {.fail_at = at};
@@ -634,6 +664,7 @@ int main(void) {
         cmocka_unit_test(smollm3_is_told_whether_to_think),
         cmocka_unit_test(granite_is_told_the_date),
         cmocka_unit_test(the_template_holds_the_default_system_message),
+        cmocka_unit_test(an_empty_system_message_is_what_the_template_takes_it_for),
         cmocka_unit_test(a_cut_template_is_harmless),
         cmocka_unit_test(a_large_template_takes_no_time),
         cmocka_unit_test(a_default_system_message_stands_in),

@@ -224,6 +224,9 @@ run inspect
 check "inspect without a file shows the built-in model" 'exits 0' 'grep -q "built-in model" out'
 check "inspect says what is special about the family" 'grep -q "^  special  " out' 'grep -q "^  heads .*2 queries share" out' \
     'grep -q "^  positions .*pairs side by side" out' 'grep -q "^  output .*its own" out'
+run inspect --brief "$story"
+check "inspect --brief is a screen" 'exits 0' '[ "$(wc -l <out)" -le 24 ]' 'grep -q "^  special  " out' \
+    'grep -q "together  " out' 'grep -q "keys: --meta, 48 tensors: --tensors" out' '! grep -q token_embd out'
 run inspect --json "$story"
 check "inspect --json" 'exits 0' '[ "$(wc -l <out)" = 1 ]' 'grep -q "\"n_vocab\": 512" out' 'grep -q "\"kv_per_token\": " out'
 if command -v python3 >/dev/null; then

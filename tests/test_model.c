@@ -134,6 +134,7 @@ static void impossible_hyper_parameters_are_named(void **state) {
     } cases[] = {
         {"llama.block_count", 0, MINIM_ERR_FORMAT, "llama.block_count is 0", "expected 1"},
         {"llama.block_count", UINT32_MAX, MINIM_ERR_FORMAT, "llama.block_count", "expected 1"},
+        {"llama.block_count", 1025, MINIM_ERR_FORMAT, "llama.block_count is 1025", "expected 1 to 1024"},
         {"llama.block_count", 3, MINIM_ERR_FORMAT, "blk.2.", "missing"},
         {"llama.embedding_length", 0, MINIM_ERR_FORMAT, "llama.embedding_length", "expected 1"},
         {"llama.embedding_length", 65, MINIM_ERR_FORMAT, "token_embd.weight", "expected [65, 512]"},
@@ -163,6 +164,15 @@ static void impossible_hyper_parameters_are_named(void **state) {
         set_f32(&i, "llama.attention.layer_norm_rms_epsilon", eps[k]);
         refused(i, MINIM_ERR_FORMAT, "layer_norm_rms_epsilon", "above 0");
     }
+}
+
+static void heads_that_do_not_divide_the_width_need_their_size(void **state) {
+    (void)state;
+    image i = image_new();
+    rename_item(&i, "llama.attention.key_length");
+    set_u32(&i, "llama.attention.head_count", 3);
+    set_u32(&i, "llama.attention.head_count_kv", 3);
+    refused(i, MINIM_ERR_FORMAT, "embedding_length 64 is not a multiple of 3 heads", "key_length is missing");
 }
 
 /* The type of a number key is changed in place: u32 and f32 have the same size. */
@@ -284,6 +294,7 @@ int main(void) {
         cmocka_unit_test(a_model_without_output_weight_uses_the_embedding),
         cmocka_unit_test(every_missing_hyper_parameter_is_named),
         cmocka_unit_test(impossible_hyper_parameters_are_named),
+        cmocka_unit_test(heads_that_do_not_divide_the_width_need_their_size),
         cmocka_unit_test(a_hyper_parameter_of_another_type_is_named),
         cmocka_unit_test(a_matrix_of_another_shape_is_named),
         cmocka_unit_test(a_weight_type_without_kernels_is_refused),

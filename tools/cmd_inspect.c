@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
@@ -15,13 +16,15 @@
 
 typedef struct inspect_settings {
     tool_settings tool;
-    int meta, tensors, json, all;
+    int brief, meta, tensors, json, all;
     const char *tensor, *dump;
 } inspect_settings;
 
 #define INSPECT(field) offsetof(inspect_settings, field)
 
 static const option inspect_options[] = {
+    {"--brief", NULL, OPTION_FLAG, INSPECT(brief), 0, 0,
+     "one screen: only the model in short and what it\nneeds in memory; a terminal gets no more than this"},
     {"--meta", NULL, OPTION_FLAG, INSPECT(meta), 0, 0, "only the metadata"},
     {"--tensors", NULL, OPTION_FLAG, INSPECT(tensors), 0, 0, "only the list of tensors"},
     {"--full", NULL, OPTION_FLAG, INSPECT(all), 0, 0, "long arrays and texts in full"},
@@ -219,6 +222,11 @@ static int inspect_print(const inspect_file *file) {
         inspect_print_model(file);
         inspect_print_family(file);
         inspect_print_plan(file);
+    }
+    if (everything && (settings->brief || (!settings->all && isatty(STDOUT_FILENO)))) {
+        printf("\n%zu metadata keys: --meta, %zu tensors: --tensors\n", minim_model_meta_count(file->model),
+               minim_model_tensor_count(file->model));
+        return -1;
     }
     if (everything || settings->meta) code = inspect_print_meta(file);
     if (code < 0 && (everything || settings->tensors || settings->tensor)) code = inspect_print_tensors(file);

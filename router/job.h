@@ -70,6 +70,7 @@ typedef struct router_job {
     router_window window;
     router_hybrid hybrid;
     struct router_race *race; /* the remote that works beside; NULL = none */
+    int race_given_up;        /* it was told to stop, and is waited for when that matters */
 
     /* The ledger's side of it, in book.c. */
     int64_t ticket; /* of the reservation; 0 = none */
@@ -120,6 +121,8 @@ minim_status verify_answer(router_job *job, minim_error *error);
 int race_watch(router_job *job);
 /* The remote of a race goes on alone: its text goes to the sink until it ends. */
 minim_status race_follow(router_job *job, const minim_router_sink *sink, minim_error *error);
+/* A remote that was told to stop is waited for and paid, so that it can be asked anew. */
+void race_clear(router_job *job);
 /* Stops the remote of a race, if there is one, and waits for it; its cost is the state's. */
 void race_stop(router_job *job);
 

@@ -109,6 +109,7 @@ static minim_status race_join(router_job *job, minim_error *error) {
     side->reply = race->reply;
     if (error) *error = race->error;
     job->race = NULL;
+    job->race_given_up = 0;
     race_free(race);
     return status;
 }
@@ -136,6 +137,14 @@ minim_status race_follow(router_job *job, const minim_router_sink *sink, minim_e
     if (stopped) atomic_store(&race->stop, 1);
     minim_status status = race_join(job, error);
     return stopped ? router_fail(error, MINIM_ERR_CANCELLED, "cancelled") : status;
+}
+
+void race_clear(router_job *job) {
+    if (!job->race || !job->race_given_up) return;
+    race_join(job, NULL);
+    router_side *side = &job->sides[MINIM_ROUTE_REMOTE];
+    router_add_usage(&job->state.extra_usage, &side->reply.usage);
+    memset(&side->reply, 0, sizeof side->reply);
 }
 
 void race_stop(router_job *job) {
@@ -176,7 +185,7 @@ static void race_progress(router_job *job, minim_route_progress *p) {
     p->may_ask = job->policy.remote_available && !state->is_private && !state->over_budget &&
                  state->remote == MINIM_ROUTE_NOT_ASKED &&
                  (job->policy.plan != MINIM_ROUTE_PLAN_HYBRID || state->spans < job->policy.max_spans);
-    if (!race) return;
+    if (!race || job->race_given_up) return;
     pthread_mutex_lock(&race->lock);
     p->remote_open = 1;
     p->remote_bytes = race->has_text;
@@ -204,7 +213,10 @@ int race_watch(router_job *job) {
     if (minim_route_watch(&job->policy, &progress, &step, &reason) != MINIM_OK) return 0;
     switch (step) {
     case MINIM_ROUTE_STEP_SHOW:
-        if (job->race) atomic_store(&job->race->stop, 1); /* joined when the answer is complete */
+        if (job->race) {
+            atomic_store(&job->race->stop, 1); /* joined when the answer is complete */
+            job->race_given_up = 1;
+        }
         job->state.gate_passed = 1;
         return router_release(job);
     case MINIM_ROUTE_STEP_OPEN: race_open(job); return 0;

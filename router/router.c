@@ -431,6 +431,7 @@ static minim_status router_run(router_job *job, minim_error *error) {
             if (status != MINIM_OK) return status;
             continue;
         }
+        if (asked.route == MINIM_ROUTE_REMOTE) race_clear(job);
         if (asked.route == MINIM_ROUTE_REMOTE && !job->race) {
             book_reserve(job, request);
             if (job->state.over_budget) continue;

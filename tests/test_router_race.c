@@ -384,6 +384,29 @@ static void a_gate_that_passes_late_stops_the_remote(void **state) {
     scene_end(&s);
 }
 
+/* The gate was content, and the whole answer is refused in the end: the remote that was told to stop is asked anew. */
+static void a_remote_that_was_stopped_can_be_asked_again(void **state) {
+    (void)state;
+    scene s;
+    scene_begin(&s, RACE);
+    s.config.hold_tokens = 5;
+    s.config.hedge_delay = 0;
+    s.config.gate_delay = 10;
+    s.local.pause_ms = 5;
+    s.remote.first_ms = 60;
+    strcpy(s.config.evidence_pattern, "Y");
+    scene_scores(&s, 0.9, 0.9);
+    const minim_route_decision *d = scene_ask(&s);
+    assert_string_equal(s.answer->text, "XY");
+    assert_int_equal(d->reason, MINIM_ROUTE_REASON_EVIDENCE);
+    assert_int_equal(d->degraded, 0);
+    assert_int_equal(s.remote.asked, 2);
+    assert_int_equal(s.remote.stopped, 1);
+    assert_int_equal(d->extra.prompt_tokens, 10); /* the first call is paid for as well */
+    assert_has(s.shown, "!evidence!R:X|R:Y|");
+    scene_end(&s);
+}
+
 static void a_remote_that_fails_beside_leaves_the_local_answer(void **state) {
     (void)state;
     scene s;
@@ -546,6 +569,7 @@ int main(void) {
         cmocka_unit_test(a_weak_local_answer_loses_to_the_first_word_of_the_remote),
         cmocka_unit_test(a_local_answer_that_is_good_in_the_end_wins_and_the_loser_is_paid),
         cmocka_unit_test(a_gate_that_passes_late_stops_the_remote),
+        cmocka_unit_test(a_remote_that_was_stopped_can_be_asked_again),
         cmocka_unit_test(a_remote_that_fails_beside_leaves_the_local_answer),
         cmocka_unit_test(the_remote_that_is_still_silent_when_a_weak_answer_ends_is_waited_for),
         cmocka_unit_test(a_private_request_does_not_race),

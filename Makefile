@@ -129,7 +129,7 @@ $B/tools/%.o: FLAGS += $(TOOLS_FLAGS)
 $B/tools/blas.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/router/evidence.o: FLAGS += $(if $(HAVE_REMOTE),-DMINIM_WITH_JSON)
 $B/tests/%.o: FLAGS += $(ROUTER_HAS)
-$B/bench/%.o: FLAGS += $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
+$B/bench/%.o: FLAGS += $(ROUTER_HAS) $(if $(HAVE_BLAS),-DMINIM_WITH_OPENBLAS)
 $B/models/default.o: models/stories260K.gguf
 # The commit stands beside every measurement; only this file is compiled anew when it changes.
 $B/tools/machine.o: FLAGS += -DMINIM_COMMIT='"$(COMMIT)"' -DMINIM_CFLAGS='"$(CFLAGS)"'

@@ -114,11 +114,20 @@ static float sampler_clean_one(float x) {
 /* Copies the logits, cleaned. Returns how many are finite. */
 static int sampler_clean(sampler *s, const float *logits) {
     int finite = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        finite += logits[i] >= -FLT_MAX && logits[i] <= FLT_MAX;
-        s->logit[i] = sampler_clean_one(logits[i]);
+    for (int i = 0; i < s->n_vocab; i++) { /* as sampler_clean_one(), in a form that becomes vector instructions */
+        const int low = logits[i] >= -FLT_MAX, high = logits[i] <= FLT_MAX;
+        const float x = high ? logits[i] : FLT_MAX;
+        finite += low & high;
+        s->logit[i] = low ? x : -INFINITY;
     }
     return finite;
+}
+
+/* Whether one of KERN_LANES logits is above a bar. */
+static int sampler_row_has(const float *logit, float bar) {
+    int above = 0;
+    for (int lane = 0; lane < KERN_LANES; lane++) above |= logit[lane] > bar;
+    return above;
 }
 
 /* Fills best[n] with the n best tokens, best first, lower id first among equals. Logprobs are logits for now. */
@@ -126,6 +135,11 @@ static void sampler_best(const sampler *s, minim_logprob *best, int n) {
     int used = 0;
     for (int i = 0; i < s->n_vocab; i++) {
         int at;
+        /* Rows of lanes that hold nothing good enough are passed over at once. */
+        while (used == n && i % KERN_LANES == 0 && i + KERN_LANES <= s->n_vocab &&
+               !sampler_row_has(s->logit + i, best[n - 1].logprob))
+            i += KERN_LANES;
+        if (i == s->n_vocab) break;
         if (used == n && !(s->logit[i] > best[n - 1].logprob)) continue;
         at = used < n ? used++ : n - 1;
         for (; at > 0 && s->logit[i] > best[at - 1].logprob; at--) best[at] = best[at - 1];
@@ -143,8 +157,15 @@ static void sampler_weigh(sampler *s) {
  * float32 are exact in double. */
 static double sampler_entropy(const sampler *s, double log_sum) {
     double part[KERN_LANES] = {0};
-    for (int i = 0; i < s->n_vocab; i++)
-        if (s->weight[i] > 0) part[i % KERN_LANES] += (double)s->weight[i] * (double)(s->logit[i] - s->max);
+    const int whole = s->n_vocab / KERN_LANES * KERN_LANES;
+    /* Whole rows of lanes, without a branch, become vector instructions. What weighs nothing may be minus infinity. */
+    for (int i = 0; i < whole; i += KERN_LANES)
+        for (int lane = 0; lane < KERN_LANES; lane++) {
+            const float w = s->weight[i + lane], below = w > 0 ? s->logit[i + lane] - s->max : 0;
+            part[lane] += (double)w * (double)below;
+        }
+    for (int i = whole; i < s->n_vocab; i++)
+        if (s->weight[i] > 0) part[i - whole] += (double)s->weight[i] * (double)(s->logit[i] - s->max);
     for (int half = KERN_LANES / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) part[i] += part[i + half];
     return log_sum - part[0] / (double)s->sum;
@@ -330,7 +351,7 @@ void sampler_choose(sampler *s, const float *logits, minim_token_event *event) {
         if (s->n_recent) sampler_weigh(s);
         event->token = sampler_draw(s);
     } else if (s->n_recent) {
-        minim_logprob best;
+        minim_logprob best = {0, 0};
         sampler_best(s, &best, 1);
         event->token = best.token;
     }

@@ -21,17 +21,23 @@ static const char *const complexity_demands[] = {
 
 static int complexity_is_demand(const char *word, size_t n) {
     for (size_t i = 0; i < sizeof complexity_demands / sizeof *complexity_demands; i++) {
-        if (strlen(complexity_demands[i]) == n && !strncasecmp(word, complexity_demands[i], n)) return 1;
+        if ((word[0] | 32) == complexity_demands[i][0] && strlen(complexity_demands[i]) == n &&
+            !strncasecmp(word, complexity_demands[i], n))
+            return 1;
     }
     return 0;
+}
+
+static int complexity_is_letter(unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c >= 0x80;
 }
 
 static void complexity_count(const char *text, complexity_counts *c) {
     for (size_t i = 0; text[i];) {
         unsigned char here = (unsigned char)text[i];
         size_t n = 0;
-        if (isalpha(here) || here >= 0x80) {
-            while (isalpha((unsigned char)text[i + n]) || (unsigned char)text[i + n] >= 0x80) n++;
+        if (complexity_is_letter(here)) {
+            while (complexity_is_letter((unsigned char)text[i + n])) n++;
             c->words++;
             c->demands += complexity_is_demand(text + i, n);
         } else if (isdigit(here)) {
@@ -41,8 +47,8 @@ static void complexity_count(const char *text, complexity_counts *c) {
             n = 1;
             c->questions += here == '?';
             c->sentences += here == '.' || here == '!' || here == ';';
-            c->operators += strchr("+*/=<>^%", here) != NULL;
-            c->code += strchr("{}[]`\\|_#", here) != NULL;
+            if (here != ' ') c->operators += strchr("+*/=<>^%", here) != NULL;
+            if (here != ' ') c->code += strchr("{}[]`\\|_#", here) != NULL;
         }
         i += n;
     }

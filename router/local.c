@@ -57,14 +57,16 @@ static minim_status local_tokenize(const local_model *local, const minim_router_
 static minim_status local_tokenize_rest(const local_model *local, const char *text, int32_t **tokens, size_t *n_tokens,
                                         minim_error *error) {
     size_t n = strlen(text), n_line = 0, n_all = 0, capacity = n + 64; /* a byte is a token at most, and some more */
-    int32_t line[16], *all = capacity < SIZE_MAX / sizeof *all ? malloc(capacity * sizeof *all) : NULL;
+    int32_t line[16] = {0}, *all = capacity < SIZE_MAX / sizeof *all ? malloc(capacity * sizeof *all) : NULL;
     char *anchored = malloc(n + 2);
-    minim_status status = all && anchored ? MINIM_OK : router_fail_memory(error, "the answer's tokens");
-    if (status == MINIM_OK) {
-        anchored[0] = '\n';
-        memcpy(anchored + 1, text, n + 1);
-        status = minim_tokenize(local->model, "\n", 1, 0, line, 16, &n_line, error);
+    if (!all || !anchored) {
+        free(all);
+        free(anchored);
+        return router_fail_memory(error, "the answer's tokens");
     }
+    anchored[0] = '\n';
+    memcpy(anchored + 1, text, n + 1);
+    minim_status status = minim_tokenize(local->model, "\n", 1, 0, line, 16, &n_line, error);
     if (status == MINIM_OK) status = minim_tokenize(local->model, anchored, n + 1, 0, all, capacity, &n_all, error);
     if (status == MINIM_OK && n_all >= n_line && !memcmp(all, line, n_line * sizeof *line)) {
         n_all -= n_line;
@@ -89,7 +91,7 @@ static minim_status local_add_prefix(const local_model *local, const char *prefi
     size_t n_rest = 0;
     if (!prefix || !prefix[0]) return MINIM_OK;
     minim_status status = local_tokenize_rest(local, prefix, &rest, &n_rest, error);
-    if (status != MINIM_OK) return status;
+    if (status != MINIM_OK || !rest) return status;
     int32_t *longer = n_rest < SIZE_MAX / sizeof **tokens - *n_tokens
                           ? realloc(*tokens, (*n_tokens + n_rest) * sizeof **tokens)
                           : NULL;
@@ -324,13 +326,35 @@ static minim_status local_vote_run(const local_model *local, const minim_router_
     return status;
 }
 
+/* In the sequence that a session keeps, in several, or in one of its own. *tokens becomes NULL when a session keeps it.
+ */
+static minim_status local_run(const local_model *local, const minim_router_request *request, int32_t **tokens,
+                              size_t n_tokens, const minim_router_sink *sink, minim_router_reply *reply,
+                              minim_error *error) {
+    minim_seq *seq = NULL;
+    local_session *kept = NULL;
+    size_t n_done = 0;
+    minim_status status;
+    if (request->samples > 1) return local_vote_run(local, request, *tokens, n_tokens, sink, reply, error);
+    if (!request->session) {
+        status = minim_seq_new(local->engine, &seq, error);
+        if (status == MINIM_OK) status = local_generate(seq, request, *tokens, n_tokens, sink, reply, error);
+        minim_seq_free(seq);
+        return status;
+    }
+    status = local_session_find(local, request->session, *tokens, n_tokens, &n_done, &kept, error);
+    if (status != MINIM_OK || !kept) return status;
+    status = local_generate(kept->seq, request, *tokens + n_done, n_tokens - n_done, sink, reply, error);
+    local_session_note(kept, tokens, n_tokens);
+    return status;
+}
+
 static minim_status local_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
                                minim_router_reply *reply, minim_error *error) {
     local_model *local = state;
     double started = router_now();
     int32_t *tokens = NULL;
     size_t n_tokens = 0;
-    minim_seq *seq = NULL;
     minim_model_info info = {.size = sizeof info};
     if (minim_model_get_info(local->model, &info) == MINIM_OK) {
         router_line(reply->model, sizeof reply->model, "%s", info.name);
@@ -339,20 +363,7 @@ static minim_status local_chat(void *state, const minim_router_request *request,
     }
     minim_status status = local_tokenize(local, request, &tokens, &n_tokens, error);
     if (status == MINIM_OK) status = local_add_prefix(local, request->prefix, &tokens, &n_tokens, error);
-    if (status == MINIM_OK && request->samples > 1) {
-        status = local_vote_run(local, request, tokens, n_tokens, sink, reply, error);
-    } else if (status == MINIM_OK && request->session) {
-        local_session *kept = NULL;
-        size_t n_done = 0;
-        status = local_session_find(local, request->session, tokens, n_tokens, &n_done, &kept, error);
-        if (status == MINIM_OK)
-            status = local_generate(kept->seq, request, tokens + n_done, n_tokens - n_done, sink, reply, error);
-        if (kept) local_session_note(kept, &tokens, n_tokens);
-    } else {
-        if (status == MINIM_OK) status = minim_seq_new(local->engine, &seq, error);
-        if (status == MINIM_OK) status = local_generate(seq, request, tokens, n_tokens, sink, reply, error);
-        minim_seq_free(seq);
-    }
+    if (status == MINIM_OK && tokens) status = local_run(local, request, &tokens, n_tokens, sink, reply, error);
     free(tokens);
     reply->usage.seconds = router_now() - started;
     if (status != MINIM_OK) reply->failure = MINIM_ROUTE_FAILED_LOCAL;

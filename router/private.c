@@ -42,6 +42,11 @@ static char *private_clean(const char *text, size_t n) {
     char *clean = malloc(n + 1);
     size_t length, out = 0;
     for (size_t i = 0; clean && i < n; i += length) {
+        if ((unsigned char)(text[i] - 1) < 0x7f) { /* ASCII stands for itself */
+            clean[out++] = text[i];
+            length = 1;
+            continue;
+        }
         length = router_utf8_length(text + i, n - i);
         if (!length) length = 1;
         int plain = length == 2 || length == 3 ? private_plain(private_code_point(text + i, length)) : -1;
@@ -251,6 +256,7 @@ static int private_names_secret(const char *text) {
                                         "token",      "access_key",  "access-key",   "accesskey", "account_key",
                                         "accountkey", "private_key", "client_secret"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if ((text[0] | 32) != names[i][0]) continue; /* most words end here */
         size_t n = strlen(names[i]);
         if (strncasecmp(text, names[i], n)) continue;
         const char *p = text + n;
@@ -286,13 +292,15 @@ static int private_has_key(const char *text) {
     for (size_t i = 0; text[i]; i++) {
         if (!private_is_word(text[i]) || !private_starts(text, i)) continue;
         for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++) {
+            if (text[i] != tokens[k].prefix[0]) continue;
             size_t n = strlen(tokens[k].prefix);
             if (!strncmp(text + i, tokens[k].prefix, n) && private_token_length(text + i + n) >= tokens[k].least)
                 return 1;
         }
         size_t n = private_token_length(text + i);
         if (private_is_random(text + i, n)) return 1;
-        if (!strncasecmp(text + i, "bearer ", 7) && private_token_length(text + i + 7) >= 16) return 1;
+        if ((text[i] | 32) == 'b' && !strncasecmp(text + i, "bearer ", 7) && private_token_length(text + i + 7) >= 16)
+            return 1;
         /* "MY_API_KEY=": a name may end with the word */
         for (size_t j = 0; j < n; j++) {
             if ((!j || text[i + j - 1] == '_' || text[i + j - 1] == '-') && private_names_secret(text + i + j))

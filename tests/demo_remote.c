@@ -1,5 +1,6 @@
 /* demo_remote.c: the remote of `make demo`: an OpenAI-compatible server on 127.0.0.1 that says the same sentence to
- * everybody, word by word, and counts tokens. Prints its port, then serves until it is killed. One request at a time.
+ * everybody, word by word, and counts tokens; asked for one token it says YES. Prints its port, then serves until it is
+ * killed. One request at a time.
  */
 #include <arpa/inet.h>
 #include <signal.h>
@@ -38,25 +39,47 @@ static int demo_send(int fd, const char *text) {
     return dprintf(fd, "%zx\r\n%s\r\n", strlen(text), text) < 0;
 }
 
-static void demo_answer(int fd, long body) {
+/* "max_tokens" of a request; 0 = not said. */
+static int demo_max_tokens(const char *request) {
+    const char *at = strstr(request, "\"max_tokens\":");
+    return at ? (int)strtol(at + 13, NULL, 10) : 0;
+}
+
+/* One token, to a router that asks whether an answer is right. */
+static void demo_verdict(int fd, long body) {
+    char event[512];
+    dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+                "Connection: close\r\n\r\n");
+    demo_sleep(DEMO_FIRST_MS);
+    snprintf(event, sizeof event,
+             "data: {\"choices\":[{\"delta\":{\"content\":\"YES\"},\"logprobs\":{\"content\":[{\"token\":\"YES\","
+             "\"logprob\":-0.11,\"top_logprobs\":[{\"token\":\"YES\",\"logprob\":-0.11},{\"token\":\"NO\","
+             "\"logprob\":-2.3}]}]},\"finish_reason\":\"length\"}]}\n\n"
+             "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%ld,\"completion_tokens\":1}}\n\ndata: [DONE]\n\n",
+             body / 4);
+    if (!demo_send(fd, event)) dprintf(fd, "0\r\n\r\n");
+}
+
+static void demo_answer(int fd, long body, int max_tokens) {
     static const char *const words[] = {"I",   " am",      " the",    " big",  " model,", " played",
                                         " by", " a",       " script", " on",   " this",   " machine.",
                                         " No", " network", " was",    " used."};
     enum { WORDS = sizeof words / sizeof *words };
+    int n = max_tokens > 0 && max_tokens < WORDS ? max_tokens : WORDS;
     char event[256];
     dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
                 "Connection: close\r\n\r\n");
     demo_sleep(DEMO_FIRST_MS);
-    for (int i = 0; i < WORDS; i++) {
+    for (int i = 0; i < n; i++) {
         snprintf(event, sizeof event,
                  "data: {\"model\":\"big-script\",\"choices\":[{\"delta\":{\"content\":\"%s\"}}]}\n\n", words[i]);
         if (demo_send(fd, event)) return;
         demo_sleep(DEMO_WORD_MS);
     }
     snprintf(event, sizeof event,
-             "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
+             "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"%s\"}]}\n\n"
              "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%ld,\"completion_tokens\":%d}}\n\ndata: [DONE]\n\n",
-             body / 4, WORDS + 4);
+             n < WORDS ? "length" : "stop", body / 4, n + 4);
     if (!demo_send(fd, event)) dprintf(fd, "0\r\n\r\n");
 }
 
@@ -77,7 +100,11 @@ int main(void) {
         int client = accept(fd, NULL, NULL);
         if (client < 0) continue;
         long body = demo_read(client, buffer);
-        if (body >= 0) demo_answer(client, body);
+        int max_tokens = body >= 0 ? demo_max_tokens(buffer) : 0;
+        if (max_tokens == 1)
+            demo_verdict(client, body);
+        else if (body >= 0)
+            demo_answer(client, body, max_tokens);
         close(client);
     }
 }

@@ -23,6 +23,9 @@ check "the demo's cascade hands a weak one over" "answered by the remote model: 
 check "the demo's cache answers" "the same request was answered before"
 check "the demo races" "--route race"
 check "the demo keeps what is private" "answered by the local model: the request may not leave this machine"
+check "the demo votes" "self_consistency"
+check "the demo verifies" "answered by the local model: its score reaches the threshold; score 0.899 (verify, uncalibrated)"
+check "the demo has one answer written by two hands" "1 span by the remote"
 check "the demo reports what was saved" "all-remote (estimated)"
 check "the demo replays" "decisions replayed"
 check "the demo exports pairs" '{"messages":[{"role":"user"'

@@ -311,7 +311,7 @@ static void a_yes_keeps_the_local_answer_and_is_paid_for(void **state) {
     assert_int_equal(s.answers, 0);
     assert_int_equal(s.checks, 2); /* the first one with logprobs, which this server refuses */
     assert_has(s.asked, "YES or NO");
-    scene_ask(&s);
+    d = scene_ask(&s);
     assert_int_equal(s.checks, 3); /* it is not asked for them again */
     char line[512];
     minim_route_describe(d, line, sizeof line);

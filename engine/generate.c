@@ -13,7 +13,8 @@ const char *minim_stop_name(minim_stop stop) {
 
 void minim_generate_options_default(minim_generate_options *options) {
     *options = (minim_generate_options){.size = sizeof *options,
-                                        .sampling = {.top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64}};
+                                        .sampling = {.top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64},
+                                        .n_lookup = SPECULATE_MAX};
 }
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */

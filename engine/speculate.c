@@ -41,7 +41,7 @@ enum { SPEC_FIRST_PAUSE = 32, SPEC_LAST_PAUSE = 512 };
 
 struct speculator {
     minim_seq *seq;
-    float cost[SPECULATE_MAX + 2]; /* of a step of so many rows */
+    float cost[SPECULATE_MAX + 2]; /* of the next step if it has so many rows */
     int n_min;                     /* guesses that are made even when they do not pay */
 
     ngram_index *text; /* NULL = no lookup */
@@ -94,11 +94,22 @@ static float spec_chance(const spec_odds *odds) {
 
 /* ---- making one -------------------------------------------------------------------------------------------------- */
 
+/* Multiply-adds of a row in attention, by those with the weights. */
+static float spec_attention(const minim_model *m, size_t n_keys) {
+    const model_shape *p = &m->shape;
+    const double keys = (double)n_keys, seen = p->n_window && keys > p->n_window ? p->n_window : keys;
+    const double sum = keys * (p->n_layers - p->n_window_layers) + seen * p->n_window_layers;
+    return (float)(2 * sum * p->n_heads * p->head_dim / (double)m->n_params);
+}
+
 /* A roofline (Williams et al. 2009) with a round corner: a step takes as long as reading the weights or as computing
- * its rows, whichever is longer. A row computes for a quarter of the time that reading takes on the machines that were
- * measured (bench/README.md); with the reference kernels there is nothing but computing. */
+ * its rows, whichever is longer. With the weights a row computes for a quarter of the time that reading them takes, and
+ * a multiply-add of attention, with its share of the softmax, is as long as three of the others: measured, see
+ * bench/README.md. With the reference kernels there is nothing but computing. */
 static void spec_set_cost(speculator *s) {
-    const float row = strcmp(s->seq->engine->kern.isa, "ref") ? 0.25f : 1000.0f;
+    const minim_engine *en = s->seq->engine;
+    const float weights = strcmp(en->kern.isa, "ref") ? 0.25f : 1000.0f;
+    const float row = weights * (1 + 3 * spec_attention(en->model, s->seq->length));
     for (int n = 1; n < SPECULATE_MAX + 2; n++) {
         const float rows = (float)n * row;
         s->cost[n] = sqrtf((1 + rows * rows) / (1 + row * row));
@@ -175,7 +186,6 @@ minim_status speculator_new(minim_seq *seq, const minim_generate_options *o, spe
     speculator *s = mem_zalloc(a, 1, sizeof *s);
     if (!s) return err_memory(e, "a speculator", sizeof *s);
     s->seq = seq;
-    spec_set_cost(s);
     s->n_min = o->n_draft_min;
     s->n_lookup = o->n_lookup;
     spec_begin(s->match, spec_match_prior, SPEC_MATCHES);
@@ -337,6 +347,7 @@ minim_status speculator_guess(speculator *s, int32_t last, int most, speculation
     if (most <= 0) return status;
     fegetenv(&host);
     fesetenv(FE_DFL_ENV);
+    spec_set_cost(s);
     spec_look_up(s, most, out);
     if (!out->n && spec_wants_draft(s)) {
         status = spec_draft(s, last, most < s->n_draft ? most : s->n_draft, out, e);

@@ -243,6 +243,20 @@ else
     echo "# SKIP plot is not built (make build/bench/plot, needs libjansson-dev)"
 fi
 
+# ---- answers with given words
+
+printf 'babe cido babe cido babe cido' >prompt.txt
+printf 'babe cido babe cido babe cido babe cido babe cido babe cido' >answer.txt
+run bench -m q4_0.gguf -t 1 -r 2 --text answer.txt --text-prompt prompt.txt --text-random 40
+check "bench --text: a row for each text" 'exits 0' 'quiet' 'grep -qE "^\| answer.txt +\|.*\([0-9.]+ to [0-9.]+\)" out' \
+    'prints "| random tokens | 256 | 40 |"'
+run bench -m q4_0.gguf -t 1 -r 1 --text answer.txt --lookup off --draft q4_0.gguf --draft-min 2
+check "and with a draft model" 'exits 0' 'quiet' 'prints "| answer.txt | 1 |"'
+run bench --text-prompt prompt.txt --text answer.txt --text-prompt prompt.txt
+check "a prompt without a text" 'exits 2' 'one_line' 'empty'
+run bench --text nowhere.txt
+check "a text that is not there" 'exits 1' 'one_line' 'says nowhere.txt' 'empty'
+
 # ---- compare.sh, against programs that answer what llama-bench would
 
 cat >fake-bench <<'END'

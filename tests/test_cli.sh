@@ -319,6 +319,28 @@ feed 'Once upon a time\n' chat -q -n 4 -m odd.gguf --chat-format raw
 check "--chat-format overrides it" 'exits 0' 'quiet' '[ -s out ]'
 run run -q --json -n 2 -m chatml.gguf --chat "Once upon a time"
 cp out answered
+# ---- speculation: the same text, whatever is guessed
+
+again="Lily saw a cat. Tim saw a dog. Lily saw a cat. Tim saw a dog. Lily saw a"
+run run -q -n 40 --lookup off "$again"
+cp out plain
+check "run --lookup off" 'exits 0' 'quiet'
+for option in "--lookup auto" "--lookup 3 --draft-min 3" "--draft $story" "--draft $story --draft-max 4 --draft-min 4"; do
+    run run -q -n 40 $option "$again"
+    check "run $option says the same" 'exits 0' 'quiet' 'cmp -s out plain'
+done
+run run -n 40 --draft "$story" --draft-min 4 "$again"
+check "the line of figures tells how many guesses were right" 'exits 0' 'one_line' 'says "100 % right"' 'says "tokens a step"'
+run run -q -n 40 --json --draft "$story" --draft-min 4 --accept-min-p 0.5 "$again"
+check "and so does JSON" 'exits 0' 'grep -qE "\"guessed_tokens\": [1-9]" out' 'grep -qE "\"accepted_tokens\": [1-9]" out' \
+    'grep -q "\"overruled_tokens\": 0" out' 'grep -qE "\"steps\": [1-9]" out'
+for option in "--lookup 17" "--lookup x" "--lookup ''" "--draft-max 4" "--accept-min-p 0.5" "--draft $story --accept-min-p 2"; do
+    eval run run $option x
+    check "run $option is a mistake" 'exits 2' 'one_line' 'empty'
+done
+run run --draft nowhere.gguf x
+check "a draft that is not there" 'exits 1' 'one_line' 'says nowhere.gguf'
+
 run run -q --json -n 2 -m "$story" --chat-format chatml "Once upon a time"
 check "run --chat takes the file's chat format" 'exits 0' 'quiet' '[ "$(sed "s/,.*//" out)" != "" ]' \
     '[ "$(grep -o "\"tokens\": [^]]*" out)" = "$(grep -o "\"tokens\": [^]]*" answered)" ]' \

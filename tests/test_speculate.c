@@ -291,7 +291,7 @@ static void generate(trace *t, minim_seq *seq, minim_generate_options o) {
     if (t->length + 9 > (size_t)seq->engine->n_ctx || t->r.stop == MINIM_STOP_CONTEXT) return;
     minim_generate_options more;
     minim_generate_options_default(&more);
-    more.max_tokens = 8, more.ignore_end = 1, more.user = t->next, more.on_token = on_next;
+    more.n_lookup = 0, more.max_tokens = 8, more.ignore_end = 1, more.user = t->next, more.on_token = on_next;
     ok(minim_generate(seq, &t->events[t->n_events - 1].token, 1, &more, NULL, &e), &e);
 }
 
@@ -373,6 +373,7 @@ static trace *run(enum kind model, const way *how, const minim_sampling *samplin
     minim_generate_options o;
     minim_generate_options_default(&o);
     o.sampling = *sampling;
+    o.n_lookup = 0;
     o.max_tokens = stop == AT_CONTEXT || stop == AT_POOL ? 0 : 70;
     o.ignore_end = stop != AT_LENGTH;
     if (stop == AT_STRING) o.stop = strings, o.n_stop = 3;
@@ -538,6 +539,7 @@ static void the_hybrid_of_two_models_follows_its_threshold(void **state) {
         minim_generate_options o;
         minim_generate_options_default(&o);
         o.max_tokens = 120, o.ignore_end = 1, o.draft = p.draft, o.n_draft_min = 5, o.accept_min_p = 0.05f;
+        o.n_lookup = 0;
         minim_seq_truncate(p.seq, 0);
         generate(t[i], p.seq, o);
         for (int k = 0; k < t[i]->n_events; k++) {
@@ -562,6 +564,7 @@ static void a_draft_goes_on_with_the_next_turn(void **state) {
     for (int with = 0; with < 2; with++) {
         minim_generate_options o;
         minim_generate_options_default(&o);
+        o.n_lookup = 0;
         if (with) o.draft = p.draft, o.n_draft_min = 4;
         o.ignore_end = 1, o.max_tokens = 30;
         minim_seq_truncate(p.seq, 0);
@@ -608,6 +611,7 @@ static void both_may_live_in_one_engine_beside_a_fork(void **state) {
     minim_generate_options_default(&o);
     o.max_tokens = 8, o.ignore_end = 1, o.on_token = on_next;
     plain = o;
+    plain.n_lookup = 0;
     o.draft = all[1], o.n_draft_min = 16, o.n_lookup = 16;
     o.user = next[0], plain.user = next[1];
     ok(minim_generate(all[0], prompt, n, &plain, NULL, &e), &e);
@@ -633,7 +637,7 @@ static minim_status try_draft(minim_seq *seq, const minim_model *draft, size_t *
     const int32_t prompt[] = {1, 300, 301, 302};
     ok(minim_seq_new(engine, &d, e), e);
     minim_generate_options_default(&o);
-    o.draft = d, o.n_draft_min = 8, o.max_tokens = 60, o.ignore_end = 1, o.sampling.temperature = 1;
+    o.n_lookup = 0, o.draft = d, o.n_draft_min = 8, o.max_tokens = 60, o.ignore_end = 1, o.sampling.temperature = 1;
     minim_seq_truncate(seq, 0);
     const minim_status status = minim_generate(seq, prompt, 4, &o, &r, e);
     *n_drafted = status ? 0 : r.n_drafted;
@@ -748,7 +752,7 @@ static void a_forced_text_is_said_and_judged(void **state) {
         minim_generate_options o;
         minim_generate_options_default(&o);
         o.forced = forced, o.n_forced = 8, o.max_tokens = 20, o.ignore_end = 1;
-        if (i) o.n_lookup = 16, o.n_draft_min = 5;
+        o.n_lookup = i ? 16 : 0, o.n_draft_min = i ? 5 : 0;
         minim_seq_truncate(p.seq, 0);
         generate(t[i], p.seq, o);
         for (int k = 0; k < 8; k++) assert_int_equal(t[i]->events[k].token, forced[k]);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "bench.h"
+#include "bench_text.h"
 #include "commands.h"
 #include "common.h"
 #include "machine.h"
@@ -17,6 +18,7 @@ typedef struct bench_settings {
     option_list model, n_prompt, n_gen, pair, depth, threads, batch, ubatch, isa, kv, type_k, type_v;
     const char *output, *output_err;
     int repetitions, delay, no_warmup, progress, verbose;
+    bench_text_settings text;
 } bench_settings;
 
 #define BENCH(field)  offsetof(bench_settings, field)
@@ -48,6 +50,17 @@ static const option bench_run_options[] = {
     {"-oe, --output-err", BENCH_FORMATS, OPTION_CHOICE, BENCH(output_err), 0, 0, "also print this format to stderr"},
     {"--progress", NULL, OPTION_FLAG, BENCH(progress), 0, 0, "say on stderr what is running"},
     {"-v, --verbose", NULL, OPTION_FLAG, BENCH(verbose), 0, 0, "say what the engine does"},
+    {0},
+};
+
+static const option bench_text_options[] = {
+    {"--text", "FILE", OPTION_LIST, BENCH(text.texts), 0, 0,
+     "instead of the tests: speed of an answer with these\nwords, with and without speculation, in turn"},
+    {"--text-prompt", "FILE", OPTION_LIST, BENCH(text.prompts), 0, 0,
+     "what stands before it (the i-th before the i-th)"},
+    {"--text-random", "N", OPTION_INT, BENCH(text.n_random), 2, 1 << 20, "an answer of N random tokens, too"},
+    {"--text-vocab", "FILE", OPTION_STRING, BENCH(text.vocabulary), 0, 0,
+     "tokens of another file: those of `minim synth`\nare made-up words"},
     {0},
 };
 
@@ -470,9 +483,20 @@ static int bench_model(bench_plan *plan, bench_printer printers[2], const char *
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
+/* --text: the first value of each list. */
+static int bench_command_texts(const bench_settings *settings, const bench_plan *plan) {
+    const tool_settings tool = {.model = settings->model.n ? settings->model.items[0] : NULL,
+                                .n_threads = plan->threads.items[0],
+                                .isa = plan->isa.items[0],
+                                .kv = plan->kv.items[0] == MINIM_KV_F32 ? "f32" : "f16",
+                                .verbose = settings->verbose};
+    return bench_texts(&settings->text, &tool, settings->repetitions);
+}
+
 static int bench_command(const bench_settings *settings, bench_plan *plan) {
     int code = bench_make_plan(settings, plan);
     if (code >= 0) return code;
+    if (settings->text.texts.n || settings->text.n_random) return bench_command_texts(settings, plan);
     bench_printer printers[2] = {{.file = stdout, .format = bench_format_find(settings->output)},
                                  {.file = stderr, .format = bench_format_find(settings->output_err)}};
     tool_catch_interrupt();
@@ -497,14 +521,18 @@ int cmd_bench(int argc, char **argv) {
     const option_table tables[] = {
         {"tests", bench_test_options, &settings},
         {"runs and output", bench_run_options, &settings},
+        {"answers instead of tests", bench_text_options, &settings},
+        {"their speculation", tool_speculation_options, &settings.text.speculation},
         {0},
     };
     int code = options_parse(&bench_usage, tables, argc, argv, &arguments);
+    if (code < 0) code = tool_check_speculation("bench", &settings.text.speculation);
     if (code < 0) code = bench_command(&settings, &plan);
     bench_plan_free(&plan);
-    option_list *lists[] = {&settings.model,   &settings.n_prompt, &settings.n_gen,  &settings.pair, &settings.depth,
-                            &settings.threads, &settings.batch,    &settings.ubatch, &settings.isa,  &settings.kv,
-                            &settings.type_k,  &settings.type_v,   &arguments};
+    option_list *lists[] = {&settings.model, &settings.n_prompt,   &settings.n_gen,       &settings.pair,
+                            &settings.depth, &settings.threads,    &settings.batch,       &settings.ubatch,
+                            &settings.isa,   &settings.kv,         &settings.type_k,      &settings.type_v,
+                            &arguments,      &settings.text.texts, &settings.text.prompts};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) option_list_free(lists[i]);
     return code;
 }

@@ -13,9 +13,11 @@
 #include "common.h"
 #include "json.h"
 #include "line.h"
+#include "speculation.h"
 
 typedef struct chat_settings {
     tool_settings tool;
+    tool_speculation speculation;
     const char *system, *format;
     int json;
 } chat_settings;
@@ -60,6 +62,7 @@ typedef struct chat_session {
     const minim_model *model;
     minim_engine *engine;
     minim_seq *seq;
+    tool_draft draft;
     int n_ctx, raw; /* raw: the format puts nothing around messages, so that spaces between them count */
     double load_seconds;
 
@@ -223,6 +226,7 @@ static int chat_answer(chat_session *chat) {
     minim_generate_options options;
     minim_error error = {.status = MINIM_OK};
     tool_generate_settings(&chat->settings->tool, &options);
+    tool_speculation_settings(&chat->settings->speculation, &chat->draft, &options);
     options.user = chat;
     options.on_text = chat_on_text;
     options.on_token = chat_on_token;
@@ -374,6 +378,8 @@ static int chat_with_engine(chat_session *chat) {
     minim_engine_get_info(chat->engine, &info);
     chat->n_ctx = info.n_ctx;
     if (minim_seq_new(chat->engine, &chat->seq, &error) != MINIM_OK) return tool_fail_error(&error);
+    const int draft = tool_new_draft(&chat->settings->speculation, &chat->settings->tool, chat->n_ctx, &chat->draft);
+    if (draft >= 0) return draft;
     const char *system = chat->settings->system;
     if (system && chat_set_system(chat, system, strlen(system))) return EXIT_CODE_FAILED;
     line_reader *reader = line_open("> ");
@@ -414,6 +420,7 @@ static int chat_run(const chat_settings *settings) {
     tool_tokens_free(&chat.prompt);
     tool_tokens_free(&chat.answered);
     tool_bytes_free(&chat.answer);
+    tool_free_draft(&chat.draft);
     minim_seq_free(chat.seq);
     minim_engine_free(chat.engine);
     minim_model_free(model);
@@ -428,11 +435,13 @@ int cmd_chat(int argc, char **argv) {
         {"conversation", chat_options, &settings},
         {"model", tool_model_options, &settings.tool},
         {"generation", tool_sampling_options, &settings.tool},
+        {"speculation", tool_speculation_options, &settings.speculation},
         {"engine", tool_engine_options, &settings.tool},
         {0},
     };
     int code = options_parse(&chat_usage, tables, argc, argv, &arguments);
     if (code < 0) code = tool_check_settings("chat", &settings.tool);
+    if (code < 0) code = tool_check_speculation("chat", &settings.speculation);
     if (code < 0) code = tool_check_format("chat", settings.format);
     if (code < 0) code = chat_run(&settings);
     option_list_free(&arguments);

@@ -10,9 +10,11 @@
 #include "commands.h"
 #include "common.h"
 #include "json.h"
+#include "speculation.h"
 
 typedef struct run_settings {
     tool_settings tool;
+    tool_speculation speculation;
     const char *prompt, *file;
     const char *system, *format; /* with chat */
     const char *cache;           /* a file */
@@ -194,6 +196,19 @@ static void run_print_json(const run_answer *answer, const tool_bytes *prompt, d
     printf("%zu", result->n_prompt);
     json_write_name(stdout, "generated_tokens", &first);
     printf("%zu", result->n_generated);
+    const struct {
+        const char *name;
+        size_t value;
+    } counts[] = {
+        {"steps", result->n_steps},
+        {"guessed_tokens", result->n_drafted},
+        {"accepted_tokens", result->n_accepted},
+        {"overruled_tokens", result->n_overruled},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        json_write_name(stdout, counts[i].name, &first);
+        printf("%zu", counts[i].value);
+    }
     json_write_name(stdout, "tokens", &first);
     putchar('[');
     for (size_t i = 0; i < answer->tokens.n; i++) printf("%s%d", i ? ", " : "", (int)answer->tokens.ids[i]);
@@ -224,11 +239,12 @@ static void run_print_json(const run_answer *answer, const tool_bytes *prompt, d
     fputs("}}\n", stdout);
 }
 
-static int run_generate(run_answer *answer, minim_seq *seq, const tool_bytes *prompt, const tool_tokens *tokens,
-                        double load_seconds) {
+static int run_generate(run_answer *answer, minim_seq *seq, const tool_draft *draft, const tool_bytes *prompt,
+                        const tool_tokens *tokens, double load_seconds) {
     const run_settings *settings = answer->settings;
     minim_generate_options options;
     tool_generate_settings(&settings->tool, &options);
+    tool_speculation_settings(&settings->speculation, draft, &options);
     options.user = answer;
     options.n_top = settings->n_logprobs;
     options.on_text = run_on_text;
@@ -286,22 +302,27 @@ static int run_with_model(const run_settings *settings, const minim_model *model
     tool_tokens tokens = {0};
     minim_engine *engine = NULL;
     minim_seq *seq = NULL;
+    tool_draft draft = {NULL};
+    minim_engine_info info = {.size = sizeof info};
     int code =
         settings->chat ? run_tokenize_chat(settings, model, prompt, &tokens) : run_tokenize(model, prompt, &tokens);
     if (code < 0) run_hint(settings, model);
     if (code < 0) code = tool_new_engine(&settings->tool, model, &engine);
     if (code < 0) code = run_restore(settings, engine, &tokens, &seq);
+    if (code < 0) minim_engine_get_info(engine, &info);
+    if (code < 0) code = tool_new_draft(&settings->speculation, &settings->tool, info.n_ctx, &draft);
     if (code < 0 && settings->n_logprobs > 0) {
         answer.logprobs_file = open_memstream(&answer.logprobs, &answer.logprobs_n);
         if (!answer.logprobs_file) code = tool_fail("log-probabilities: %s", strerror(errno));
     }
-    if (code < 0) code = run_generate(&answer, seq, prompt, &tokens, load_seconds);
+    if (code < 0) code = run_generate(&answer, seq, &draft, prompt, &tokens, load_seconds);
     if (code == EXIT_CODE_OK) code = run_save(settings, seq);
     if (answer.logprobs_file) fclose(answer.logprobs_file);
     free(answer.logprobs);
     tool_bytes_free(&answer.text);
     tool_tokens_free(&answer.tokens);
     tool_tokens_free(&tokens);
+    tool_free_draft(&draft);
     minim_seq_free(seq);
     minim_engine_free(engine);
     return code;
@@ -315,6 +336,7 @@ static int run_command(run_settings *settings, const option_list *arguments) {
     int code = settings->n_logprobs && !settings->json ? options_complain("run", "--logprobs needs --json") : -1;
     settings->chat |= settings->system || settings->format;
     if (code < 0) code = tool_check_settings("run", &settings->tool);
+    if (code < 0) code = tool_check_speculation("run", &settings->speculation);
     if (code < 0) code = tool_check_format("run", settings->format);
     if (code < 0) code = run_read_prompt(settings, arguments, &prompt);
     if (code < 0) code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, &load_seconds);
@@ -332,6 +354,7 @@ int cmd_run(int argc, char **argv) {
         {"text", run_options, &settings},
         {"model", tool_model_options, &settings.tool},
         {"generation", tool_sampling_options, &settings.tool},
+        {"speculation", tool_speculation_options, &settings.speculation},
         {"engine", tool_engine_options, &settings.tool},
         {0},
     };

@@ -444,9 +444,16 @@ void tool_print_statistics(double load_seconds, const minim_result *result) {
     tool_rates rates = tool_result_rates(result);
     fprintf(stderr,
             "load %.3f s, first token %.3f s, prefill %zu tokens at %.1f/s, decode %zu tokens at %.1f/s, %.2f GB/s of "
-            "weights\n",
+            "weights",
             load_seconds, result->first_token_seconds, result->n_prompt - result->n_reused, rates.prefill,
             result->n_generated, rates.decode, rates.bytes * 1e-9);
+    if (result->n_drafted) {
+        fprintf(stderr, ", guessed %zu tokens, %.0f %% right, %.2f tokens a step", result->n_drafted,
+                100.0 * (double)result->n_accepted / (double)result->n_drafted,
+                result->n_steps ? (double)(result->n_generated - 1) / (double)result->n_steps : 0);
+    }
+    if (result->n_overruled) fprintf(stderr, ", %zu only likely", result->n_overruled);
+    putc('\n', stderr);
 }
 
 const char *tool_printable(const char *text, char *buffer, size_t size) {

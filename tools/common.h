@@ -144,7 +144,8 @@ typedef struct tool_rates {
 
 tool_rates tool_result_rates(const minim_result *result);
 
-/* One line on stderr: load time, time to the first token, prefill and decode speed, weights read. */
+/* One line on stderr: load time, time to the first token, prefill and decode speed, weights read, and guesses if there
+ * were any. */
 void tool_print_statistics(double load_seconds, const minim_result *result);
 
 /* A name of a file, fit for a terminal: control characters (also U+0080 to U+009F), which could steer it, become '?'.

@@ -93,7 +93,7 @@ static void synth_block(synth_buffer *b, uint32_t type, float spread) {
     const kern_format *f = kern_format_of(type);
     const float level = (float)((1 << (f->low.bits + f->high.bits)) - 1) / 2; /* what a minimum must make up for */
     const float minimum = type == KERN_Q4_1 || type == KERN_Q5_1 ? -level : level;
-    uint8_t block[QUANT_MAX_BYTES];
+    uint8_t block[QUANT_MAX_BYTES] = {0};
     for (int i = 0; i < info.block_bytes; i++) block[i] = (uint8_t)(synth_random() >> 24);
     if (type == KERN_MXFP4) block[0] = (uint8_t)(122 + block[0] % 4);
     for (int i = 0; i < 4 && type == KERN_NVFP4; i++) block[i] = (uint8_t)(24 + block[i] % 8);

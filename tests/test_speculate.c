@@ -586,6 +586,25 @@ static void a_draft_goes_on_with_the_next_turn(void **state) {
     pair_free(&p);
 }
 
+/* A model that drafts for itself is always right, also with what the draft has left of another text. */
+static void a_draft_follows_the_text(void **state) {
+    (void)state;
+    pair p = pair_new(STORIES, 512);
+    for (int i = 0; i < 3; i++) {
+        minim_error e;
+        minim_result r = {.size = sizeof r};
+        minim_generate_options o;
+        minim_generate_options_default(&o);
+        o.n_lookup = 0, o.draft = p.draft, o.n_draft_min = 6, o.n_draft = 6, o.max_tokens = 60, o.ignore_end = 1;
+        p.prompt[20 * i] = 300 + i;
+        minim_seq_truncate(p.seq, 0);
+        ok(minim_generate(p.seq, p.prompt, p.n_prompt - (size_t)(10 * i), &o, &r, &e), &e);
+        assert_true(r.n_drafted > 40);
+        assert_int_equal(r.n_accepted, r.n_drafted);
+    }
+    pair_free(&p);
+}
+
 static void a_draft_with_a_full_context_guesses_no_more(void **state) {
     (void)state;
     pair p = pair_new(STORIES, 200);
@@ -820,6 +839,7 @@ int main(void) {
         cmocka_unit_test(the_reference_kernels_are_not_asked_to_guess),
         cmocka_unit_test(the_hybrid_of_two_models_follows_its_threshold),
         cmocka_unit_test(a_draft_goes_on_with_the_next_turn),
+        cmocka_unit_test(a_draft_follows_the_text),
         cmocka_unit_test(a_draft_with_a_full_context_guesses_no_more),
         cmocka_unit_test(both_may_live_in_one_engine_beside_a_fork),
         cmocka_unit_test(another_vocabulary_is_refused),

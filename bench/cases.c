@@ -290,10 +290,10 @@ static int cases_add_other(const cases_plan *plan, const harness_memory *memory,
 }
 
 static int cases_add_attention(const cases_plan *plan, const harness_memory *memory, cases_list *list) {
-    static const char *const names[KERN_KV_TYPES] = {[KERN_KV_F16] = "F16", [KERN_KV_F32] = "F32"};
+    static const char *const names[KERN_KV_FLOATS] = {[KERN_KV_F16] = "F16", [KERN_KV_F32] = "F32"};
     int group = plan->n_heads / plan->n_kv_heads, status = 0;
     const int tokens[] = {group, CASES_QUERIES};
-    for (uint32_t kv = 0; kv < KERN_KV_TYPES; kv++) {
+    for (uint32_t kv = 0; kv < KERN_KV_FLOATS; kv++) {
         for (int i = 0; i < 2 && !status; i++) {
             harness_case c = {.kernel = "qk", .type = names[kv], .rows = CASES_KEYS, .cols = plan->head_dim};
             c.tokens = tokens[i];

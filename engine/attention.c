@@ -9,6 +9,9 @@
  * The query heads that share a key-value head, and neighbouring tokens, form a tile of up to ENGINE_TILE rows, so that
  * K and V are read from memory once for all of them. Rows of a tile: [token][head of the group]. It goes through a
  * range in blocks of ENGINE_BLOCK rows, whose scores stay in the first-level cache from one pass to the next.
+ *
+ * With a Q8 cache q is rounded to int8 too, a scale for each row, and so are p times the scales of the values, a scale
+ * for 32 keys at fixed positions: both products are sums of integers, exact in any order.
  */
 #include <math.h>
 #include <string.h>
@@ -39,13 +42,6 @@ static int attention_tokens(const model_shape *s, int rows) {
 
 static size_t attention_rows(const model_shape *s, int rows) {
     return (size_t)attention_tokens(s, rows) * (size_t)attention_group(s);
-}
-
-/* Scratch of a worker: q [rows of a tile][head_dim], two parts, and scores [rows of a block][ENGINE_RANGE]. */
-size_t attention_worker_floats(const model_shape *s) {
-    size_t rows = attention_rows(s, ENGINE_TILE), dim = (size_t)s->head_dim;
-    size_t floats = rows * dim + 2 * rows * (dim + 2) + attention_rows(s, ENGINE_BLOCK) * ENGINE_RANGE;
-    return (floats + 15) / 16 * 16;
 }
 
 static attention_part attention_part_at(float *memory, size_t rows) {
@@ -96,13 +92,56 @@ static int attention_tile_ranges(const attention_job *j, const attention_tile *t
     return attention_last_range(tile) - attention_first_range(j, tile, 0) + 1;
 }
 
+/* What a worker works with. Q8 has codes beside q and p. */
+typedef struct attention_scratch {
+    attention_part all, next; /* of a tile */
+    float *q;                 /* [rows of a tile][head_dim] */
+    float *q_scale;           /* [rows of a tile] */
+    float *scores;            /* [rows of a block][ENGINE_RANGE] */
+    float *p_scale;           /* [rows of a block][blocks of a range] */
+    float *v_scale;           /* [ENGINE_RANGE] */
+    int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 4] */
+    int8_t *p_codes;          /* [rows of a block][ENGINE_RANGE] */
+} attention_scratch;
+
+enum { ATTENTION_BLOCKS = ENGINE_RANGE / KERN_BLOCK };
+
+static size_t attention_padded(const model_shape *s) {
+    return ((size_t)s->head_dim + 3) / 4 * 4;
+}
+
+/* Its layout; returns floats. */
+static size_t attention_layout(const model_shape *s, float *memory, attention_scratch *w) {
+    size_t rows = attention_rows(s, ENGINE_TILE), block = attention_rows(s, ENGINE_BLOCK), dim = (size_t)s->head_dim;
+    size_t all = 0, next = all + rows * (dim + 2), q = next + rows * (dim + 2), q_scale = q + rows * dim;
+    size_t scores = q_scale + rows, p_scale = scores + block * ENGINE_RANGE;
+    size_t v_scale = p_scale + block * ATTENTION_BLOCKS, q_codes = v_scale + ENGINE_RANGE;
+    size_t p_codes = q_codes + rows * attention_padded(s) / 4, end = p_codes + block * ENGINE_RANGE / 4;
+    if (memory) {
+        *w = (attention_scratch){.all = attention_part_at(memory + all, rows),
+                                 .next = attention_part_at(memory + next, rows),
+                                 .q = memory + q,
+                                 .q_scale = memory + q_scale,
+                                 .scores = memory + scores,
+                                 .p_scale = memory + p_scale,
+                                 .v_scale = memory + v_scale,
+                                 .q_codes = (int8_t *)(void *)(memory + q_codes),
+                                 .p_codes = (int8_t *)(void *)(memory + p_codes)};
+    }
+    return (end + 15) / 16 * 16;
+}
+
+size_t attention_worker_floats(const model_shape *s) {
+    return attention_layout(s, NULL, NULL);
+}
+
 /* A block of rows in one range, with one key-value head. */
 typedef struct attention_block {
     const attention_job *j;
     attention_tile rows; /* the block as a tile of its own */
+    int row;             /* its first in the whole tile */
     int range, head;
-    const float *q; /* [rows][head_dim] */
-    float *scores;  /* [rows][ENGINE_RANGE]: then p */
+    const attention_scratch *w;
     attention_part part;
 } attention_block;
 
@@ -116,16 +155,24 @@ static const kv_page *attention_page(const attention_block *b, int key) {
 static void attention_scores(const attention_block *b) {
     const minim_engine *e = b->j->e;
     const model_shape *s = &e->model->shape;
-    int group = attention_group(s), size = e->page_size;
-    enum kern_kv type = kv_type(e->kv);
-    int key = attention_visible(b->j, &b->rows, 0, b->range).first;
+    int64_t n = (int64_t)b->rows.n_tokens * attention_group(s), dim = s->head_dim,
+            padded = (int64_t)attention_padded(s);
+    int size = e->page_size, key = attention_visible(b->j, &b->rows, 0, b->range).first;
     int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
+    enum kern_kv type = kv_type(e->kv);
     for (int next; key < end; key = next) {
         int slot = key % size;
         next = key - slot + size < end ? key - slot + size : end;
-        const char *keys = kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
-        e->kern.qk[type](b->q, s->head_dim, (int64_t)b->rows.n_tokens * group, keys + (size_t)slot * kv_element(type),
-                         size, next - key, s->head_dim, s->attn_scale, b->scores + key, ENGINE_RANGE);
+        char *keys = kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
+        float *scores = b->w->scores + key;
+        if (type == KERN_KV_Q8) {
+            e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
+                          (int8_t *)keys + (size_t)slot * 4, size, kv_scales(e->kv, keys) + slot, next - key,
+                          padded / 4, scores, ENGINE_RANGE);
+        } else {
+            e->kern.qk[type](b->w->q + b->row * dim, dim, n, keys + (size_t)slot * kv_element(type), size, next - key,
+                             dim, s->attn_scale, scores, ENGINE_RANGE);
+        }
     }
 }
 
@@ -135,7 +182,7 @@ static void attention_softmax(const attention_block *b) {
     int group = attention_group(&e->model->shape);
     for (int r = 0; r < b->rows.n_tokens * group; r++) {
         attention_view view = attention_visible(b->j, &b->rows, r / group, b->range);
-        float *scores = b->scores + (size_t)r * ENGINE_RANGE + view.first, cap = e->model->shape.attn_softcap;
+        float *scores = b->w->scores + (size_t)r * ENGINE_RANGE + view.first, cap = e->model->shape.attn_softcap;
         int n = view.end - view.first;
         b->part.max[r] = -INFINITY, b->part.sum[r] = 0;
         if (n > 0 && cap > 0) e->kern.softcap(scores, n, cap);
@@ -149,7 +196,7 @@ static void attention_add_values(const attention_block *b, int key, int end, int
     int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
     enum kern_kv type = kv_type(e->kv);
     const char *values = kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
-    e->kern.pv[type](b->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
+    e->kern.pv[type](b->w->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
                      values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
                      b->part.o + row * dim, dim);
 }
@@ -164,6 +211,36 @@ static void attention_add_edge(const attention_block *b, int from, int to) {
     }
 }
 
+/* o = p V in integers. What a row does not see has p = 0; pages that nobody sees may be gone, and another one stands
+ * for them. */
+static void attention_values_q8(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    const attention_scratch *w = b->w;
+    int64_t n = (int64_t)b->rows.n_tokens * attention_group(&e->model->shape), dim = e->model->shape.head_dim;
+    int from = attention_visible(b->j, &b->rows, 0, b->range).first;
+    int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
+    if (from >= to) return;
+    const int first = from / KERN_BLOCK, end = (to + KERN_BLOCK - 1) / KERN_BLOCK;
+    const int8_t *pages[ENGINE_RANGE / 16];
+    const int8_t *any = kv_values(e->kv, attention_page(b, to - 1), b->j->slot, b->head);
+    for (int key = 0; key < ENGINE_RANGE; key += e->page_size) {
+        int seen = key < to && key + e->page_size > from;
+        pages[key / e->page_size] = seen ? kv_values(e->kv, attention_page(b, key), b->j->slot, b->head) : any;
+    }
+    for (int64_t r = 0; r < n; r++) {
+        attention_view view = attention_visible(b->j, &b->rows, (int)r / attention_group(&e->model->shape), b->range);
+        float *p = w->scores + r * ENGINE_RANGE;
+        int begin = first * KERN_BLOCK, stop = end * KERN_BLOCK;
+        if (view.first >= view.end) view.first = view.end = stop;
+        for (int key = begin; key < view.first; key++) p[key] = 0;
+        for (int key = view.end; key < stop; key++) p[key] = 0;
+        e->kern.quantize_weights(p + begin, w->v_scale + begin, stop - begin, w->p_codes + r * ENGINE_RANGE + begin,
+                                 w->p_scale + r * ATTENTION_BLOCKS + first);
+    }
+    e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, ATTENTION_BLOCKS, n, pages, e->page_size, first, end, dim,
+                  b->part.o, dim);
+}
+
 /* o = p V, page by page, keys ascending for each row: along the edge of the window, where all rows see the keys, and
  * along the causal edge. */
 static void attention_values(const attention_block *b) {
@@ -173,6 +250,10 @@ static void attention_values(const attention_block *b) {
     attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
     attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
     memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
+    if (kv_type(e->kv) == KERN_KV_Q8) {
+        attention_values_q8(b);
+        return;
+    }
     for (int begin = oldest.first / size * size; begin < newest.end; begin += size) {
         int stop = begin + size;
         int first = newest.first > begin ? newest.first : begin, end = oldest.end < stop ? oldest.end : stop;
@@ -186,23 +267,19 @@ static void attention_values(const attention_block *b) {
     }
 }
 
-/* What a worker works with, see attention_worker_floats(). */
-typedef struct attention_scratch {
-    float *q, *scores;
-    attention_part all, next;
-} attention_scratch;
-
-static attention_scratch attention_scratch_of(const minim_engine *e, int worker) {
-    const model_shape *s = &e->model->shape;
-    size_t rows = attention_rows(s, ENGINE_TILE), dim = (size_t)s->head_dim;
-    float *memory = e->scratch.worker + (size_t)worker * e->scratch.worker_floats;
-    attention_scratch w = {.q = memory};
-    memory += rows * dim;
-    w.all = attention_part_at(memory, rows);
-    memory += rows * (dim + 2);
-    w.next = attention_part_at(memory, rows);
-    w.scores = memory + rows * (dim + 2);
-    return w;
+/* The scales of all values of a range that the tile sees. */
+static void attention_value_scales(const attention_job *j, const attention_tile *tile, int head, int range,
+                                   float *out) {
+    const minim_engine *e = j->e;
+    const attention_block b = {.j = j, .rows = *tile, .range = range};
+    int from = attention_visible(j, tile, 0, range).first / e->page_size * e->page_size;
+    int to = attention_visible(j, tile, tile->n_tokens - 1, range).end;
+    memset(out, 0, ENGINE_RANGE * sizeof *out);
+    for (int key = from; key < to; key += e->page_size) {
+        const float *scales = kv_scales(e->kv, kv_values(e->kv, attention_page(&b, key), j->slot, head));
+        int n = to - key < e->page_size ? to - key : e->page_size;
+        memcpy(out + key, scales, (size_t)n * sizeof *out);
+    }
 }
 
 /* One range of one tile. */
@@ -210,12 +287,13 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
                                const attention_scratch *w, attention_part part) {
     const model_shape *s = &j->e->model->shape;
     int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
-    attention_block b = {.j = j, .range = range, .head = head, .scores = w->scores};
+    attention_block b = {.j = j, .range = range, .head = head, .w = w};
+    if (kv_type(j->e->kv) == KERN_KV_Q8) attention_value_scales(j, tile, head, range, w->v_scale);
     for (int t = 0; t < tile->n_tokens; t += block) {
-        int n = tile->n_tokens - t < block ? tile->n_tokens - t : block, row = t * group;
+        int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
+        b.row = t * group;
         b.rows = (attention_tile){tile->seq, tile->first_row + t, n, tile->position + t};
-        b.q = w->q + (size_t)row * (size_t)dim;
-        b.part = (attention_part){part.max + row, part.sum + row, part.o + (size_t)row * (size_t)dim};
+        b.part = (attention_part){part.max + b.row, part.sum + b.row, part.o + (size_t)b.row * (size_t)dim};
         attention_scores(&b);
         attention_softmax(&b);
         attention_values(&b);
@@ -254,13 +332,20 @@ static void attention_finish(const minim_engine *e, const attention_tile *tile, 
     }
 }
 
-/* The query rows of a tile side by side, [token][head of the group][head_dim]. */
-static void attention_gather(const minim_engine *e, const attention_tile *tile, int head, float *q) {
+/* The query rows of a tile side by side, [token][head of the group][head_dim]; for Q8 as codes. */
+static void attention_gather(const minim_engine *e, const attention_tile *tile, int head, const attention_scratch *w) {
     const model_shape *s = &e->model->shape;
-    size_t row = (size_t)attention_group(s) * (size_t)s->head_dim;
+    size_t dim = (size_t)s->head_dim, row = (size_t)attention_group(s) * dim, padded = attention_padded(s);
     for (int t = 0; t < tile->n_tokens; t++) {
         const float *from = e->scratch.q + (int64_t)(tile->first_row + t) * s->n_heads * s->head_dim;
-        memcpy(q + (size_t)t * row, from + (size_t)head * row, row * sizeof *q);
+        memcpy(w->q + (size_t)t * row, from + (size_t)head * row, row * sizeof *w->q);
+    }
+    if (kv_type(e->kv) != KERN_KV_Q8) return;
+    for (int r = 0; r < tile->n_tokens * attention_group(s); r++) {
+        int8_t *codes = w->q_codes + (size_t)r * padded;
+        for (size_t d = dim; d < padded; d++) codes[d] = 0;
+        e->kern.quantize_row(w->q + (size_t)r * dim, s->head_dim, codes, &w->q_scale[r]);
+        w->q_scale[r] *= s->attn_scale;
     }
 }
 
@@ -285,8 +370,9 @@ static void attention_task(void *arg, uint32_t item, int worker) {
     int n_ranges = attention_tile_ranges(j, tile), first = attention_first_range(j, tile, 0);
     if (range >= n_ranges) return;
 
-    attention_scratch w = attention_scratch_of(e, worker);
-    attention_gather(e, tile, head, w.q);
+    attention_scratch w;
+    attention_layout(s, e->scratch.worker + (size_t)worker * e->scratch.worker_floats, &w);
+    attention_gather(e, tile, head, &w);
     if (j->n_ranges) {
         attention_do_range(j, tile, head, first + range, &w, attention_partial(j, tile, head, range));
         return;

@@ -40,8 +40,8 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     if (o->page_size < 16 || o->page_size > ENGINE_RANGE || (o->page_size & (o->page_size - 1))) {
         return err_set(e, MINIM_ERR_ARGUMENT, "page_size is %d, expected 16, 32, 64, 128 or 256", o->page_size);
     }
-    if (o->kv_type != MINIM_KV_F16 && o->kv_type != MINIM_KV_F32) {
-        return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16 or MINIM_KV_F32", (int)o->kv_type);
+    if ((unsigned)o->kv_type > MINIM_KV_Q8) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16, _F32 or _Q8", (int)o->kv_type);
     }
     if ((unsigned)o->rope_factors > MINIM_ROPE_LONG) {
         return err_set(e, MINIM_ERR_ARGUMENT, "rope_factors is %d, expected MINIM_ROPE_AUTO, _SHORT or _LONG",
@@ -57,7 +57,7 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
                        .n_kv_heads = s->n_kv_heads,
                        .head_dim = s->head_dim,
                        .page_size = o->page_size,
-                       .type = o->kv_type == MINIM_KV_F16 ? KERN_KV_F16 : KERN_KV_F32};
+                       .type = (enum kern_kv)o->kv_type};
     p->together = (uint64_t)kv_shape_pages(&p->kv);
     p->page_bytes = kv_page_bytes(&p->kv);
     p->scratch_bytes = forward_scratch_bytes(m, p->n_batch, p->n_threads);

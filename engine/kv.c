@@ -4,7 +4,17 @@
 #include "kv_impl.h"
 
 size_t kv_element(enum kern_kv type) {
-    return type == KERN_KV_F16 ? 2 : 4;
+    return type == KERN_KV_F32 ? 4 : type == KERN_KV_F16 ? 2 : 1;
+}
+
+/* Q8 keeps the dimensions of a key in groups of 4. */
+static uint64_t kv_key_dims(const kv_shape *s) {
+    return s->type == KERN_KV_Q8 ? ((uint64_t)s->head_dim + 3) / 4 * 4 : (uint64_t)s->head_dim;
+}
+
+uint64_t kv_head_bytes(const kv_shape *s) {
+    uint64_t scale = s->type == KERN_KV_Q8 ? sizeof(float) : 0; /* of each token */
+    return (uint64_t)s->page_size * (kv_key_dims(s) * kv_element(s->type) + scale);
 }
 
 enum kern_kv kv_type(const kv_pool *p) {
@@ -24,9 +34,7 @@ int kv_shape_pages(kv_shape *s) {
 uint64_t kv_page_bytes(const kv_shape *s) {
     uint64_t bytes;
     if (size_mul((uint64_t)s->page_layers * 2, (uint64_t)s->n_kv_heads, &bytes) ||
-        size_mul(bytes, (uint64_t)s->head_dim, &bytes) ||
-        size_mul(bytes, (uint64_t)s->page_size * kv_element(s->type), &bytes) || size_add(bytes, KV_HEADER, &bytes) ||
-        bytes > PTRDIFF_MAX) {
+        size_mul(bytes, kv_head_bytes(s), &bytes) || size_add(bytes, KV_HEADER, &bytes) || bytes > PTRDIFF_MAX) {
         return 0;
     }
     return bytes;
@@ -49,13 +57,32 @@ void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head) {
     return kv_head(p, page, slot, head, 1);
 }
 
+float *kv_scales(const kv_pool *p, void *codes) {
+    return (float *)(void *)((char *)codes + (size_t)p->shape.page_size * (size_t)kv_key_dims(&p->shape));
+}
+
+/* K [head_dim/4][page_size][4], V [page_size/4][head_dim][4]: four codes that are multiplied together lie side by side.
+ */
+static void kv_store_q8(const kv_pool *p, const kern_table *kern, size_t column, const float *k, const float *v,
+                        char *keys, char *values, int8_t *codes) {
+    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, dims = (size_t)kv_key_dims(&p->shape);
+    memset(codes, 0, dims);
+    kern->quantize_row(k, (int64_t)dim, codes, &kv_scales(p, keys)[column]);
+    for (size_t d = 0; d < dims; d += 4) memcpy(keys + d * size + 4 * column, codes + d, 4);
+    kern->quantize_row(v, (int64_t)dim, codes, &kv_scales(p, values)[column]);
+    values += column / 4 * 4 * dim + column % 4;
+    for (size_t d = 0; d < dim; d++) values[4 * d] = codes[d];
+}
+
 void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
               const float *v, void *scratch) {
     size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, column = position % size;
     const kv_page *page = kv_page_at(p, t, position / size, slot);
     for (int head = 0; head < p->shape.n_kv_heads; head++, k += dim, v += dim) {
         char *keys = kv_keys(p, page, slot, head), *values = kv_values(p, page, slot, head);
-        if (p->shape.type == KERN_KV_F16) {
+        if (p->shape.type == KERN_KV_Q8) {
+            kv_store_q8(p, kern, column, k, v, keys, values, scratch);
+        } else if (p->shape.type == KERN_KV_F16) {
             const uint16_t *half = scratch;
             kern->to_f16(k, (int64_t)dim, scratch);
             for (size_t d = 0; d < dim; d++) memcpy(keys + (d * size + column) * 2, half + d, 2);

@@ -4,9 +4,11 @@
  * Full pages are also found by the tokens they hold (kv_prefix.c), and stay for a while when no sequence holds them.
  *
  * A page holds, for each of page_layers layers, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so
- * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Layers have slots: first those that
- * see everything, then windowed ones, whose pages are given back once no window reaches them. page_layers divides both
- * numbers, so that a page belongs to one kind and all pages have one size; without windows it is all layers.
+ * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Q8: int8 codes of a head, K
+ * [ceil(head_dim/4)][page_size][4] and V [page_size/4][head_dim][4], each with a float32 scale [page_size] behind.
+ * Layers have slots: first those that see everything, then windowed ones, whose pages are given back once no window
+ * reaches them. page_layers divides both numbers, so that a page belongs to one kind and all pages have one size;
+ * without windows it is all layers.
  */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
@@ -79,12 +81,17 @@ void kv_table_free(kv_pool *p, kv_table *t);
 
 enum kern_kv kv_type(const kv_pool *p);
 size_t kv_element(enum kern_kv type); /* bytes of one number */
+/* Bytes of K or V of one head of one layer in a page. */
+uint64_t kv_head_bytes(const kv_shape *s);
 
 /* The page that holds the index-th page_size tokens of the layer in this slot. */
 const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int slot);
 /* K or V of one page, layer and head, see above. */
 void *kv_keys(const kv_pool *p, const kv_page *page, int slot, int head);
 void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head);
+
+/* Q8: the scales [page_size] of what kv_keys() or kv_values() returned. */
+float *kv_scales(const kv_pool *p, void *codes);
 
 /* Stores the key and value rows k, v [n_kv_heads][head_dim] of the token at `position`. scratch: [head_dim] floats. */
 void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,

@@ -43,8 +43,7 @@ struct kv_pool {
     kv_shape shape;
     size_t together; /* pages that hold the same tokens; the first `kept` of them are never dropped */
     size_t kept;
-    size_t element;    /* bytes of a number */
-    size_t head_bytes; /* K or V of one head of one layer: head_dim * page_size * element */
+    size_t head_bytes; /* K or V of one head of one layer */
     size_t page_bytes;
     kv_counts counts;
 

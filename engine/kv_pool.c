@@ -18,8 +18,7 @@ minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t p
     p->shape = *s;
     p->together = (size_t)(s->n_layers / s->page_layers);
     p->kept = (size_t)((s->n_layers - s->n_windowed) / s->page_layers);
-    p->element = kv_element(s->type);
-    p->head_bytes = (size_t)s->head_dim * (size_t)s->page_size * p->element;
+    p->head_bytes = (size_t)kv_head_bytes(s);
     p->page_bytes = (size_t)page_bytes;
     p->counts.limit = page_limit;
     p->cache_limit = cache_limit;
@@ -54,6 +53,8 @@ static minim_status kv_take(kv_pool *p, kv_page **out, minim_error *e) {
     while (!page && kv_evict(p)) page = mem_zalloc(&p->allocator, 1, p->page_bytes);
     if (!page) return err_memory(e, "a KV page", p->page_bytes);
     *page = (kv_page){.users = 1};
+    /* Integer products go over slots that nothing was written into; they count 0 times. */
+    if (p->shape.type == KERN_KV_Q8) memset((char *)page + KV_HEADER, 0, p->page_bytes - KV_HEADER);
     p->counts.in_use++;
     *out = page;
     return MINIM_OK;

@@ -134,7 +134,7 @@ typedef struct kern_act {
     const int32_t *sum;  /* [n][cols/32], sum of the codes of the block */
 } kern_act;
 
-enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_TYPES = 2 };
+enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_FLOATS = 2, KERN_KV_Q8 = 2, KERN_KV_TYPES = 3 };
 
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
@@ -198,14 +198,33 @@ typedef struct kern_table {
 
     /* Attention over one KV page (or a part of it), one KV head, n_q query rows that share it (grouped queries,
      * neighbouring tokens). K page: [head_dim][ldk], a key is a column (lane = key); V page: [keys][head_dim] (lane =
-     * dimension). Indexed by enum kern_kv.
+     * dimension). Indexed by enum kern_kv, the float types.
      *   qk: s[r][j] = scale * (acc = 0; for d ascending: acc = fma(q[r][d], k[d][j], acc)), j < n_keys
      *   pv: for j ascending: o[r][d] = fma(p[r][j], v[j][d], o[r][d])
      * ldq, lds, ldp, ldo: floats between rows. */
-    void (*qk[KERN_KV_TYPES])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                              int64_t head_dim, float scale, float *s, int64_t lds);
-    void (*pv[KERN_KV_TYPES])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
-                              float *o, int64_t ldo);
+    void (*qk[KERN_KV_FLOATS])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
+                               int64_t head_dim, float scale, float *s, int64_t lds);
+    void (*pv[KERN_KV_FLOATS])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
+                               int64_t head_dim, float *o, int64_t ldo);
+
+    /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
+     * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys.
+     *
+     *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head)
+     *   qk_q8: K [ceil(head_dim/4)][ldk][4]; dimensions that are not there are 0 in q. n_groups = ceil(head_dim/4).
+     *          s[r][j] = (float)i * (q_scale[r] * k_scale[j]), i = int32 sum of q code * k code
+     *   quantize_weights: w = p[j] * v_scale[j], and 0 where p is 0, whatever the scale; then as quantize(). n is a
+     *          multiple of 32. p is not negative, so codes are 0..127
+     *   pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a multiple
+     * of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b], o[r][d]), i =
+     * int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]. |q|, |k|, |p|, |v| <= 127: a sum of two
+     * products fits int16. */
+    void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
+    void (*qk_q8)(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
+                  const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds);
+    void (*quantize_weights)(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale);
+    void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q, const int8_t *const *v,
+                  int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o, int64_t ldo);
 
     /* s[n], n > 0: returns max m of s in *max; s[i] = exp(s[i] - m); *sum = 16 partial sums of s, folded. */
     void (*softmax_part)(float *s, int64_t n, float *max, float *sum);

@@ -183,6 +183,10 @@ static void record_word(uint32_t w) {
     current->word[current->n++] = w;
 }
 
+static void record_bytes(const int8_t *p, int64_t n) {
+    for (int64_t i = 0; i < n; i++) record_word((uint8_t)p[i]);
+}
+
 static void record_floats(const float *p, int64_t n) {
     for (int64_t i = 0; i < n; i++) record_word(p[i] != p[i] ? 0x7fc00000u : bits_of_float(p[i]));
 }
@@ -413,6 +417,68 @@ static void check_pv_f32(const kern_table *k) {
     check_pv(k, KERN_KV_F32);
 }
 
+static int8_t *slot_codes(int i, int64_t n, int low, int extreme) {
+    int8_t *p = slot_take(i, (size_t)n, 1), edge = random_u32() % 2 || low == 0 ? 127 : -127;
+    for (int64_t k = 0; k < n; k++) p[k] = extreme ? edge : (int8_t)random_between(low, 127);
+    return p;
+}
+
+static void check_quantize_row(const kern_table *k) {
+    int64_t n = random_between(1, 140);
+    const float *x = slot_floats(0, n, random_kind());
+    int8_t *codes = slot_take(1, (size_t)n, 1);
+    float scale;
+    k->quantize_row(x, n, codes, &scale);
+    record_bytes(codes, n);
+    record_floats(&scale, 1);
+}
+
+static void check_quantize_weights(const kern_table *k) {
+    int64_t n = KERN_BLOCK * random_between(1, 8);
+    int kind = random_kind();
+    float *p = slot_floats(0, n, kind);
+    for (int64_t i = 0; i < n; i++) p[i] = random_u32() % 4 ? fabsf(p[i]) : 0.0f;
+    if (random_u32() % 8 == 0) memset(p, 0, KERN_BLOCK * sizeof *p);
+    float *v_scale = slot_floats(1, n, kind);
+    for (int64_t i = 0; i < n; i++) v_scale[i] = fabsf(v_scale[i]);
+    int8_t *codes = slot_take(2, (size_t)n, 1);
+    float *scale = slot_output(3, n / KERN_BLOCK);
+    k->quantize_weights(p, v_scale, n, codes, scale);
+    record_bytes(codes, n);
+    record_floats(scale, n / KERN_BLOCK);
+}
+
+static void check_qk_q8(const kern_table *k) {
+    int64_t n_q = random_between(1, 30), n_keys = random_between(1, 70), groups = (random_head_dim() + 3) / 4;
+    int64_t ldq = 4 * groups + random_between(0, 5), ldk = n_keys + random_between(0, 9);
+    int64_t lds = n_keys + random_between(0, 5);
+    int kind = random_kind(), extreme = random_u32() % 4 == 0;
+    int8_t *q = slot_codes(0, (n_q - 1) * ldq + 4 * groups, -127, extreme);
+    int8_t *keys = slot_codes(1, 4 * ((groups - 1) * ldk + n_keys), -127, extreme);
+    float *k_scale = slot_floats(2, n_keys, kind), *q_scale = slot_floats(3, n_q, kind);
+    float *s = slot_output(4, (n_q - 1) * lds + n_keys);
+    k->qk_q8(q, ldq, q_scale, n_q, keys, ldk, k_scale, n_keys, groups, s, lds);
+    record_matrix(s, n_q, n_keys, lds);
+}
+
+static void check_pv_q8(const kern_table *k) {
+    enum { BLOCKS = 8 };
+    int64_t n_q = random_between(1, 20), dim = random_head_dim(), page_keys = 16 << random_between(0, 4);
+    int64_t first = random_between(0, BLOCKS - 1), end = random_between(first + 1, BLOCKS);
+    int64_t ldp = BLOCKS * KERN_BLOCK + random_between(0, 5), lds = BLOCKS + random_between(0, 2);
+    int64_t ldo = dim + random_between(0, 5), n_pages = BLOCKS * KERN_BLOCK / page_keys;
+    int kind = random_kind(), extreme = random_u32() % 4 == 0;
+    int8_t *p = slot_codes(0, (n_q - 1) * ldp + BLOCKS * KERN_BLOCK, 0, extreme);
+    int8_t *values = slot_codes(1, BLOCKS * KERN_BLOCK * dim, -127, extreme);
+    const int8_t *page[16];
+    for (int64_t i = 0; i < n_pages; i++) page[i] = values + (n_pages - 1 - i) * page_keys * dim;
+    float *scale = slot_floats(2, (n_q - 1) * lds + BLOCKS, kind), *o = slot_output(3, (n_q - 1) * ldo + dim);
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t d = 0; d < dim; d++) o[r * ldo + d] = random_float(kind);
+    k->pv_q8(p, ldp, scale, lds, n_q, page, page_keys, first, end, dim, o, ldo);
+    record_matrix(o, n_q, dim, ldo);
+}
+
 static void check_softmax_part(const kern_table *k) {
     int64_t n = random_between(1, 70);
     float *s = slot_floats(0, n, random_kind()), out[2];
@@ -592,6 +658,10 @@ static const struct check {
     {"gelu_mul", check_gelu_mul, 1000, 0x2b7beb82676e0fa6, 0},
     {"softcap", check_softcap, 1000, 0xf255d788cfe02fc2, 0},
     {"clamp", check_clamp, 1000, 0xea871519bb15c050, 0},
+    {"quantize_row", check_quantize_row, 1000, 0x8d7a50a735660a8a, 0},
+    {"quantize_weights", check_quantize_weights, 500, 0x1a2deab2ff062831, 0},
+    {"qk q8", check_qk_q8, 300, 0x29e315596608a5c3, 0},
+    {"pv q8", check_pv_q8, 300, 0xa77fb4a49084d66d, 0},
 };
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };

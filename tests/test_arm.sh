@@ -111,7 +111,7 @@ all_known() { # FILE MODEL LEVEL
 
 check "checkbits runs" sh -c "qemu-aarch64 -cpu max '$arm/tests/checkbits' >'$work/bits.txt'"
 for level in ref neon neon_dotprod neon_i8mm; do
-    for model in Q4_0 Q8_0 F16 BF16 long; do
+    for model in Q4_0 Q8_0 F16 BF16 long long_q8; do
         check "$level: logits of the $model model have the bits that test_engine.c expects" \
             all_known "$work/bits.txt" $model $level
     done

@@ -262,6 +262,9 @@ run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o all.f32 --
 check "logits writes one row a token" 'exits 0' '[ "$(stat -c %s all.f32)" = $((40 * 512 * 4)) ]' '[ "$(ls | grep -c part)" = 0 ]'
 run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o - --kv f32 -c 256 -b 7 -t 3 --page-size 16 --isa ref
 check "the same bytes in chunks of 7, on 3 threads, by the reference kernels, to standard output" 'exits 0' 'cmp -s out all.f32'
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o q8.f32 --kv q8 -c 256
+run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o - --kv q8_0 -c 256 -b 7 -t 3 --page-size 16 --isa ref
+check "so with int8 keys and values, which give other bytes" 'exits 0' 'cmp -s out q8.f32' '! cmp -s q8.f32 all.f32'
 run logits -m "$fixture/model.gguf" --tokens "$fixture/tokens.txt" -o small.f32 -c 16
 check "logits of more tokens than the context" 'exits 1' 'one_line' 'says 16' 'says 40' '[ ! -e small.f32 ]'
 printf '1 2 three' >bad.txt

@@ -36,7 +36,7 @@ static const option bench_test_options[] = {
      "threads (default 0: as many as the CPUs\nthis process may use)"},
     {"--isa", "NAME", OPTION_LIST, BENCH(isa), 0, 0,
      "highest instruction set: ref, avx2,\navx512vnni ... (default: MINIM_ISA, else the best)"},
-    {"--kv", "f16|f32", OPTION_LIST, BENCH(kv), 0, 0, "type of the KV cache (default f16)"},
+    {"--kv", "f16|f32|q8_0", OPTION_LIST, BENCH(kv), 0, 0, "type of the KV cache (default f16)"},
     {"-ctk, --cache-type-k", "TYPE", OPTION_LIST, BENCH(type_k), 0, 0, "the same; minim keeps keys and values"},
     {"-ctv, --cache-type-v", "TYPE", OPTION_LIST, BENCH(type_v), 0, 0, "in one type, so both have to agree"},
     {0},
@@ -125,16 +125,28 @@ static int bench_read_pairs(const option_list *texts, bench_ints *pairs) {
     return -1;
 }
 
-/* Appends the words of "f16,f32". Returns -1 or an exit code. */
+/* The names of llama-bench; "q8" is short for the last one. */
+static const char *const bench_kv_names[] = {[MINIM_KV_F16] = "f16", [MINIM_KV_F32] = "f32", [MINIM_KV_Q8] = "q8_0"};
+
+enum { BENCH_KV_TYPES = sizeof bench_kv_names / sizeof *bench_kv_names };
+
+static int bench_kv_type(const char *text, size_t n) {
+    int type = 0;
+    if (n == 2 && !strncmp(text, "q8", n)) return MINIM_KV_Q8;
+    while (type < BENCH_KV_TYPES && (strlen(bench_kv_names[type]) != n || strncmp(bench_kv_names[type], text, n) != 0))
+        type++;
+    return type < BENCH_KV_TYPES ? type : -1;
+}
+
+/* Appends the words of "f16,q8_0". Returns -1 or an exit code. */
 static int bench_read_kv(const char *name, const option_list *texts, bench_ints *list) {
-    static const char *const types[] = {[MINIM_KV_F16] = "f16", [MINIM_KV_F32] = "f32"};
     for (size_t i = 0; i < texts->n; i++) {
         const char *text = texts->items[i];
         for (;; text++) {
-            size_t n = strcspn(text, ","), type = 0;
-            while (type < 2 && (strlen(types[type]) != n || strncmp(types[type], text, n) != 0)) type++;
-            if (type == 2) return options_complain("bench", "%s: expected f16 or f32, found \"%s\"", name, text);
-            int value = (int)type, *items = realloc(list->items, (list->n + 1) * sizeof *items);
+            size_t n = strcspn(text, ",");
+            int value = bench_kv_type(text, n), *items;
+            if (value < 0) return options_complain("bench", "%s: expected f16, f32 or q8_0, found \"%s\"", name, text);
+            items = realloc(list->items, (list->n + 1) * sizeof *items);
             if (!items) return tool_fail("out of memory");
             list->items = items;
             list->items[list->n++] = value;
@@ -384,7 +396,7 @@ static int bench_with_engine(bench_runner *r, bench_test *test, const bench_choi
     if (code < 0) {
         minim_engine_get_info(r->engine, &info);
         test->isa = info.isa;
-        test->kv = choice->kv == MINIM_KV_F32 ? "f32" : "f16";
+        test->kv = bench_kv_names[choice->kv];
         test->n_threads = info.n_threads;
         test->n_batch = choice->batch;
         test->n_ubatch = choice->ubatch;

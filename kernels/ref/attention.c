@@ -61,6 +61,59 @@ static void ref_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, 
     ref_pv(ref_kv_f32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }
 
+/* ---- int8 keys and values ---------------------------------------------------------------------------------------- */
+
+/* n codes that share a scale; see quantize() */
+static void ref_quantize_codes(const float *x, int64_t n, int8_t *codes, float *scale) {
+    float amax = 0;
+    int finite = 1;
+    for (int64_t i = 0; i < n; i++) {
+        float a = fabsf(x[i]);
+        if (!(a < INFINITY)) finite = 0;
+        if (a > amax) amax = a;
+    }
+    int empty = !finite || amax < KERN_AMAX_MIN;
+    float inv = empty ? 0.0f : 127.0f / amax;
+    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
+    for (int64_t i = 0; i < n; i++) codes[i] = empty ? 0 : (int8_t)rintf(x[i] * inv);
+}
+
+static void ref_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
+                      const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds) {
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t j = 0; j < n_keys; j++) {
+            int32_t sum = 0;
+            for (int64_t d = 0; d < 4 * n_groups; d++) sum += q[r * ldq + d] * k[(d / 4 * ldk + j) * 4 + d % 4];
+            s[r * lds + j] = (float)sum * (q_scale[r] * k_scale[j]);
+        }
+}
+
+static void ref_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale) {
+    float w[KERN_BLOCK];
+    for (int64_t b = 0; b < n / KERN_BLOCK; b++) {
+        for (int64_t i = 0; i < KERN_BLOCK; i++) {
+            float weight = p[b * KERN_BLOCK + i];
+            w[i] = weight == 0 ? 0.0f : weight * v_scale[b * KERN_BLOCK + i];
+        }
+        ref_quantize_codes(w, KERN_BLOCK, codes + b * KERN_BLOCK, scale + b);
+    }
+}
+
+static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+                      const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o,
+                      int64_t ldo) {
+    for (int64_t r = 0; r < n_q; r++)
+        for (int64_t d = 0; d < head_dim; d++)
+            for (int64_t b = first; b < end; b++) {
+                int32_t sum = 0;
+                for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) { /* 16 keys are in one page */
+                    const int8_t *codes = v[j / page_keys] + j % page_keys * head_dim + 4 * d;
+                    for (int64_t i = 0; i < 16; i++) sum += p[r * ldp + j + i] * codes[i / 4 * 4 * head_dim + i % 4];
+                }
+                o[r * ldo + d] = fmaf((float)sum, scale[r * lds + b], o[r * ldo + d]);
+            }
+}
+
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 static void ref_softmax_part(float *s, int64_t n, float *max, float *sum) {
@@ -93,6 +146,10 @@ void kern_table_ref_attention(kern_table *table) {
     table->qk[KERN_KV_F32] = ref_qk_f32;
     table->pv[KERN_KV_F16] = ref_pv_f16;
     table->pv[KERN_KV_F32] = ref_pv_f32;
+    table->quantize_row = ref_quantize_codes;
+    table->qk_q8 = ref_qk_q8;
+    table->quantize_weights = ref_quantize_weights;
+    table->pv_q8 = ref_pv_q8;
     table->softmax_part = ref_softmax_part;
     table->softmax_join = ref_softmax_join;
 }

@@ -79,9 +79,236 @@ AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, floa
     }
 }
 
+/* ---- int8 keys and values ---------------------------------------------------------------------------------------- */
+
+/* The sum is final here, lest gcc collects all products first, for which there are no registers. */
+AVX2_INLINE __m256i avx2_settle(__m256i sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+/* sum + products of 8 times 4 codes: a is not negative, and no pair of products passes 2 * 127 * 127 */
+AVX2_INLINE __m256i avx2_add_products(__m256i sum, __m256i a, __m256i b) {
+    const __m256i pairs = _mm256_maddubs_epi16(a, b);
+    return avx2_settle(_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+}
+
+AVX2_INLINE __m256i avx2_four_codes(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* As integers, the bits of |x| have the order of |x|, with infinity and then NaN at the top. */
+AVX2_INLINE uint32_t avx2_top(__m256i bits) {
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+
+AVX2_INLINE __m256i avx2_magnitude(__m256 x) {
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+
+/* The scale of numbers whose largest |x| has these bits; returns what they are multiplied with, 0 for those that all
+ * become 0. */
+AVX2_INLINE float avx2_code_scale(uint32_t top, float *scale) {
+    const float amax = kern_bits_to_f32(top);
+    const int finite = top < 0x7f800000u, empty = !finite || amax < KERN_AMAX_MIN;
+    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
+    return empty ? 0.0f : 127.0f / amax;
+}
+
+AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *codes, float *scale) {
+    __m256i top = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i += 8) top = _mm256_max_epu32(top, avx2_magnitude(avx2_load_n(x + i, n - i)));
+    const float inv = avx2_code_scale(avx2_top(top), scale);
+    if (inv == 0) {
+        memset(codes, 0, (size_t)n);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i v = _mm256_cvtps_epi32(_mm256_mul_ps(avx2_load_n(x + i, n - i), _mm256_set1_ps(inv)));
+        const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+        const __m128i bytes = _mm_packs_epi16(half, half);
+        if (n - i >= 8)
+            _mm_storel_epi64((void *)(codes + i), bytes);
+        else
+            memcpy(codes + i, &bytes, (size_t)(n - i));
+    }
+}
+
+AVX2_TARGET static void avx2_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
+                                              float *scale) {
+    for (int64_t b = 0; b < n / KERN_BLOCK; b++, p += KERN_BLOCK, v_scale += KERN_BLOCK, codes += KERN_BLOCK) {
+        __m256 w[4];
+        __m256i top = _mm256_setzero_si256(), v[4];
+        KERN_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const __m256 weight = _mm256_loadu_ps(p + 8 * i);
+            const __m256 there = _mm256_cmp_ps(weight, _mm256_setzero_ps(), _CMP_NEQ_UQ); /* true for NaN */
+            w[i] = _mm256_and_ps(_mm256_mul_ps(weight, _mm256_loadu_ps(v_scale + 8 * i)), there);
+            top = _mm256_max_epu32(top, avx2_magnitude(w[i]));
+        }
+        const float inv = avx2_code_scale(avx2_top(top), scale + b);
+        if (inv == 0) {
+            _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
+            continue;
+        }
+        KERN_UNROLL
+        for (int i = 0; i < 4; i++) v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(w[i], _mm256_set1_ps(inv)));
+        /* The packs work within 128-bit halves; the permutation puts the groups of 4 in order. */
+        const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
+    }
+}
+
+typedef struct avx2_qk8 {
+    const int8_t *q, *k; /* [rows][ldq], [groups][ldk][4] */
+    const float *q_scale, *k_scale;
+    int64_t ldq, ldk, n_groups, lds, left; /* left: keys from here on */
+    float *s;
+} avx2_qk8;
+
+/* NR rows by NV vectors of 8 keys, or by the last keys where there are fewer. The sign of a key's code goes over to the
+ * query's, because vpmaddubsw wants one side without signs. */
+AVX2_INLINE void avx2_qk8_tile(const int NR, const int NV, const int cut, const avx2_qk8 *g, int64_t row) {
+    const int8_t *q = g->q + row * g->ldq, *k = g->k;
+    const __m256i mask = cut ? avx2_mask(0, g->left) : _mm256_setzero_si256();
+    __m256i acc[4 * 2];
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) acc[i] = _mm256_setzero_si256();
+    for (int64_t i = 0; i < g->n_groups; i++, q += 4, k += 4 * g->ldk) {
+        __m256i key[2], size[2];
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) {
+            key[v] =
+                cut ? _mm256_maskload_epi32((const void *)k, mask) : _mm256_loadu_si256((const void *)(k + 32 * v));
+            size[v] = _mm256_abs_epi8(key[v]);
+        }
+        KERN_UNROLL
+        for (int r = 0; r < NR; r++) {
+            const __m256i four = avx2_four_codes(q + r * g->ldq);
+            KERN_UNROLL
+            for (int v = 0; v < NV; v++)
+                acc[r * NV + v] = avx2_add_products(acc[r * NV + v], size[v], _mm256_sign_epi8(four, key[v]));
+        }
+    }
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) {
+        const __m256 k_scale = avx2_load_n(g->k_scale + i % NV * 8, cut ? g->left : 8);
+        const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(g->q_scale[row + i / NV]), k_scale);
+        avx2_store_n(g->s + (row + i / NV) * g->lds + i % NV * 8, cut ? g->left : 8,
+                     _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i]), scale));
+    }
+}
+
+AVX2_INLINE void avx2_qk8_rows(const int NV, const int cut, const avx2_qk8 *g, int64_t n_q) {
+    int64_t r = 0;
+    for (; r + 4 <= n_q; r += 4) avx2_qk8_tile(4, NV, cut, g, r);
+    for (; r < n_q; r++) avx2_qk8_tile(1, NV, cut, g, r);
+}
+
+AVX2_TARGET static void avx2_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k,
+                                   int64_t ldk, const float *k_scale, int64_t n_keys, int64_t n_groups, float *s,
+                                   int64_t lds) {
+    avx2_qk8 g = {.q = q, .q_scale = q_scale, .ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds};
+    for (int64_t j = 0; j < n_keys;) {
+        g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + j, g.left = n_keys - j;
+        if (g.left >= 16) {
+            avx2_qk8_rows(2, 0, &g, n_q);
+            j += 16;
+        } else {
+            avx2_qk8_rows(1, 1, &g, n_q);
+            j += 8;
+        }
+    }
+}
+
+typedef struct avx2_pv8 {
+    const int8_t *p; /* [rows][ldp] */
+    const float *scale;
+    const int8_t *const *v;
+    int64_t ldp, lds, page_keys, first, end, head_dim, ldo;
+    float *o;
+    int64_t d, left; /* dimension, and how many there are from it on */
+} avx2_pv8;
+
+/* NR rows by NV vectors of 8 dimensions, or by the last ones where there are fewer. */
+AVX2_INLINE void avx2_pv8_tile(const int NR, const int NV, const int cut, const avx2_pv8 *g, int64_t row) {
+    const __m256i mask = cut ? avx2_mask(0, g->left) : _mm256_setzero_si256();
+    for (int64_t b = g->first; b < g->end; b++) {
+        __m256i acc[4 * 2];
+        KERN_UNROLL
+        for (int i = 0; i < NR * NV; i++) acc[i] = _mm256_setzero_si256();
+        for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) {
+            const int8_t *v = g->v[j / g->page_keys] + j % g->page_keys * g->head_dim + 4 * g->d;
+            const int8_t *p = g->p + row * g->ldp + j;
+            KERN_UNROLL
+            for (int i = 0; i < 4; i++, v += 4 * g->head_dim, p += 4) {
+                __m256i value[2];
+                KERN_UNROLL
+                for (int h = 0; h < NV; h++)
+                    value[h] = cut ? _mm256_maskload_epi32((const void *)v, mask)
+                                   : _mm256_loadu_si256((const void *)(v + 32 * h));
+                KERN_UNROLL
+                for (int r = 0; r < NR; r++) {
+                    const __m256i four = avx2_four_codes(p + r * g->ldp);
+                    KERN_UNROLL
+                    for (int h = 0; h < NV; h++) acc[r * NV + h] = avx2_add_products(acc[r * NV + h], four, value[h]);
+                }
+            }
+        }
+        KERN_UNROLL
+        for (int i = 0; i < NR * NV; i++) {
+            const __m256 scale = _mm256_set1_ps(g->scale[(row + i / NV) * g->lds + b]);
+            float *o = g->o + (row + i / NV) * g->ldo + g->d + i % NV * 8;
+            const __m256 old = avx2_load_n(o, cut ? g->left : 8);
+            avx2_store_n(o, cut ? g->left : 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[i]), scale, old));
+        }
+    }
+}
+
+AVX2_INLINE void avx2_pv8_rows(const int NV, const int cut, const avx2_pv8 *g, int64_t n_q) {
+    int64_t r = 0;
+    for (; r + 4 <= n_q; r += 4) avx2_pv8_tile(4, NV, cut, g, r);
+    for (; r < n_q; r++) avx2_pv8_tile(1, NV, cut, g, r);
+}
+
+AVX2_TARGET static void avx2_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+                                   const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end,
+                                   int64_t head_dim, float *o, int64_t ldo) {
+    avx2_pv8 g = {.p = p,
+                  .scale = scale,
+                  .v = v,
+                  .ldp = ldp,
+                  .lds = lds,
+                  .page_keys = page_keys,
+                  .first = first,
+                  .end = end,
+                  .head_dim = head_dim,
+                  .ldo = ldo,
+                  .o = o};
+    for (g.d = 0; g.d < head_dim;) {
+        g.left = head_dim - g.d;
+        if (g.left >= 16) {
+            avx2_pv8_rows(2, 0, &g, n_q);
+            g.d += 16;
+        } else {
+            avx2_pv8_rows(1, 1, &g, n_q);
+            g.d += 8;
+        }
+    }
+}
+
 void kern_table_avx2_attention(kern_table *table) {
     table->softmax_part = avx2_softmax_part;
     table->softmax_join = avx2_softmax_join;
+    table->quantize_row = avx2_quantize_row;
+    table->quantize_weights = avx2_quantize_weights;
+    table->qk_q8 = avx2_qk_q8;
+    table->pv_q8 = avx2_pv_q8;
 }
 
 #endif

@@ -136,6 +136,9 @@ kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the leve
 void kern_table_neon(kern_table *table);
 void kern_table_neon_dotprod(kern_table *table);
 void kern_table_neon_i8mm(kern_table *table);
+/* Parts of neon and neon_dotprod: int8 keys and values. */
+void kern_table_neon_attention(kern_table *table);
+void kern_table_neon_dotprod_attention(kern_table *table);
 /* Parts of neon and neon_dotprod: the types that are not Q4_0 or Q8_0. */
 void kern_table_neon_quants(kern_table *table);
 void kern_table_neon_dotprod_quants(kern_table *table);

@@ -549,6 +549,7 @@ static void neon_from_f16(const uint16_t *x, int64_t n, float *y) {
 
 void kern_table_neon(kern_table *table) {
     neon_table_int(table);
+    kern_table_neon_attention(table);
     table->quantize = neon_quantize;
     table->matmul[KERN_F32] = neon_matmul_f32;
     table->matmul[KERN_F16] = neon_matmul_f16;

@@ -117,6 +117,7 @@ void kern_table_neon_dotprod(kern_table *table) {
     table->matmul[KERN_Q4_0] = dotprod_matmul_q4_0;
     table->matmul[KERN_Q8_0] = dotprod_matmul_q8_0;
     kern_table_neon_dotprod_quants(table);
+    kern_table_neon_dotprod_attention(table);
 }
 
 #endif

@@ -78,14 +78,25 @@ minim_status hybrid_ask_local(router_job *job, const minim_router_request *reque
     return status;
 }
 
-/* The remote's words go behind the local ones. */
-static int hybrid_on_text(void *user, const char *text, size_t n) {
-    router_job *job = user;
+static int hybrid_take(router_job *job, const char *text, size_t n) {
     router_bytes *kept = &job->sides[MINIM_ROUTE_LOCAL].text;
     size_t before = kept->n;
     job->broke = router_utf8_append(kept, text, n);
     if (job->broke != MINIM_OK || atomic_load(&job->router->cancelled)) return 1;
     return router_show(job, MINIM_ROUTE_REMOTE, kept->data + before, kept->n - before);
+}
+
+/* The remote's words go behind the local ones. Some servers (llama-server) say the text once more that they were to
+ * continue: what has come of it is held back until it is all there, which is left out, or until it differs. */
+static int hybrid_on_text(void *user, const char *text, size_t n) {
+    router_job *job = user;
+    router_hybrid *h = &job->hybrid;
+    for (; h->echo && h->echo[h->n_echo] && n && *text == h->echo[h->n_echo]; text++, n--) h->n_echo++;
+    if (!n) return 0;
+    const char *held = h->echo && h->echo[h->n_echo] ? h->echo : NULL;
+    h->echo = NULL;
+    if (held && h->n_echo && hybrid_take(job, held, h->n_echo)) return 1;
+    return hybrid_take(job, text, n);
 }
 
 static int hybrid_on_progress(void *user, uint64_t n_tokens) {
@@ -99,7 +110,13 @@ static minim_status hybrid_call(router_job *job, minim_router_request *span, min
                                 minim_error *said) {
     minim_router_sink sink = {job, hybrid_on_text, hybrid_on_progress};
     minim_status status = router_reach_remote(job, span, reply, said);
+    job->hybrid.echo = span->prefix;
+    job->hybrid.n_echo = 0;
     if (status == MINIM_OK) status = job->router->remote.chat(job->router->remote.state, span, &sink, reply, said);
+    const char *held = job->hybrid.echo; /* a span that was no more than the text's beginning */
+    job->hybrid.echo = NULL;
+    if (status == MINIM_OK && held && held[job->hybrid.n_echo] && hybrid_take(job, held, job->hybrid.n_echo))
+        return router_fail(said, MINIM_ERR_CANCELLED, "cancelled");
     router_add_usage(&job->state.extra_usage, &reply->usage);
     return status;
 }

@@ -48,6 +48,8 @@ typedef struct router_hybrid {
     size_t cut, n_shown;          /* bytes that would stand if it collapsed now; bytes that were shown */
     uint64_t n_cut, n_kept;       /* tokens of this part up to the cut; tokens of the parts before, of both sides */
     int n_parts;                  /* of the local model */
+    const char *echo;             /* the text that a span may begin with once more; NULL = it no longer can */
+    size_t n_echo;                /* bytes of it that have come again */
 } router_hybrid;
 
 /* The answer is the first member, so that it can be freed by it. */

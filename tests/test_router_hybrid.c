@@ -21,7 +21,8 @@
  * word in capitals is one that it is unsure of. The remote says the next words of the list in small letters. */
 typedef struct scene {
     const char *words[16];
-    int n_words, span_words; /* of the remote at a time; 0 = what is asked for */
+    int n_words, span_words;  /* of the remote at a time; 0 = what is asked for */
+    int echoes, begins_alike; /* the remote repeats what it is to continue; or begins as if it did */
     const char *failure;
     minim_router_config config;
     minim_message message;
@@ -86,6 +87,10 @@ static minim_status remote_chat(void *state, const minim_router_request *request
         snprintf(error->text, sizeof error->text, "%s", s->failure);
         return MINIM_ERR_IO;
     }
+    for (const char *again = s->echoes ? prefix : ""; *again; again++) { /* in pieces */
+        if (sink->on_text(sink->user, again, 1)) return MINIM_ERR_CANCELLED;
+    }
+    if (s->begins_alike && sink->on_text(sink->user, "a xo", 4)) return MINIM_ERR_CANCELLED;
     int i = from;
     for (; i < s->n_words && i < from + most; i++) {
         char word[32];
@@ -203,6 +208,20 @@ static void a_span_is_written_by_the_remote_and_the_local_model_goes_on(void **s
     char line[512];
     minim_route_describe(d, line, sizeof line);
     assert_has(line, "1 span by the remote; span tokens 20 in, 3 out");
+    scene_end(&s);
+}
+
+static void what_the_remote_repeats_is_left_out(void **state) {
+    (void)state;
+    scene s = scene_begin(unsure, 8);
+    s.echoes = 1;
+    scene_ask(&s);
+    assert_string_equal(s.answer->text, "a b c d e f g h");
+    assert_string_equal(s.shown, "L:a|L: b|R: c|R: d|R: e|L: f|L: g h|");
+    s.echoes = 0;
+    s.begins_alike = 1; /* as if, and then it differs: nothing is lost */
+    scene_ask(&s);
+    assert_memory_equal(s.answer->text, "a ba xo c d e", 13);
     scene_end(&s);
 }
 
@@ -433,6 +452,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sure_answer_is_the_local_models_alone),
         cmocka_unit_test(a_span_is_written_by_the_remote_and_the_local_model_goes_on),
+        cmocka_unit_test(what_the_remote_repeats_is_left_out),
         cmocka_unit_test(the_remote_may_end_the_answer),
         cmocka_unit_test(spans_are_counted_and_then_the_local_model_is_alone),
         cmocka_unit_test(the_length_of_the_answer_is_that_of_both),

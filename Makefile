@@ -105,7 +105,7 @@ lib: $(ARCHIVES) ## build only the libraries (build/libminim.a)
 left-out:
 	@$(if $(HAVE_REMOTE),,echo "left out: remote models, so 'minim ask' needs --route local (install libcurl4-openssl-dev libjansson-dev)")
 	@$(if $(HAVE_SQLITE),,echo "left out: the router's ledger, so no budgets, no cached answers, no 'minim route report' (install libsqlite3-dev)")
-	@$(if $(HAVE_JANSSON),,echo "left out: 'minim convert' (install libjansson-dev)")
+	@$(if $(HAVE_JANSSON),,echo "left out: 'minim convert', 'minim batch' (install libjansson-dev)")
 	@$(if $(HAVE_EDIT),,echo "left out: line editing in 'minim chat' (install libedit-dev)")
 	@$(if $(HAVE_BLAS),,echo "left out: 'minim quantize --method gptq', and the comparison with OpenBLAS in 'make bench' (install libopenblas-dev)")
 

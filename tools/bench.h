@@ -27,6 +27,7 @@ typedef struct bench_test {
     uint64_t token_ops;  /* operations of the layers' matrices for one token; a multiply-add is two */
     const char *isa, *kv;
     int n_batch, n_ubatch, n_threads, n_prompt, n_gen, n_depth;
+    int n_parallel;     /* sequences; n_prompt and n_gen are of each */
     char test_time[32]; /* RFC 3339 */
     uint64_t load_ns, peak_memory;
     uint64_t *samples_ns; /* [n_samples] */

@@ -83,7 +83,7 @@ bench_statistics bench_summarize(double *samples, size_t n) {
 
 /* Tokens a second of a run that took `ns`. */
 static double bench_speed(const bench_test *test, double ns) {
-    return ns > 0 ? 1e9 * (test->n_prompt + test->n_gen) / ns : 0;
+    return ns > 0 ? 1e9 * test->n_parallel * (test->n_prompt + test->n_gen) / ns : 0;
 }
 
 /* Of the times in ns, and of the speeds. 0, or -1 when memory is short. */
@@ -110,7 +110,7 @@ typedef struct bench_field {
     double real;
 } bench_field;
 
-enum { BENCH_FIELDS = 28 };
+enum { BENCH_FIELDS = 29 };
 
 /* GB/s of weights that decoding reads; not a number for tests that also process a prompt, which reads them once for
  * many tokens. */
@@ -120,7 +120,8 @@ static double bench_weight_rate(const bench_test *test, const bench_statistics *
 
 /* Billions of operations a second in the layers' matrices; not a number for tests that generate. */
 static double bench_matrix_rate(const bench_test *test, const bench_statistics *ns) {
-    return test->n_gen || !(ns->median > 0) ? (double)NAN : (double)test->token_ops * test->n_prompt / ns->median;
+    return test->n_gen || !(ns->median > 0) ? (double)NAN
+                                            : (double)test->token_ops * test->n_prompt * test->n_parallel / ns->median;
 }
 
 /* 0, or -1 when memory is short. cpu is written to and must live as long as the fields. */
@@ -156,6 +157,7 @@ static int bench_make_fields(const bench_test *t, char *cpu, size_t size, bench_
         {"load_ns", BENCH_INTEGER, NULL, t->load_ns, 0},
         {"peak_memory", BENCH_INTEGER, NULL, t->peak_memory, 0},
         {"version", BENCH_TEXT, minim_version(), 0, 0},
+        {"n_parallel", BENCH_INTEGER, NULL, (uint64_t)t->n_parallel, 0},
     };
     memcpy(fields, all, sizeof all);
     return 0;
@@ -197,13 +199,14 @@ static void bench_markdown_header(const bench_printer *printer) {
     fprintf(printer->file, " %.*s: |\n", BENCH_SPEED_WIDTH - 1, dashes);
 }
 
-/* "pp512", "tg128", "pp512+tg128", "tg128 @ d4096" */
+/* "pp512", "tg128", "pp512+tg128", "tg128 x8 @ d4096" */
 static void bench_test_name(const bench_test *test, char *text, size_t size) {
-    char prompt[24] = "", gen[24] = "", depth[24] = "";
+    char prompt[24] = "", gen[24] = "", depth[24] = "", parallel[24] = "";
     if (test->n_prompt) snprintf(prompt, sizeof prompt, "pp%d", test->n_prompt);
     if (test->n_gen) snprintf(gen, sizeof gen, "%stg%d", test->n_prompt ? "+" : "", test->n_gen);
     if (test->n_depth) snprintf(depth, sizeof depth, " @ d%d", test->n_depth);
-    snprintf(text, size, "%s%s%s", prompt, gen, depth);
+    if (test->n_parallel > 1) snprintf(parallel, sizeof parallel, " x%d", test->n_parallel);
+    snprintf(text, size, "%s%s%s%s", prompt, gen, parallel, depth);
 }
 
 static int bench_markdown_test(const bench_printer *printer, const bench_test *test) {

@@ -15,7 +15,7 @@
 #include "machine.h"
 
 typedef struct bench_settings {
-    option_list model, n_prompt, n_gen, pair, depth, threads, batch, ubatch, isa, kv, type_k, type_v;
+    option_list model, n_prompt, n_gen, pair, depth, parallel, threads, batch, ubatch, isa, kv, type_k, type_v;
     const char *output, *output_err;
     int repetitions, delay, no_warmup, progress, verbose;
     bench_text_settings text;
@@ -30,6 +30,8 @@ static const option bench_test_options[] = {
     {"-n, --n-gen", "N", OPTION_LIST, BENCH(n_gen), 0, 0, "tokens to generate (default 128; 0 = no such test)"},
     {"-pg", "PP,TG", OPTION_LIST, BENCH(pair), 0, 0, "a prompt and then tokens to generate, as one test"},
     {"-d, --n-depth", "N", OPTION_LIST, BENCH(depth), 0, 0, "tokens in the KV cache before (default 0)"},
+    {"-npl, --parallel", "N", OPTION_LIST, BENCH(parallel), 0, 0,
+     "sequences that run together, each with its own\nprompt and depth (default 1); speeds are of all"},
     {"-b, --batch-size", "N", OPTION_LIST, BENCH(batch), 0, 0, "prompt tokens handed over together (default 2048)"},
     {"-ub, --ubatch-size", "N", OPTION_LIST, BENCH(ubatch), 0, 0, "prompt tokens computed together (default 512)"},
     {"-t, --threads", "N", OPTION_LIST, BENCH(threads), 0, 0,
@@ -80,7 +82,7 @@ static const option_usage bench_usage = {
 /* The lists of the command line, as values. */
 typedef struct bench_plan {
     const bench_settings *settings;
-    bench_ints n_prompt, n_gen, depth, threads, batch, ubatch;
+    bench_ints n_prompt, n_gen, depth, parallel, threads, batch, ubatch;
     bench_ints pairs;     /* prompt, generated, prompt, generated ... */
     bench_ints kv;        /* minim_kv_type */
     option_list isa;      /* items are NULL for the default; the array is the plan's */
@@ -89,7 +91,7 @@ typedef struct bench_plan {
 } bench_plan;
 
 static void bench_plan_free(bench_plan *plan) {
-    bench_ints *lists[] = {&plan->n_prompt, &plan->n_gen,  &plan->depth, &plan->threads,
+    bench_ints *lists[] = {&plan->n_prompt, &plan->n_gen,  &plan->depth, &plan->parallel, &plan->threads,
                            &plan->batch,    &plan->ubatch, &plan->pairs, &plan->kv};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(lists[i]->items);
     option_list_free(&plan->isa);
@@ -215,6 +217,7 @@ static int bench_make_plan(const bench_settings *settings, bench_plan *plan) {
     int code = bench_read_ints("-p", &settings->n_prompt, "512", 0, tokens, &plan->n_prompt);
     if (code < 0) code = bench_read_ints("-n", &settings->n_gen, "128", 0, tokens, &plan->n_gen);
     if (code < 0) code = bench_read_ints("-d", &settings->depth, "0", 0, tokens, &plan->depth);
+    if (code < 0) code = bench_read_ints("-npl", &settings->parallel, "1", 1, 1024, &plan->parallel);
     if (code < 0) code = bench_read_ints("-t", &settings->threads, "0", 0, 1024, &plan->threads);
     if (code < 0) code = bench_read_ints("-b", &settings->batch, "2048", 1, 1 << 20, &plan->batch);
     if (code < 0) code = bench_read_ints("-ub", &settings->ubatch, "512", 1, 1 << 20, &plan->ubatch);
@@ -225,9 +228,15 @@ static int bench_make_plan(const bench_settings *settings, bench_plan *plan) {
     size_t per_depth = bench_count_nonzero(&plan->n_prompt) + bench_count_nonzero(&plan->n_gen);
     for (size_t i = 0; i < plan->pairs.n; i += 2) per_depth += plan->pairs.items[i] || plan->pairs.items[i + 1];
     if (!per_depth) return options_complain("bench", "there is nothing to run: -p, -n and -pg are all 0");
-    plan->n_tests = per_depth * plan->depth.n * plan->threads.n * plan->batch.n * plan->ubatch.n * plan->kv.n *
-                    plan->isa.n * (settings->model.n ? settings->model.n : 1);
+    plan->n_tests = per_depth * plan->depth.n * plan->parallel.n * plan->threads.n * plan->batch.n * plan->ubatch.n *
+                    plan->kv.n * plan->isa.n * (settings->model.n ? settings->model.n : 1);
     return -1;
+}
+
+static int bench_largest(const bench_ints *list) {
+    int largest = list->n ? list->items[0] : 0;
+    for (size_t i = 1; i < list->n; i++) largest = list->items[i] > largest ? list->items[i] : largest;
+    return largest;
 }
 
 /* Tokens of the longest sequence. */
@@ -247,15 +256,16 @@ static int bench_longest(const bench_plan *plan) {
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-/* An engine and a sequence; the tests of the same settings share them, and what is cached up to a depth. */
+/* An engine and its sequences; the tests of the same settings share them, and what is cached up to a depth. */
 typedef struct bench_runner {
     bench_plan *plan;
     bench_printer *printers; /* [2] */
     const minim_model *model;
     minim_engine *engine;
-    minim_seq *seq;
-    minim_row *rows; /* [chunk] */
-    float *logits;   /* [n_vocab] */
+    minim_seq **seqs; /* [n_seqs], of which a test uses n_parallel */
+    int n_seqs, n_parallel;
+    minim_row *rows; /* [chunk or n_seqs] */
+    float *logits;   /* [n_seqs][n_vocab] */
     int chunk;       /* prompt tokens of one call */
     int n_vocab;
     uint64_t random;
@@ -266,32 +276,50 @@ static int32_t bench_token(bench_runner *r) {
     return (int32_t)((r->random >> 33) % (uint64_t)r->n_vocab);
 }
 
-/* n tokens of a prompt, or `n` single ones. Returns -1 or an exit code. */
-static int bench_process(bench_runner *r, int n, int chunk) {
-    int single = chunk == 1;
-    for (int done = 0; done < n; done += chunk) {
-        int rows = n - done < chunk ? n - done : chunk;
-        minim_error error = {.status = MINIM_OK};
-        for (int i = 0; i < rows; i++) r->rows[i] = (minim_row){r->seq, bench_token(r), 0};
-        r->rows[rows - 1].want_logits = single || done + rows == n;
-        if (minim_engine_step(r->engine, r->rows, (size_t)rows, r->logits, &error) != MINIM_OK)
-            return tool_fail_error(&error);
-        if (tool_interrupted()) return EXIT_CODE_INTERRUPTED;
+static int bench_step(bench_runner *r, int n_rows) {
+    minim_error error = {.status = MINIM_OK};
+    if (minim_engine_step(r->engine, r->rows, (size_t)n_rows, r->logits, &error) != MINIM_OK)
+        return tool_fail_error(&error);
+    return tool_interrupted() ? EXIT_CODE_INTERRUPTED : -1;
+}
+
+/* n tokens of a prompt for one sequence. Returns -1 or an exit code. */
+static int bench_prompt(bench_runner *r, minim_seq *seq, int n) {
+    int code = -1;
+    for (int done = 0; done < n && code < 0; done += r->chunk) {
+        int rows = n - done < r->chunk ? n - done : r->chunk;
+        for (int i = 0; i < rows; i++) r->rows[i] = (minim_row){seq, bench_token(r), 0};
+        r->rows[rows - 1].want_logits = done + rows == n;
+        code = bench_step(r, rows);
     }
-    return -1;
+    return code;
+}
+
+/* n steps of a token for every sequence. */
+static int bench_generate(bench_runner *r, int n) {
+    int code = -1;
+    for (int done = 0; done < n && code < 0; done++) {
+        for (int i = 0; i < r->n_parallel; i++) r->rows[i] = (minim_row){r->seqs[i], bench_token(r), 1};
+        code = bench_step(r, r->n_parallel);
+    }
+    return code;
 }
 
 static int bench_run_once(bench_runner *r, int n_prompt, int n_gen) {
-    int code = n_prompt ? bench_process(r, n_prompt, r->chunk) : -1;
-    return code < 0 && n_gen ? bench_process(r, n_gen, 1) : code;
+    int code = -1;
+    for (int i = 0; n_prompt && i < r->n_parallel && code < 0; i++) code = bench_prompt(r, r->seqs[i], n_prompt);
+    return code < 0 && n_gen ? bench_generate(r, n_gen) : code;
 }
 
-/* Brings the sequence to `depth` tokens: what is cached of a test before serves as well. */
+/* Brings the sequences to `depth` tokens: what is cached of a test before serves as well. */
 static int bench_set_depth(bench_runner *r, int depth) {
-    size_t length = minim_seq_length(r->seq);
-    if (length < (size_t)depth) return bench_process(r, depth - (int)length, r->chunk);
-    minim_seq_truncate(r->seq, (size_t)depth);
-    return -1;
+    int code = -1;
+    for (int i = 0; i < r->n_seqs && code < 0; i++) {
+        size_t length = minim_seq_length(r->seqs[i]), wanted = i < r->n_parallel ? (size_t)depth : 0;
+        if (length < wanted) code = bench_prompt(r, r->seqs[i], depth - (int)length);
+        if (code < 0) minim_seq_truncate(r->seqs[i], wanted);
+    }
+    return code;
 }
 
 static void bench_say(const bench_runner *r, const char *format, int a, int b) {
@@ -339,6 +367,7 @@ static int bench_test_run(bench_runner *r, const bench_test *pattern, int depth,
     struct tm utc;
     if (!n_prompt && !n_gen) return -1;
     test.n_depth = depth;
+    test.n_parallel = r->n_parallel;
     test.n_prompt = n_prompt;
     test.n_gen = n_gen;
     if (gmtime_r(&now, &utc)) strftime(test.test_time, sizeof test.test_time, "%Y-%m-%dT%H:%M:%SZ", &utc);
@@ -353,18 +382,28 @@ static int bench_test_run(bench_runner *r, const bench_test *pattern, int depth,
     return code < 0 && tool_flush() ? EXIT_CODE_OK : code; /* main() knows about standard output */
 }
 
+/* All tests of one depth and number of sequences. */
+static int bench_run_group(bench_runner *r, const bench_test *pattern, int depth) {
+    const bench_plan *plan = r->plan;
+    int code = -1;
+    for (size_t i = 0; i < plan->n_prompt.n && code < 0; i++)
+        code = bench_test_run(r, pattern, depth, plan->n_prompt.items[i], 0);
+    for (size_t i = 0; i < plan->n_gen.n && code < 0; i++)
+        code = bench_test_run(r, pattern, depth, 0, plan->n_gen.items[i]);
+    for (size_t i = 0; i < plan->pairs.n && code < 0; i += 2)
+        code = bench_test_run(r, pattern, depth, plan->pairs.items[i], plan->pairs.items[i + 1]);
+    return code;
+}
+
 /* All tests of one engine. */
 static int bench_run_tests(bench_runner *r, const bench_test *pattern) {
     const bench_plan *plan = r->plan;
     int code = -1;
     for (size_t d = 0; d < plan->depth.n && code < 0; d++) {
-        int depth = plan->depth.items[d];
-        for (size_t i = 0; i < plan->n_prompt.n && code < 0; i++)
-            code = bench_test_run(r, pattern, depth, plan->n_prompt.items[i], 0);
-        for (size_t i = 0; i < plan->n_gen.n && code < 0; i++)
-            code = bench_test_run(r, pattern, depth, 0, plan->n_gen.items[i]);
-        for (size_t i = 0; i < plan->pairs.n && code < 0; i += 2)
-            code = bench_test_run(r, pattern, depth, plan->pairs.items[i], plan->pairs.items[i + 1]);
+        for (size_t p = 0; p < plan->parallel.n && code < 0; p++) {
+            r->n_parallel = plan->parallel.items[p];
+            code = bench_run_group(r, pattern, plan->depth.items[d]);
+        }
     }
     return code;
 }
@@ -386,12 +425,19 @@ static int bench_with_engine(bench_runner *r, bench_test *test, const bench_choi
     options.n_batch = choice->ubatch;
     options.kv_type = choice->kv;
     r->chunk = choice->batch < choice->ubatch ? choice->batch : choice->ubatch;
-    r->rows = calloc((size_t)r->chunk, sizeof *r->rows);
-    r->logits = calloc((size_t)r->n_vocab, sizeof *r->logits);
-    int code = r->rows && r->logits ? -1 : tool_fail("out of memory");
-    if (code < 0 && (minim_engine_new(r->model, &options, &r->engine, &error) != MINIM_OK ||
-                     minim_seq_new(r->engine, &r->seq, &error) != MINIM_OK)) {
+    r->n_seqs = bench_largest(&r->plan->parallel);
+    options.prefix_cache = 0;
+    minim_memory_plan memory = {.size = sizeof memory};
+    if (r->n_seqs > 1 && minim_engine_plan(r->model, &options, &memory, &error) == MINIM_OK)
+        options.kv_limit = memory.kv_full > UINT64_MAX / 1024 ? 0 : memory.kv_full * (uint64_t)r->n_seqs;
+    r->rows = calloc((size_t)(r->chunk > r->n_seqs ? r->chunk : r->n_seqs), sizeof *r->rows);
+    r->logits = calloc((size_t)r->n_seqs * (size_t)r->n_vocab, sizeof *r->logits);
+    r->seqs = calloc((size_t)r->n_seqs, sizeof *r->seqs);
+    int code = r->rows && r->logits && r->seqs ? -1 : tool_fail("out of memory");
+    if (code < 0 && minim_engine_new(r->model, &options, &r->engine, &error) != MINIM_OK)
         code = tool_fail_error(&error);
+    for (int i = 0; i < r->n_seqs && code < 0; i++) {
+        if (minim_seq_new(r->engine, &r->seqs[i], &error) != MINIM_OK) code = tool_fail_error(&error);
     }
     if (code < 0) {
         minim_engine_get_info(r->engine, &info);
@@ -402,11 +448,12 @@ static int bench_with_engine(bench_runner *r, bench_test *test, const bench_choi
         test->n_ubatch = choice->ubatch;
         code = bench_run_tests(r, test);
     }
-    minim_seq_free(r->seq);
+    for (int i = 0; r->seqs && i < r->n_seqs; i++) minim_seq_free(r->seqs[i]);
     minim_engine_free(r->engine);
+    free(r->seqs);
     free(r->logits);
     free(r->rows);
-    r->seq = NULL, r->engine = NULL, r->logits = NULL, r->rows = NULL;
+    r->seqs = NULL, r->engine = NULL, r->logits = NULL, r->rows = NULL;
     return code;
 }
 
@@ -541,10 +588,10 @@ int cmd_bench(int argc, char **argv) {
     if (code < 0) code = tool_check_speculation("bench", &settings.text.speculation);
     if (code < 0) code = bench_command(&settings, &plan);
     bench_plan_free(&plan);
-    option_list *lists[] = {&settings.model, &settings.n_prompt,   &settings.n_gen,       &settings.pair,
-                            &settings.depth, &settings.threads,    &settings.batch,       &settings.ubatch,
-                            &settings.isa,   &settings.kv,         &settings.type_k,      &settings.type_v,
-                            &arguments,      &settings.text.texts, &settings.text.prompts};
+    option_list *lists[] = {&settings.model,  &settings.n_prompt, &settings.n_gen,      &settings.pair,
+                            &settings.depth,  &settings.parallel, &settings.threads,    &settings.batch,
+                            &settings.ubatch, &settings.isa,      &settings.kv,         &settings.type_k,
+                            &settings.type_v, &arguments,         &settings.text.texts, &settings.text.prompts};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) option_list_free(lists[i]);
     return code;
 }

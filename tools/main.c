@@ -16,6 +16,7 @@ static const command main_commands[] = {
     {"run", cmd_run, "continue a text with a model"},
     {"chat", cmd_chat, "talk with a model"},
     {"ask", cmd_ask, "the local model answers, or a remote one when that is better (router)"},
+    {"batch", cmd_batch, "many prompts of a file, answered together"},
     {"route", cmd_route, "the router's other work: its configuration, its ledger, its training"},
     {"inspect", cmd_inspect, "what is in a GGUF file, and what it needs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},

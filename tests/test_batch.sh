@@ -1,0 +1,88 @@
+#!/bin/bash
+# minim batch: answers in order, the same ones as alone, and no line lost or repeated when it is killed.
+set -u
+M=$PWD/${B:-build}/minim
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+unset MINIM_ISA
+cd "$work" || exit 1
+number=0 failures=0
+check() {
+    local name=$1 condition
+    shift
+    number=$((number + 1))
+    for condition in "$@"; do
+        if ! eval "$condition"; then
+            echo "not ok $number - $name"
+            echo "  not so: $condition"
+            head -c 400 err | sed 's/^/  stderr: /'
+            failures=$((failures + 1))
+            return
+        fi
+    done
+    echo "ok $number - $name"
+}
+
+"$M" batch --help >out 2>err </dev/null
+if ! grep -q jsonl out; then
+    echo "ok 1 # SKIP minim batch: built without jansson"
+    exit 0
+fi
+
+cat >few.jsonl <<'END'
+{"id": 1, "prompt": "Once upon a time", "max_tokens": 20}
+{"id": "two", "prompt": "A dog", "max_tokens": 15, "temperature": 1, "seed": 3}
+
+not json
+{"id": [3], "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+{"id": 4, "prompt": "The end", "max_tokens": "x"}
+{"id": 5, "prompt": 5}
+{"id": 6, "prompt": "Lily", "stop": [".", "!"]}
+{"id": 7, "prompt": "Lily", "stop": "."}
+END
+"$M" batch few.jsonl >out 2>err </dev/null
+code=$?
+ids=$(sed 's/^{"id": \([^,]*\),.*/\1/' out | tr '\n' ' ')
+check "answers come in the order of the prompts" '[ $code = 1 ]' '[ "$ids" = "1 \"two\" null [3] 4 5 6 7 " ]'
+check "lines without an answer say why" '[ "$(grep -c error out)" = 3 ]' 'grep -q "max_tokens: expected" out' \
+    'grep -q "line 4" out' 'grep -q "3 of 8 lines" err'
+text=$("$M" run -q -n 15 --temp 1 --seed 3 "A dog" 2>/dev/null </dev/null)
+check "an answer is that of minim run" 'sed -n 2p out | grep -qF -- "\"text\": \"$text\""'
+check "stop strings of a line" 'sed -n 7p out | grep -q "\"stop\": \"stop\""' '[ "$(sed -n 7p out | cut -c 10-)" = "$(sed -n 8p out | cut -c 10-)" ]'
+"$M" batch - <few.jsonl >piped 2>err
+check "- is standard input" 'cmp -s out piped'
+"$M" batch nothing.jsonl >out 2>err </dev/null
+code=$?
+check "a file that is not there" '[ $code = 1 ]' 'grep -q nothing.jsonl err'
+"$M" batch >out 2>err </dev/null
+code=$?
+check "no file" '[ $code = 2 ]'
+
+# Killed again and again, at any moment, it comes to the same file.
+for i in $(seq 200); do echo "{\"id\": $i, \"prompt\": \"Number $i was\", \"max_tokens\": $((i % 40 + 1))}"; done >many.jsonl
+"$M" batch -q -np 5 -t 1 many.jsonl -o whole >/dev/null 2>err </dev/null
+check "-o writes a file" '[ "$(wc -l <whole)" = 200 ]' '! grep -q error whole'
+kills=0
+for i in $(seq 1 60); do
+    "$M" batch -q -np 3 -t 1 many.jsonl -o parts >/dev/null 2>err </dev/null &
+    pid=$!
+    sleep "0.0$((i * 7 % 10))$((i % 10))"
+    kill -9 $pid 2>/dev/null && kills=$((kills + 1))
+    wait $pid 2>/dev/null
+    [ "$(wc -l <parts 2>/dev/null || echo 0)" = 200 ] && break
+done
+"$M" batch -q -np 7 many.jsonl -o parts >/dev/null 2>err </dev/null
+check "killed $kills times, it loses and repeats no line" 'cmp -s whole parts'
+head -c $(($(wc -c <whole) / 2)) whole >parts
+"$M" batch many.jsonl -o parts >/dev/null 2>err </dev/null
+check "half a line at the end is written anew" 'cmp -s whole parts' 'grep -q "answers are there already" err'
+"$M" batch -q many.jsonl -o parts >/dev/null 2>err </dev/null
+code=$?
+check "when all is done nothing is left to do" '[ $code = 0 ]' 'cmp -s whole parts'
+"$M" batch -q few.jsonl -o parts >/dev/null 2>err </dev/null
+code=$?
+check "the answers of a longer file are not taken for its own" '[ $code = 1 ]' 'cmp -s whole parts' 'grep -q "only 8 prompts" err'
+"$M" batch -q many.jsonl >/dev/full 2>err </dev/null
+code=$?
+check "a full disk is an error" '[ $code = 1 ]' 'grep -q "No space" err'
+exit $((failures > 0))

@@ -284,5 +284,12 @@ check "compare.sh stops when a program fails" 'exits 1' 'says "llama.cpp failed"
 code=$?
 check "compare.sh without a model" 'exits 2' 'one_line'
 
+run bench -p 8 -n 4 -r 1 -npl 1,3
+check "several sequences are measured together" 'exits 0' 'prints "pp8 x3"' 'prints "tg4 x3"' 'prints " tg4 |"'
+run bench -p 0 -n 4 -r 1 -npl 3 -d 20 -o json
+check "with a depth, and the number in JSON" 'exits 0' 'prints "\"n_parallel\": 3"' 'prints "\"n_depth\": 20"'
+run bench -npl 0
+check "no sequences are refused" 'exits 2' 'says "-npl"'
+
 echo "1..$number"
 [ $failures = 0 ]

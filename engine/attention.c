@@ -282,12 +282,32 @@ static void attention_value_scales(const attention_job *j, const attention_tile 
     }
 }
 
+/* A range read for a few rows only is waited for more than it is computed with: all of it is asked for at once. */
+static void attention_prefetch(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    int from = attention_visible(b->j, &b->rows, 0, b->range).first / e->page_size * e->page_size;
+    int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
+    size_t bytes = kv_page_head_bytes(e->kv);
+    for (int value = 0; value < 2; value++) {
+        for (int key = from; key < to; key += e->page_size) {
+            const kv_page *page = attention_page(b, key);
+            const char *data =
+                value ? kv_values(e->kv, page, b->j->slot, b->head) : kv_keys(e->kv, page, b->j->slot, b->head);
+            for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i, 0, 2);
+        }
+    }
+}
+
 /* One range of one tile. */
 static void attention_do_range(const attention_job *j, const attention_tile *tile, int head, int range,
                                const attention_scratch *w, attention_part part) {
     const model_shape *s = &j->e->model->shape;
     int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
+    if (tile->n_tokens == 1) {
+        b.rows = *tile;
+        attention_prefetch(&b);
+    }
     if (kv_type(j->e->kv) == KERN_KV_Q8) attention_value_scales(j, tile, head, range, w->v_scale);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;

@@ -31,6 +31,10 @@ int kv_shape_pages(kv_shape *s) {
     return s->n_layers / a;
 }
 
+size_t kv_page_head_bytes(const kv_pool *p) {
+    return p->head_bytes;
+}
+
 uint64_t kv_page_bytes(const kv_shape *s) {
     uint64_t bytes;
     if (size_mul((uint64_t)s->page_layers * 2, (uint64_t)s->n_kv_heads, &bytes) ||

@@ -83,6 +83,7 @@ enum kern_kv kv_type(const kv_pool *p);
 size_t kv_element(enum kern_kv type); /* bytes of one number */
 /* Bytes of K or V of one head of one layer in a page. */
 uint64_t kv_head_bytes(const kv_shape *s);
+size_t kv_page_head_bytes(const kv_pool *p);
 
 /* The page that holds the index-th page_size tokens of the layer in this slot. */
 const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int slot);

@@ -108,7 +108,7 @@ PACK256_INLINE uint8_t *pack256_words(const int bits, __m256i code, uint8_t *out
     if (bits == 1) x = _mm_or_si128(x, _mm_slli_epi16(_mm_srli_si128(x, 4), 1));
     uint8_t bytes[16];
     _mm_storeu_si128((void *)bytes, x);
-    memcpy(out, bytes, 4 * (size_t)bits);
+    memcpy(out, bytes, bits == 4 ? 16 : bits == 2 ? 8 : 4); /* never more than there is, whatever a compiler thinks */
     return out + 4 * bits;
 }
 

@@ -33,6 +33,10 @@ minim_allocator mem_allocator(const minim_allocator *a) {
     return (minim_allocator){NULL, mem_default_alloc, mem_default_free};
 }
 
+int mem_is_default(const minim_allocator *a) {
+    return mem_allocator(a).alloc == mem_default_alloc;
+}
+
 /* n*size, at least 1 (so that NULL always means failure); 0 when it does not fit. */
 static size_t mem_bytes(size_t n, size_t size) {
     uint64_t bytes;
@@ -53,7 +57,7 @@ void *mem_zalloc(const minim_allocator *a, size_t n, size_t size) {
 
 void *mem_alloc_huge(const minim_allocator *a, size_t bytes) {
     const size_t huge = (size_t)2 << 20;
-    if (bytes < 4 * huge || mem_allocator(a).alloc != mem_default_alloc) return mem_alloc(a, bytes, 1);
+    if (bytes < 4 * huge || !mem_is_default(a)) return mem_alloc(a, bytes, 1);
     void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, huge);
 #ifdef MADV_HUGEPAGE
     if (p) madvise(p, bytes, MADV_HUGEPAGE); /* no harm done where it is refused */

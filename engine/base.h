@@ -12,6 +12,8 @@
 
 /* The caller's allocator, or malloc when *a is NULL or all zero. Every block is 64-byte aligned. */
 minim_allocator mem_allocator(const minim_allocator *a);
+/* 1 if that is malloc. */
+int mem_is_default(const minim_allocator *a);
 /* Not cleared. NULL when it fails or n*size does not fit. A size of 0 gives a valid block of one byte. */
 void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);

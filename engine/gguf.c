@@ -1,21 +1,15 @@
 /* gguf.c: reads and checks the header of a GGUF file. See gguf.h.
  *
- * A file is read front to back through a small buffer, never mapped: a file that is cut while it is mapped kills the
+ * A header is read front to back through a small buffer, never mapped: a file that is cut while it is mapped kills the
  * process with SIGBUS, a read only fails. Nothing is allocated on the word of a count: every count is first compared
  * with the bytes that are left, so memory stays within a small multiple of what the file really holds.
  */
-#include "gguf.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "../kernels/kernels.h"
-#include "gguf_index.h"
+#include "gguf_impl.h"
 
 /* Limits of minim, far above real files (256 thousand tokens with 30 MB of metadata, 50 thousand tensors), and so low
  * that even a file of nothing but metadata is read or refused in about a second. */
@@ -65,32 +59,6 @@ uint64_t gguf_little(const void *bytes, size_t n) {
 
 /* ---- the file in memory ----------------------------------------------------------------------------------------- */
 
-/* Values and names live in chunks that are freed together: a vocabulary has half a million strings. */
-typedef struct gguf_chunk {
-    struct gguf_chunk *next;
-    size_t size, used; /* bytes behind this head, which is padded to 64 */
-} gguf_chunk;
-
-enum { GGUF_CHUNK_HEAD = 64 };
-
-struct gguf_file {
-    minim_allocator allocator;
-    char *path; /* its end, if it is too long for an error */
-    size_t path_bytes;
-    int fd;               /* -1: image or closed */
-    const uint8_t *image; /* [size] or NULL */
-    uint64_t size;
-    uint64_t alignment;
-    uint32_t version;
-    gguf_value *values;
-    size_t n_values, values_capacity;
-    gguf_tensor *tensors;
-    size_t n_tensors, tensors_capacity;
-    gguf_index value_index, tensor_index;
-    gguf_chunk *chunks;
-    uint64_t chunk_bytes;
-};
-
 /* Reads the header and knows where it is, for the text of errors. */
 typedef struct gguf_reader {
     gguf_file *f;
@@ -106,7 +74,7 @@ typedef struct gguf_reader {
 } gguf_reader;
 
 /* Room in errors for a name from the file; the rest of the sentence must still fit behind it. */
-enum { GGUF_SHOWN_NAME = 80, GGUF_SHOWN_PATH = 160 };
+enum { GGUF_SHOWN_NAME = 80 };
 
 /* "FILE: key 3 'general.name': ..." */
 static minim_status BASE_PRINTF(3, 4) gguf_fail(const gguf_reader *r, minim_status status, const char *format, ...) {
@@ -161,28 +129,6 @@ static minim_status gguf_keep(gguf_reader *r, uint64_t n, size_t alignment, void
 }
 
 /* ---- reading bytes ---------------------------------------------------------------------------------------------- */
-
-/* Exactly n bytes at offset `at` of the open file. */
-static minim_status gguf_pread(const gguf_file *f, uint64_t at, void *dst, size_t n, minim_error *e) {
-    uint8_t *to = dst;
-    while (n > 0) {
-        const size_t part = n < ((size_t)1 << 30) ? n : (size_t)1 << 30;
-        const ssize_t got = pread(f->fd, to, part, (off_t)at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0)
-            return err_set(e, MINIM_ERR_IO, "%s: reading %zu bytes at offset %" PRIu64 " failed: %s", f->path, n, at,
-                           strerror(errno));
-        if (got == 0)
-            return err_set(e, MINIM_ERR_IO,
-                           "%s: the file was cut while it was read: it had %" PRIu64
-                           " bytes and now ends before offset %" PRIu64,
-                           f->path, f->size, at + n);
-        to += got;
-        at += (uint64_t)got;
-        n -= (size_t)got;
-    }
-    return MINIM_OK;
-}
 
 /* The next n bytes of the header. `what` names them in errors. */
 static minim_status gguf_take(gguf_reader *r, const char *what, void *dst, size_t n) {
@@ -402,6 +348,30 @@ static minim_status gguf_set_alignment(gguf_reader *r) {
     return MINIM_OK;
 }
 
+/* Panels (see gguf.h) may only be used when they are of the layout that the kernels know, and begin on cache lines. */
+static minim_status gguf_check_panels(gguf_reader *r) {
+    gguf_file *f = r->f;
+    const gguf_value *v = gguf_find(f, "minim.panels");
+    char type[32];
+    if (!v) return MINIM_OK;
+    r->number = (uint64_t)(v - f->values);
+    r->name = v->key;
+    if (v->type != GGUF_U32)
+        return gguf_fail(r, MINIM_ERR_FORMAT, "is %s, expected u32", gguf_type_text(v, type, sizeof type));
+    const uint64_t layout = gguf_little(v->data, 4);
+    if (layout != KERN_PANEL_LAYOUT)
+        return gguf_fail(r, MINIM_ERR_UNSUPPORTED,
+                         "is %" PRIu64 ": the weights were packed by another version of minim, expected %d; pack the "
+                         "original file again (minim pack)",
+                         layout, KERN_PANEL_LAYOUT);
+    if (f->alignment < GGUF_PANEL_ALIGNMENT)
+        return gguf_fail(r, MINIM_ERR_FORMAT,
+                         "says that the weights are packed, but general.alignment is %" PRIu64 ", expected at least %d",
+                         f->alignment, GGUF_PANEL_ALIGNMENT);
+    f->panels = KERN_PANEL_LAYOUT;
+    return MINIM_OK;
+}
+
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
 /* Dimensions: 1 to 4, none of them 0, and so few elements that they can be counted in an int64. */
@@ -427,11 +397,29 @@ static minim_status gguf_take_dims(gguf_reader *r, gguf_tensor *t) {
     return MINIM_OK;
 }
 
+/* Bytes of whole panels: the rows that the last one lacks are there too. */
+static minim_status gguf_size_panels(gguf_reader *r, gguf_tensor *t, kern_type_info info) {
+    if (!r->f->panels)
+        return gguf_fail(r, MINIM_ERR_FORMAT, "is packed, but there is no key 'minim.panels' that says how");
+    if (!info.has_kernels || t->n_dims != 2)
+        return gguf_fail(r, MINIM_ERR_FORMAT,
+                         "is packed and has type %s and %" PRIu32 " dimensions, expected a type that minim computes "
+                         "with and 2 dimensions",
+                         info.name, t->n_dims);
+    const uint64_t panel = kern_panel_bytes(t->type, (int64_t)t->dim[0]);
+    if (!panel || size_mul((t->dim[1] + KERN_PANEL - 1) / KERN_PANEL, panel, &t->bytes) || t->bytes > INT64_MAX)
+        return gguf_fail(r, MINIM_ERR_FORMAT, "%" PRIu64 " elements of type %s in panels take more than 2^63 bytes",
+                         t->elements, info.name);
+    return MINIM_OK;
+}
+
 /* Type and size in bytes. */
 static minim_status gguf_take_type(gguf_reader *r, gguf_tensor *t) {
     kern_type_info info;
     minim_status s = gguf_take_u32(r, "tensor type", &t->type);
     if (s) return s;
+    t->panels = t->type >= GGUF_PANELS && kern_type_get(t->type - GGUF_PANELS).name;
+    if (t->panels) t->type -= GGUF_PANELS;
     info = kern_type_get(t->type);
     if (!info.name)
         return gguf_fail(r, MINIM_ERR_FORMAT,
@@ -440,6 +428,7 @@ static minim_status gguf_take_type(gguf_reader *r, gguf_tensor *t) {
         return gguf_fail(r, MINIM_ERR_FORMAT,
                          "dimension 0 is %" PRIu64 ", expected a multiple of %d, the block of type %s", t->dim[0],
                          info.block, info.name);
+    if (t->panels) return gguf_size_panels(r, t, info);
     if (size_mul(t->elements / (uint64_t)info.block, (uint64_t)info.block_bytes, &t->bytes) || t->bytes > INT64_MAX)
         return gguf_fail(r, MINIM_ERR_FORMAT, "%" PRIu64 " elements of type %s take more than 2^63 bytes", t->elements,
                          info.name);
@@ -627,53 +616,11 @@ static minim_status gguf_read_header(gguf_reader *r) {
     if (!s) s = gguf_check_count(r, "number of keys", n_keys, GGUF_MIN_KEY_BYTES, GGUF_MAX_KEYS);
     if (!s) s = gguf_take_values(r, n_keys);
     if (!s) s = gguf_set_alignment(r);
+    if (!s) s = gguf_check_panels(r);
     return s ? s : gguf_take_tensors(r, n_tensors);
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
-
-/* NULL for a regular file. */
-static const char *gguf_special_file(mode_t mode) {
-    if (S_ISREG(mode)) return NULL;
-    if (S_ISDIR(mode)) return "a directory";
-    if (S_ISFIFO(mode)) return "a pipe";
-    if (S_ISSOCK(mode)) return "a socket";
-    return "a device";
-}
-
-/* Opens only regular files: opening a pipe would wait for its writer, and opening a device can have side effects. */
-static minim_status gguf_open_path(gguf_file *f, const char *path, minim_error *e) {
-    struct stat st;
-    const char *special;
-    if (stat(path, &st)) return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->path, strerror(errno));
-    special = gguf_special_file(st.st_mode);
-    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->path, special);
-    /* It may have been replaced since: do not wait, and look again. */
-    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (f->fd < 0 || fstat(f->fd, &st))
-        return err_set(e, MINIM_ERR_IO, "%s: cannot be opened: %s", f->path, strerror(errno));
-    special = gguf_special_file(st.st_mode);
-    if (special) return err_set(e, MINIM_ERR_IO, "%s: is %s, expected a GGUF file", f->path, special);
-    f->size = (uint64_t)st.st_size;
-    return MINIM_OK;
-}
-
-/* What errors and gguf_path() call the file: of a very long path the end, so that the rest of an error has room. */
-static minim_status gguf_set_name(gguf_file *f, const char *path, minim_error *e) {
-    size_t n = strlen(path);
-    if (n > GGUF_SHOWN_PATH) {
-        path += n - GGUF_SHOWN_PATH;
-        while ((*path & 0xc0) == 0x80) path++; /* not from the middle of a character */
-        n = strlen(path);
-    }
-    f->path_bytes = n + 1;
-    f->path = mem_alloc(&f->allocator, f->path_bytes, 1);
-    if (!f->path) return err_memory(e, "GGUF path", f->path_bytes);
-    memcpy(f->path, path, n + 1);
-    return MINIM_OK;
-}
-
-static minim_status gguf_read_file(gguf_file *f, minim_error *e) {
+minim_status gguf_read_file(gguf_file *f, minim_error *e) {
     gguf_reader r = {.f = f, .e = e, .number = GGUF_NONE, .element = GGUF_NONE};
     minim_status s;
     if (f->size == 0) return err_set(e, MINIM_ERR_FORMAT, "%s: is empty, expected a GGUF file", f->path);
@@ -684,96 +631,4 @@ static minim_status gguf_read_file(gguf_file *f, minim_error *e) {
     s = gguf_read_header(&r);
     mem_free(&f->allocator, r.buffer, GGUF_BUFFER, 1);
     return s;
-}
-
-minim_status gguf_open(const minim_allocator *a, const char *path, const void *data, size_t size, gguf_file **out,
-                       minim_error *e) {
-    const minim_allocator allocator = mem_allocator(a);
-    gguf_file *f;
-    minim_status s;
-    *out = NULL;
-    if (!path && !data) return err_set(e, MINIM_ERR_ARGUMENT, "no path and no data of a GGUF file was given");
-    f = mem_zalloc(&allocator, 1, sizeof *f);
-    if (!f) return err_memory(e, "GGUF file", sizeof *f);
-    f->allocator = allocator;
-    f->fd = -1;
-    f->image = data;
-    f->size = size;
-    s = gguf_set_name(f, path ? path : "(memory)", e);
-    if (!s && !data) s = gguf_open_path(f, path, e);
-    if (!s) s = gguf_read_file(f, e);
-    if (s) {
-        gguf_close(f);
-        return s;
-    }
-    *out = f;
-    return err_ok(e);
-}
-
-void gguf_close_data(gguf_file *f) {
-    if (f->fd >= 0) close(f->fd);
-    f->fd = -1;
-    f->image = NULL;
-}
-
-void gguf_close(gguf_file *f) {
-    minim_allocator a;
-    if (!f) return;
-    a = f->allocator;
-    gguf_close_data(f);
-    while (f->chunks) {
-        gguf_chunk *next = f->chunks->next;
-        mem_free(&a, f->chunks, 1, GGUF_CHUNK_HEAD + f->chunks->size);
-        f->chunks = next;
-    }
-    gguf_index_free(&a, &f->value_index);
-    gguf_index_free(&a, &f->tensor_index);
-    mem_free(&a, f->values, f->values_capacity, sizeof *f->values);
-    mem_free(&a, f->tensors, f->tensors_capacity, sizeof *f->tensors);
-    mem_free(&a, f->path, f->path_bytes, 1);
-    mem_free(&a, f, 1, sizeof *f);
-}
-
-/* ---- access ----------------------------------------------------------------------------------------------------- */
-
-const char *gguf_path(const gguf_file *f) {
-    return f->path;
-}
-
-uint32_t gguf_version(const gguf_file *f) {
-    return f->version;
-}
-
-size_t gguf_value_count(const gguf_file *f) {
-    return f->n_values;
-}
-
-const gguf_value *gguf_value_at(const gguf_file *f, size_t i) {
-    return i < f->n_values ? &f->values[i] : NULL;
-}
-
-size_t gguf_tensor_count(const gguf_file *f) {
-    return f->n_tensors;
-}
-
-const gguf_tensor *gguf_tensor_at(const gguf_file *f, size_t i) {
-    return i < f->n_tensors ? &f->tensors[i] : NULL;
-}
-
-minim_status gguf_read(const gguf_file *f, const gguf_tensor *t, uint64_t at, void *dst, size_t n, minim_error *e) {
-    if (at > t->bytes || n > t->bytes - at)
-        return err_set(e, MINIM_ERR_ARGUMENT, "%s: tensor '%s' has %" PRIu64 " bytes, %zu were asked for at %" PRIu64,
-                       f->path, t->name.s, t->bytes, n, at);
-    if (!f->image && f->fd < 0)
-        return err_set(e, MINIM_ERR_IO, "%s: tensor '%s' cannot be read, the file was closed", f->path, t->name.s);
-    if (n == 0) return err_ok(e);
-    if (f->image) {
-        memcpy(dst, f->image + t->offset + at, n);
-        return err_ok(e);
-    }
-    return gguf_pread(f, t->offset + at, dst, n, e);
-}
-
-const void *gguf_data(const gguf_file *f, const gguf_tensor *t) {
-    return f->image ? f->image + t->offset : NULL;
 }

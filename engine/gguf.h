@@ -3,11 +3,23 @@
  * The file is hostile. Every count, size, offset and product is checked in gguf.c and nowhere else: what these
  * functions return can be used without another look. The format:
  * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ *
+ * What `minim pack` writes is a GGUF file, too, but its matrices are panels (kernels.h) instead of rows, so that they
+ * can be used where they lie. Three things make sure that nobody takes one for the other:
+ *   - such a tensor's type is GGUF_PANELS + the id of its blocks, which no other program knows, so it refuses the file;
+ *   - the key minim.panels (u32) is the version of the layout: another one than KERN_PANEL_LAYOUT is refused here;
+ *   - general.alignment is at least GGUF_PANEL_ALIGNMENT, so panels begin on cache lines of the mapped file.
+ * Its dimensions are those of the matrix, its bytes ceil(rows/16) panels. What is no matrix is stored as ever.
  */
 #ifndef ENGINE_GGUF_H
 #define ENGINE_GGUF_H
 
 #include "base.h"
+
+enum {
+    GGUF_PANELS = 0x4d500000,  /* "MP" */
+    GGUF_PANEL_ALIGNMENT = 64, /* bytes */
+};
 
 enum gguf_type {
     GGUF_U8 = 0,
@@ -41,7 +53,8 @@ typedef struct gguf_value {
 
 typedef struct gguf_tensor {
     gguf_str name;
-    uint32_t type;   /* GGUF tensor type id; always one kern_type_get() knows */
+    uint32_t type;   /* GGUF tensor type id, without GGUF_PANELS; always one kern_type_get() knows */
+    int panels;      /* 1: the data are panels, of a type that has kernels; then there are 2 dimensions */
     uint32_t n_dims; /* 1..4 */
     uint64_t dim[4]; /* dim[0] contiguous; unused = 1; none is 0 */
     uint64_t offset; /* from the start of the file; aligned; offset + bytes lies inside the file */
@@ -56,13 +69,15 @@ typedef struct gguf_file gguf_file;
 minim_status gguf_open(const minim_allocator *a, const char *path, const void *data, size_t size, gguf_file **out,
                        minim_error *e);
 void gguf_close(gguf_file *f); /* NULL is fine */
-/* Closes the descriptor or forgets the image, once the tensors' data is no longer needed. Metadata and tensor list
- * stay; gguf_read() fails from then on. Not while another thread reads. */
+/* Closes the descriptor or forgets the image, once the tensors' data is no longer needed. Metadata, tensor list and
+ * what is mapped stay; gguf_read() fails from then on. Not while another thread reads. */
 void gguf_close_data(gguf_file *f);
 
 /* For errors: of a path longer than 160 bytes only the end. */
 const char *gguf_path(const gguf_file *f);
 uint32_t gguf_version(const gguf_file *f);
+/* KERN_PANEL_LAYOUT for a file with panels, else 0. */
+uint32_t gguf_panels(const gguf_file *f);
 /* In file order; _at() is NULL behind the last. */
 size_t gguf_value_count(const gguf_file *f);
 const gguf_value *gguf_value_at(const gguf_file *f, size_t i);
@@ -77,6 +92,13 @@ const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name);
 minim_status gguf_read(const gguf_file *f, const gguf_tensor *t, uint64_t at, void *dst, size_t n, minim_error *e);
 /* When the file is an image in memory: a pointer to the tensor's data, else NULL. */
 const void *gguf_data(const gguf_file *f, const gguf_tensor *t);
+
+/* Maps the whole file read-only until gguf_close(), shared with all processes that do the same. 0, or -1 where that is
+ * impossible (an image, or the system refuses): then it has to be read. Whoever touches a page behind the new end of a
+ * file that was cut gets SIGBUS. */
+int gguf_map(gguf_file *f);
+/* The tensor's data in the mapped file; NULL when it is not mapped. */
+const void *gguf_mapped(const gguf_file *f, const gguf_tensor *t);
 
 /* Typed access for hyper-parameters. A missing key leaves *out alone and returns MINIM_OK with *found = 0 (found may be
  * NULL: then a missing key is MINIM_ERR_FORMAT "key ... is missing"). A key of another type is MINIM_ERR_FORMAT naming

@@ -196,18 +196,11 @@ minim_status minim_model_tensor(const minim_model *model, size_t index, minim_te
 }
 
 /* Whole blocks around what is asked for, a few at a time. */
-minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n, float *values,
-                                       minim_error *error) {
+static minim_status inspect_rows(const minim_model *model, const gguf_tensor *t, uint64_t first, size_t n,
+                                 float *values, minim_error *error) {
     enum { PIECE = 4096, ELEMENT_BYTES = 4 }; /* elements read at once; most bytes of one */
-    const gguf_tensor *t = model ? gguf_tensor_at(model->file, index) : NULL;
-    if (!t || (!values && n))
-        return err_set(error, MINIM_ERR_ARGUMENT, "tensor values: %s", t ? "no place to put them" : "no such tensor");
     const kern_type_info info = kern_type_get(t->type);
-    if (first > t->elements || n > t->elements - first)
-        return err_set(error, MINIM_ERR_ARGUMENT,
-                       "%s: tensor %s has %" PRIu64 " elements, %zu were asked for at %" PRIu64, gguf_path(model->file),
-                       t->name.s, t->elements, n, first);
-    if (!info.has_kernels || info.block_bytes > ELEMENT_BYTES * info.block)
+    if (info.block_bytes > ELEMENT_BYTES * info.block)
         return err_set(error, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, whose values minim does not know",
                        gguf_path(model->file), t->name.s, info.name);
     char raw[PIECE * ELEMENT_BYTES];
@@ -226,4 +219,44 @@ minim_status minim_model_tensor_values(const minim_model *model, size_t index, u
         values += take, first += take, n -= take;
     }
     return err_ok(error);
+}
+
+/* Whole rows around what is asked for, of one panel after the other. */
+static minim_status inspect_panels(const minim_model *model, const gguf_tensor *t, uint64_t first, size_t n,
+                                   float *values, minim_error *error) {
+    const size_t cols = (size_t)t->dim[0], bytes = kern_panel_bytes(t->type, (int64_t)cols);
+    char *panel = mem_alloc(&model->allocator, bytes, 1);
+    float *row = mem_alloc(&model->allocator, cols, sizeof *row);
+    minim_status status = panel && row ? MINIM_OK : err_memory(error, t->name.s, bytes + cols * sizeof *row);
+    uint64_t at = UINT64_MAX; /* which panel was read */
+    for (uint64_t end = first + n; first < end && !status;) {
+        const uint64_t r = first / cols, wanted = r / KERN_PANEL;
+        const size_t skip = (size_t)(first % cols), left = (size_t)(end - first);
+        const size_t take = left < cols - skip ? left : cols - skip;
+        if (wanted != at) status = gguf_read(model->file, t, wanted * bytes, panel, bytes, error);
+        at = wanted;
+        if (status) break;
+        kern_unpack_row(t->type, (int64_t)cols, panel, (int)(r % KERN_PANEL), row);
+        memcpy(values, row + skip, take * sizeof *values);
+        values += take, first += take;
+    }
+    mem_free(&model->allocator, row, cols, sizeof *row);
+    mem_free(&model->allocator, panel, bytes, 1);
+    return status ? status : err_ok(error);
+}
+
+minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n, float *values,
+                                       minim_error *error) {
+    const gguf_tensor *t = model ? gguf_tensor_at(model->file, index) : NULL;
+    if (!t || (!values && n))
+        return err_set(error, MINIM_ERR_ARGUMENT, "tensor values: %s", t ? "no place to put them" : "no such tensor");
+    if (first > t->elements || n > t->elements - first)
+        return err_set(error, MINIM_ERR_ARGUMENT,
+                       "%s: tensor %s has %" PRIu64 " elements, %zu were asked for at %" PRIu64, gguf_path(model->file),
+                       t->name.s, t->elements, n, first);
+    if (!kern_type_get(t->type).has_kernels)
+        return err_set(error, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, whose values minim does not know",
+                       gguf_path(model->file), t->name.s, kern_type_get(t->type).name);
+    return t->panels ? inspect_panels(model, t, first, n, values, error)
+                     : inspect_rows(model, t, first, n, values, error);
 }

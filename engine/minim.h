@@ -110,11 +110,21 @@ typedef struct minim_model_options {
      * .. end_layer - 1, before the first layer also the embeddings, behind the last also the output. end_layer 0 = all.
      * A part runs with minim_engine_step_part() only. */
     int first_layer, end_layer;
+    int no_map; /* 1: read the weights of a packed file instead of mapping it; see minim_model_load() */
 } minim_model_options;
 
 MINIM_API void minim_model_options_default(minim_model_options *options);
 
-/* Reads a GGUF file (version 2 or 3). The file is not needed afterwards. */
+/* Reads a GGUF file (version 2 or 3). An ordinary file is not needed afterwards.
+ *
+ * A file of `minim pack` is mapped read-only, and its pages are shared with every process that uses it: it must not be
+ * cut or overwritten in place while the model lives. The system answers with SIGBUS in whichever thread touches what is
+ * no longer there (and a changed byte changes answers). To replace it, write a new file and rename it over the old one,
+ * as minim's own tools do: the mapping keeps the old one. Where others may cut the file, or SIGBUS cannot be risked,
+ * set no_map: the weights are read into memory, and damage is an error. So they are, too, when `allocator` is set, when
+ * the system refuses to map, and from memory. Logits are the same in all cases, and those of the file it was packed
+ * from.
+ */
 MINIM_API minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,
                                         minim_error *error);
 
@@ -144,6 +154,8 @@ typedef struct minim_model_info {
     uint64_t weight_bytes;    /* bytes of weights in memory */
     uint64_t step_bytes;      /* bytes of weights that one decoded token reads */
     const char *weight_types; /* for example "Q4_0 x155, F32 x45" */
+    int panels;               /* version of the layout of panels in the file, 0 = an ordinary file; see minim_panels */
+    uint64_t mapped_bytes;    /* of weight_bytes, what is not in memory of its own but in the mapped file */
 } minim_model_info;
 
 MINIM_API minim_status minim_model_get_info(const minim_model *model, minim_model_info *info);
@@ -189,6 +201,25 @@ MINIM_API minim_status minim_model_tensor(const minim_model *model, size_t index
  * MINIM_ERR_UNSUPPORTED for a type that holds no weights (integers). */
 MINIM_API minim_status minim_model_tensor_values(const minim_model *model, size_t index, uint64_t first, size_t n,
                                                  float *values, minim_error *error);
+
+/* How a matrix stands in a packed file (`minim pack`): as panels of 16 rows, which kernels use as they lie. */
+typedef struct minim_panels {
+    size_t size;          /* set by the caller to sizeof(minim_panels) */
+    uint32_t layout;      /* value of the key minim.panels (u32), without which such a file is refused */
+    uint32_t alignment;   /* least value of the key general.alignment (u32) */
+    uint32_t type;        /* type of the tensor in the file; other programs do not know it, and so refuse the file */
+    uint64_t n;           /* panels; 0 = this tensor stays as it is */
+    uint64_t panel_bytes; /* of one; the tensor's data are n of them */
+} minim_panels;
+
+/* MINIM_ERR_UNSUPPORTED for a model that minim cannot run: it decides what is packed. */
+MINIM_API minim_status minim_model_panels(const minim_model *model, size_t index, minim_panels *panels,
+                                          minim_error *error);
+
+/* Panels first .. first+n-1 of a tensor of an ordinary file, packed now. Only for a model that was loaded below
+ * MINIM_LOAD_ALL. MINIM_ERR_FORMAT for a scale that is infinite or not a number. */
+MINIM_API minim_status minim_model_read_panels(const minim_model *model, size_t index, uint64_t first, size_t n,
+                                               void *panels, minim_error *error);
 
 /* ---- text and tokens ------------------------------------------------------------------------------------------- */
 

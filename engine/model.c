@@ -185,7 +185,9 @@ minim_status minim_model_get_info(const minim_model *m, minim_model_info *info) 
                              .file_bytes = m->file_bytes,
                              .weight_bytes = m->weight_bytes,
                              .step_bytes = m->step_bytes,
-                             .weight_types = m->weight_types};
+                             .weight_types = m->weight_types,
+                             .panels = (int)gguf_panels(m->file),
+                             .mapped_bytes = m->mapped_bytes};
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
     return MINIM_OK;
 }

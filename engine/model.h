@@ -46,7 +46,7 @@ typedef struct model_shape {
 typedef struct model_matrix {
     uint32_t type; /* enum kern_type */
     int64_t rows, cols;
-    void *panels;
+    const void *panels; /* in memory of the model, or in the mapped file */
     size_t panel_bytes; /* of one panel */
     float *bias;
     const gguf_tensor *source;
@@ -89,7 +89,7 @@ struct minim_model {
 
     int first_layer, end_layer; /* of which there are weights: 0, n_layers for a whole model */
 
-    char *panels; /* the panels of all matrices */
+    char *panels; /* the panels of all matrices that are not mapped */
     size_t panels_bytes;
     model_layer *layers;    /* [n_layers] */
     model_matrix embedding; /* [n_vocab][n_embd] */
@@ -98,7 +98,7 @@ struct minim_model {
     double *rope_freq[MODEL_ROPE_KINDS]; /* [n_rot/2]: angle of pair i at position 1; NULL = no such layers */
     int n_vocab;
 
-    uint64_t n_params, file_bytes, weight_bytes, step_bytes;
+    uint64_t n_params, file_bytes, weight_bytes, step_bytes, mapped_bytes;
     char architecture[64], name[128], weight_types[256];
 };
 
@@ -111,6 +111,11 @@ minim_status rope_make(minim_model *m, const float *near, const float *far, mini
 /* weights.c: reads and packs all tensors. On failure what was allocated is freed by weights_free(). */
 minim_status weights_load(minim_model *m, const minim_model_options *o, minim_error *e);
 void weights_free(minim_model *m);
+
+/* pack.c: a scale in the panel that holds the rows from `first` on, n_rows of them: MINIM_OK or an error that names the
+ * tensor, row and column. */
+minim_status pack_check_scales(const gguf_file *f, const gguf_tensor *t, const void *panel, int64_t first, int n_rows,
+                               minim_error *e);
 
 /* Row `row` of a matrix as float32 [cols]. */
 void model_matrix_row(const model_matrix *w, int64_t row, float *out);

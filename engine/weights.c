@@ -1,5 +1,6 @@
 /* weights.c: reads the tensors of a file and packs each once into 16-row panels (kernels.h), 16 rows at a time, so that
- * no tensor is ever in memory twice. */
+ * no tensor is ever in memory twice. Matrices of a packed file are panels already: they are used where they lie in the
+ * mapped file, or read as they are. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -32,6 +33,7 @@ typedef struct weights_loader {
     unsigned char *used; /* [tensors]: 1 when the model uses it */
     uint64_t bytes_done, bytes_total;
     const model_matrix *matrix; /* being packed */
+    char *room;                 /* for its panels; NULL: they are mapped */
     int64_t first_row;          /* of its tensor that belongs to it */
     minim_error task_error[POOL_MAX_THREADS];
     atomic_int failed;
@@ -85,15 +87,23 @@ static uint64_t weights_arena_bytes(const gguf_tensor *t) {
     return bytes && may_be_fused ? bytes + 2 * (uint64_t)(kern_panel_bytes(t->type, (int64_t)t->dim[0]) + 63) : bytes;
 }
 
-/* One block for all panels: huge pages waste none of it at the ends of matrices. */
+/* Where the panels of a tensor lie in the mapped file; NULL when they have to come into memory. */
+static const char *weights_mapped(const weights_loader *l, const gguf_tensor *t) {
+    return t->panels ? gguf_mapped(l->m->file, t) : NULL;
+}
+
+/* One block for all panels that are not mapped: huge pages waste none of it at the ends of matrices. */
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
     uint64_t bytes = 0;
+    /* All memory comes from the allocator of a caller who has one: then nothing is mapped. */
+    if (gguf_panels(m->file) && !l->o->no_map && mem_is_default(&m->allocator)) gguf_map(m->file);
     /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
      * is not touched takes no memory. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         const gguf_tensor *t = gguf_tensor_at(m->file, i);
-        if (weights_is_needed(m, t) && size_add(bytes, weights_arena_bytes(t), &bytes)) bytes = UINT64_MAX;
+        if (weights_is_needed(m, t) && !weights_mapped(l, t) && size_add(bytes, weights_arena_bytes(t), &bytes))
+            bytes = UINT64_MAX;
     }
     m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
     if (!m->panels) return err_memory(l->e, "the weights", bytes);
@@ -120,9 +130,9 @@ static minim_status weights_numbers(weights_loader *l, const char *name, const w
     if (t->elements != (uint64_t)(p->cols * p->rows) || t->dim[0] != (uint64_t)p->cols) {
         return weights_wrong_shape(l, t, p->cols, p->rows);
     }
-    if (t->type != KERN_F32 && t->type != KERN_F16 && t->type != KERN_BF16) {
-        return err_set(l->e, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s, expected F32, F16 or BF16",
-                       gguf_path(l->m->file), name, kern_type_get(t->type).name);
+    if ((t->type != KERN_F32 && t->type != KERN_F16 && t->type != KERN_BF16) || t->panels) {
+        return err_set(l->e, MINIM_ERR_UNSUPPORTED, "%s: tensor %s has type %s%s, expected F32, F16 or BF16",
+                       gguf_path(l->m->file), name, kern_type_get(t->type).name, t->panels ? " in panels" : "");
     }
     size_t size = t->type == KERN_F32 ? 4 : 2, n = (size_t)p->n;
     float *values = mem_alloc(&l->m->allocator, n, sizeof *values);
@@ -167,42 +177,43 @@ static minim_status weights_norm(weights_loader *l, const char *name, int64_t co
     return norm->bias ? MINIM_OK : err_memory(l->e, name, (uint64_t)n * sizeof(float));
 }
 
-/* Looks at the scales of a panel with the rows first .. first + n_rows - 1 of its tensor. */
-static void weights_check_scales(weights_loader *l, const void *panel, int64_t first, int n_rows, int worker) {
+/* Panel `item` of the matrix into memory: as it stands in a packed file, or made from its rows. */
+static minim_status weights_make_panel(weights_loader *l, uint32_t item, int n_rows, int worker, char *panel) {
     const model_matrix *w = l->matrix;
-    int64_t col = 0;
-    int row = kern_find_bad_scale(w->type, w->cols, panel, n_rows, &col);
-    if (row < 0) return;
-    err_set(&l->task_error[worker], MINIM_ERR_FORMAT,
-            "%s: tensor %s: the scale of the block at row %lld, column %lld is infinite or not a number, expected a "
-            "finite one",
-            gguf_path(l->m->file), w->source->name.s, (long long)(first + row), (long long)col);
-    atomic_store(&l->failed, worker + 1);
-}
-
-static void weights_pack_panel(void *arg, uint32_t item, int worker) {
-    weights_loader *l = arg;
-    const model_matrix *w = l->matrix;
-    if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
-    int64_t first = (int64_t)item * KERN_PANEL;
-    int n_rows = (int)(w->rows - first < KERN_PANEL ? w->rows - first : KERN_PANEL);
-    first += l->first_row;
-    size_t row_bytes = w->panel_bytes / KERN_PANEL;
-    char *panel = (char *)w->panels + (size_t)item * w->panel_bytes;
-    const char *rows = gguf_data(l->m->file, w->source);
+    const gguf_file *f = l->m->file;
+    minim_error *e = &l->task_error[worker];
+    const int64_t first = l->first_row + (int64_t)item * KERN_PANEL;
+    if (w->source->panels)
+        return gguf_read(f, w->source, (uint64_t)(first / KERN_PANEL) * w->panel_bytes, panel, w->panel_bytes, e);
+    const size_t row_bytes = w->panel_bytes / KERN_PANEL;
+    const char *rows = gguf_data(f, w->source);
     if (rows) {
         rows += (size_t)first * row_bytes;
     } else {
         char *staging = l->staging + (size_t)worker * l->staging_bytes;
-        if (gguf_read(l->m->file, w->source, (uint64_t)first * row_bytes, staging, (size_t)n_rows * row_bytes,
-                      &l->task_error[worker])) {
-            atomic_store(&l->failed, worker + 1);
-            return;
-        }
+        const minim_status status =
+            gguf_read(f, w->source, (uint64_t)first * row_bytes, staging, (size_t)n_rows * row_bytes, e);
+        if (status) return status;
         rows = staging;
     }
     l->kern.pack(w->type, w->cols, rows, row_bytes, n_rows, panel);
-    weights_check_scales(l, panel, first, n_rows, worker);
+    return MINIM_OK;
+}
+
+/* Damaged scales are refused, also those of a mapped file: looking at them takes a fraction of what the first token
+ * takes, and brings the pages in by all threads. */
+static void weights_panel_task(void *arg, uint32_t item, int worker) {
+    weights_loader *l = arg;
+    const model_matrix *w = l->matrix;
+    if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
+    const int64_t first = (int64_t)item * KERN_PANEL;
+    const int n_rows = (int)(w->rows - first < KERN_PANEL ? w->rows - first : KERN_PANEL);
+    minim_status status = MINIM_OK;
+    if (l->room) status = weights_make_panel(l, item, n_rows, worker, l->room + (size_t)item * w->panel_bytes);
+    if (!status)
+        status = pack_check_scales(l->m->file, w->source, (const char *)w->panels + (size_t)item * w->panel_bytes,
+                                   l->first_row + first, n_rows, &l->task_error[worker]);
+    if (status) atomic_store(&l->failed, worker + 1);
 }
 
 /* Rows [first, first + rows) of the matrix `name`.weight [all_rows][cols] and of `name`.bias, which must be there if it
@@ -231,13 +242,25 @@ static minim_status weights_matrix(weights_loader *l, const char *name, const we
     }
     uint64_t n_panels = ((uint64_t)r->rows + KERN_PANEL - 1) / KERN_PANEL;
     *w = (model_matrix){.type = t->type, .rows = r->rows, .cols = r->cols, .panel_bytes = panel_bytes, .source = t};
-    w->panels = m->panels + l->arena_used;
-    l->arena_used += (size_t)((n_panels * panel_bytes + 63) / 64 * 64);
     m->weight_bytes += n_panels * panel_bytes;
+    if (t->panels && r->first % KERN_PANEL) {
+        return err_set(l->e, MINIM_ERR_FORMAT,
+                       "%s: tensor %s is packed, and a part of it begins at row %lld, expected a multiple of %d",
+                       gguf_path(m->file), full, (long long)r->first, KERN_PANEL);
+    }
+    const char *mapped = weights_mapped(l, t);
+    if (mapped) {
+        w->panels = mapped + (size_t)(r->first / KERN_PANEL) * panel_bytes;
+        m->mapped_bytes += n_panels * panel_bytes;
+        l->room = NULL;
+    } else {
+        w->panels = l->room = m->panels + l->arena_used;
+        l->arena_used += (size_t)((n_panels * panel_bytes + 63) / 64 * 64);
+    }
 
     l->matrix = w;
     l->first_row = r->first;
-    pool_run(l->pool, weights_pack_panel, l, (uint32_t)n_panels);
+    pool_run(l->pool, weights_panel_task, l, (uint32_t)n_panels);
     int failed = atomic_load(&l->failed);
     if (failed) {
         if (l->e) *l->e = l->task_error[failed - 1];
@@ -416,7 +439,7 @@ minim_status weights_load(minim_model *m, const minim_model_options *o, minim_er
         const gguf_tensor *t = gguf_tensor_at(m->file, i);
         if (!weights_is_needed(m, t)) continue;
         l->bytes_total += t->bytes;
-        if (t->n_dims < 2 || t->dim[1] < 1) continue;
+        if (t->n_dims < 2 || t->dim[1] < 1 || t->panels) continue;
         size_t sixteen_rows = (size_t)(t->bytes / (t->elements / t->dim[0])) * KERN_PANEL;
         if (sixteen_rows > l->staging_bytes) l->staging_bytes = sixteen_rows;
     }

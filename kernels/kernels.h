@@ -36,7 +36,10 @@
 enum {
     KERN_PANEL = 16, /* output rows of a weight panel */
     KERN_BLOCK = 32, /* activations that share a scale */
-    KERN_LANES = 16  /* partial sums of a scalar reduction */
+    KERN_LANES = 16, /* partial sums of a scalar reduction */
+    /* The version of the layout of panels. Files keep them (`minim pack`): whoever changes a byte of a layout has to
+     * raise it, and tests/test_pack.c says so. */
+    KERN_PANEL_LAYOUT = 1
 };
 
 /* Weight types; the values are the GGUF tensor type ids. */

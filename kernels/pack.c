@@ -152,19 +152,18 @@ static int kern_scale_is_good(uint32_t type, const kern_format *f, int64_t cols,
     return 1;
 }
 
-/* 1: all scales of a panel of f16 scales are finite. The first look, which has to be fast: an f16 is infinite or NaN if
- * its exponent, moved to the top, is all ones, and then adding one more overflows into what is summed up. */
+/* 1: all scales of a panel of f16 scales are finite. The first look, which has to be fast: the exponent of what is
+ * infinite or NaN is all ones, and one more makes it overflow into the bit above. */
 static int kern_f16_scales_are_good(const kern_format *f, kern_type_info info, int64_t cols, const uint8_t *panel) {
     const size_t stride = (2u * f->n_f16 + f->n_bytes) * KERN_PANEL;
     const uint8_t *side = panel + kern_panel_place(f, info, cols, 0).side;
-    uint16_t bad = 0;
+    uint16_t seen[KERN_PANEL] = {0}, bad = 0;
     for (int64_t b = 0; b < cols / info.block; b++, side += stride)
-        for (int i = 0; i < f->n_f16; i++) {
-            uint16_t h[KERN_PANEL];
-            memcpy(h, side + 2 * KERN_PANEL * i, sizeof h);
-            for (int r = 0; r < KERN_PANEL; r++) bad |= ((h[r] & 0x7c00) + 0x0400) & 0x8000;
-        }
-    return !bad;
+        for (int i = 0; i < f->n_f16; i++)
+            for (int r = 0; r < KERN_PANEL; r++)
+                seen[r] |= (uint16_t)((kern_load_u16(side + 2 * (KERN_PANEL * i + r)) & 0x7c00) + 0x0400);
+    for (int r = 0; r < KERN_PANEL; r++) bad |= seen[r];
+    return !(bad & 0x8000);
 }
 
 int kern_find_bad_scale(uint32_t type, int64_t cols, const void *panel, int n_rows, int64_t *col) {

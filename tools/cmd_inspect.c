@@ -129,6 +129,9 @@ static void inspect_print_model(const inspect_file *file) {
     } else {
         printf("  parameters     none: the file holds no tensors\n");
     }
+    if (info->panels)
+        printf("  packed         by minim pack: matrices in panels (layout %d), mapped instead of read\n",
+               info->panels);
     if (info->n_layers) {
         printf("  transformer    %d layers of width %d, feed-forward %d\n", info->n_layers, info->n_embd, info->n_ff);
         printf("  attention      %d query heads, %d key/value heads, %d dimensions each\n", info->n_heads,
@@ -256,6 +259,7 @@ static void inspect_json_model(const inspect_file *file) {
     inspect_json_number("n_params", (int64_t)info->n_params, &first);
     inspect_json_number("file_bytes", (int64_t)info->file_bytes, &first);
     inspect_json_number("step_bytes", (int64_t)info->step_bytes, &first);
+    inspect_json_number("panels", info->panels, &first);
     inspect_json_number("n_layers", info->n_layers, &first);
     inspect_json_number("n_embd", info->n_embd, &first);
     inspect_json_number("n_heads", info->n_heads, &first);

@@ -260,10 +260,6 @@ static int quantize_write(quantize_work *w, const char *name) {
 
 /* ---- reports ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t quantize_file_bytes(const quantize_work *w) {
-    return gguf_write_aligned(24 + w->head.keys.n + w->head.tensors.n) + w->head.data_bytes;
-}
-
 static void quantize_print_plan(const quantize_work *w) {
     printf("%-34s %-8s %-8s %-20s %s\n", "tensor", "from", "to", "shape", "bytes");
     for (size_t i = 0; i < w->n; i++) {
@@ -275,7 +271,7 @@ static void quantize_print_plan(const quantize_work *w) {
         printf("%-34s %-8s %-8s %-20s %" PRIu64 "\n", tool_printable(tensor->from.name, name, sizeof name),
                tensor->from.type, tensor->to ? tensor->to->name : tensor->from.type, shape, tensor->bytes);
     }
-    printf("file: %" PRIu64 " bytes\n", quantize_file_bytes(w));
+    printf("file: %" PRIu64 " bytes\n", gguf_head_file_bytes(&w->head));
 }
 
 static void quantize_report(const quantize_work *w, const char *name, double seconds) {
@@ -289,7 +285,7 @@ static void quantize_report(const quantize_work *w, const char *name, double sec
     }
     fprintf(stderr, "%s: %s by %s, %zu tensors rounded, %zu kept, %s, %.2f bits a weight, in %.1f s\n", name,
             w->target->name, w->settings->method, n_encoded, w->n - n_encoded,
-            tool_size_text(quantize_file_bytes(w), size, sizeof size),
+            tool_size_text(gguf_head_file_bytes(&w->head), size, sizeof size),
             elements ? 8 * (double)bytes / (double)elements : 0.0, seconds);
 }
 

@@ -49,6 +49,7 @@ int tool_check_format(const char *command, const char *format) {
 
 const option tool_model_options[] = {
     {"-m, --model", "FILE", OPTION_STRING, SETTING(model), 0, 0, "a GGUF file (default: the built-in model)"},
+    {"--no-mmap", NULL, OPTION_FLAG, SETTING(no_mmap), 0, 0, "read a file of minim pack into memory, do not map it"},
     {"-v, --verbose", NULL, OPTION_FLAG, SETTING(verbose), 0, 0, "say what the engine does"},
     {"-q, --quiet", NULL, OPTION_FLAG, SETTING(quiet), 0, 0, "only errors on stderr"},
     {0},
@@ -227,6 +228,7 @@ minim_status tool_try_load_model(const tool_settings *settings, minim_load_level
     minim_model_options_default(&options);
     options.level = level;
     options.n_threads = settings->n_threads;
+    options.no_map = settings->no_mmap;
     options.log = tool_log;
     options.log_user = (void *)settings;
     options.progress = isatty(STDERR_FILENO) && !settings->quiet ? tool_on_progress : tool_on_progress_silent;

@@ -13,6 +13,7 @@ typedef struct tool_settings {
     const char *model;                               /* a file; NULL = the built-in model */
     int n_threads, n_ctx, n_batch;                   /* 0 = the engine's default */
     const char *page_size, *kv, *isa, *rope_factors; /* NULL = the engine's default */
+    int no_mmap;                                     /* read packed files into memory */
     int verbose, quiet;
     int n_predict;  /* -1 = until the answer ends */
     int ignore_end; /* end tokens do not end the answer */
@@ -28,7 +29,7 @@ int tool_check_settings(const char *command, const tool_settings *settings);
 /* --chat-format: prints the names for "help". -1, or an exit code. NULL is fine. */
 int tool_check_format(const char *command, const char *format);
 
-/* -m -v -q: every command that reads a model. */
+/* -m --no-mmap -v -q: every command that reads a model. */
 extern const option tool_model_options[];
 /* -t -c -b --kv --page-size --isa: every command that runs one. */
 extern const option tool_engine_options[];

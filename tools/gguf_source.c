@@ -14,10 +14,14 @@
 int gguf_source_open(gguf_source *source, const char *name) {
     minim_error error = {.status = MINIM_OK};
     minim_model_options options;
+    minim_model_info info = {.size = sizeof info};
     minim_model_options_default(&options);
     options.level = MINIM_LOAD_HEADER;
     source->name = name;
     if (minim_model_load(name, &options, &source->model, &error) != MINIM_OK) return tool_fail_error(&error);
+    minim_model_get_info(source->model, &info);
+    if (info.panels)
+        return tool_fail("%s: its weights are packed (minim pack); expected the file that it was packed from", name);
     source->file = fopen(name, "rb");
     return source->file ? -1 : tool_fail("%s: %s", name, strerror(errno));
 }

@@ -13,7 +13,8 @@ typedef struct gguf_source {
     FILE *file;
 } gguf_source;
 
-/* Starts as {0}; gguf_source_close() in any case. Returns -1 or an exit code. */
+/* Starts as {0}; gguf_source_close() in any case. What `minim pack` has written is refused. Returns -1 or an exit code.
+ */
 int gguf_source_open(gguf_source *source, const char *name);
 void gguf_source_close(gguf_source *source);
 

@@ -75,6 +75,26 @@ void gguf_head_array(gguf_head *head, const char *key, enum gguf_write_type type
     gguf_head_number(head, &head->keys, count, 8);
 }
 
+void gguf_head_alignment(gguf_head *head, uint32_t n) {
+    gguf_head_u32(head, "general.alignment", n);
+    head->alignment = n;
+}
+
+/* Rounds up to the alignment of the file. */
+static uint64_t gguf_head_aligned(const gguf_head *head, uint64_t bytes) {
+    const uint64_t n = head->alignment ? head->alignment : GGUF_WRITE_ALIGNMENT;
+    return (bytes + n - 1) / n * n;
+}
+
+/* Bytes of magic, version and counts, keys, and the list of tensors. */
+static uint64_t gguf_head_bytes(const gguf_head *head) {
+    return 24 + head->keys.n + head->tensors.n;
+}
+
+uint64_t gguf_head_file_bytes(const gguf_head *head) {
+    return gguf_head_aligned(head, gguf_head_bytes(head)) + head->data_bytes;
+}
+
 void gguf_head_tensor(gguf_head *head, const char *name, int n_dims, const uint64_t *dims, uint32_t type,
                       uint64_t bytes) {
     gguf_head_text(head, &head->tensors, name, strlen(name));
@@ -83,7 +103,7 @@ void gguf_head_tensor(gguf_head *head, const char *name, int n_dims, const uint6
     gguf_head_number(head, &head->tensors, type, 4);
     gguf_head_number(head, &head->tensors, head->data_bytes, 8);
     head->n_tensors++;
-    head->data_bytes += gguf_write_aligned(bytes);
+    head->data_bytes += gguf_head_aligned(head, bytes);
 }
 
 void gguf_head_copy(gguf_head *head, const void *entry, size_t n) {
@@ -131,7 +151,7 @@ static int gguf_writer_raw(gguf_writer *writer, const void *data, size_t n) {
 }
 
 int gguf_writer_open(gguf_writer *writer, const gguf_head *head, const char *name, int quiet) {
-    static const uint8_t zeros[GGUF_WRITE_ALIGNMENT];
+    static const uint8_t zeros[GGUF_WRITE_MOST_ALIGNMENT];
     uint8_t start[24] = {'G', 'G', 'U', 'F', 3}; /* magic, version, number of tensors, number of keys */
     *writer = (gguf_writer){.head = head, .start = tool_seconds()};
     if (head->failed) return EXIT_CODE_FAILED;
@@ -141,12 +161,12 @@ int gguf_writer_open(gguf_writer *writer, const gguf_head *head, const char *nam
 #endif
     gguf_write_64(start + 8, head->n_tensors);
     gguf_write_64(start + 16, head->n_keys);
-    const uint64_t bytes = sizeof start + head->keys.n + head->tensors.n;
+    const uint64_t bytes = gguf_head_bytes(head);
     int code = tool_open_output(name, &writer->output);
     if (code < 0) code = gguf_writer_raw(writer, start, sizeof start);
     if (code < 0) code = gguf_writer_raw(writer, head->keys.data, head->keys.n);
     if (code < 0) code = gguf_writer_raw(writer, head->tensors.data, head->tensors.n);
-    if (code < 0) code = gguf_writer_raw(writer, zeros, (size_t)(gguf_write_aligned(bytes) - bytes));
+    if (code < 0) code = gguf_writer_raw(writer, zeros, (size_t)(gguf_head_aligned(head, bytes) - bytes));
     return code;
 }
 
@@ -164,8 +184,9 @@ int gguf_writer_place(gguf_writer *writer, uint64_t at) {
 }
 
 int gguf_writer_end_tensor(gguf_writer *writer) {
-    static const uint8_t zeros[GGUF_WRITE_ALIGNMENT];
-    return gguf_writer_put(writer, zeros, (size_t)(gguf_write_aligned(writer->written) - writer->written));
+    static const uint8_t zeros[GGUF_WRITE_MOST_ALIGNMENT];
+    const uint64_t end = gguf_head_aligned(writer->head, writer->written);
+    return gguf_writer_put(writer, zeros, (size_t)(end - writer->written));
 }
 
 /* Is what lies on the disk the file that was meant? The reader checks counts, names, sizes and offsets by itself. */

@@ -18,7 +18,7 @@
 #include "common.h"
 #include "output.h"
 
-enum { GGUF_WRITE_ALIGNMENT = 32 };
+enum { GGUF_WRITE_ALIGNMENT = 32, GGUF_WRITE_MOST_ALIGNMENT = 4096 };
 
 /* Types of metadata values. */
 enum gguf_write_type {
@@ -38,7 +38,8 @@ enum { GGUF_WRITE_TENSOR_F32 = 0, GGUF_WRITE_TENSOR_F16 = 1, GGUF_WRITE_TENSOR_B
 typedef struct gguf_head {
     tool_bytes keys, tensors;
     uint64_t n_keys, n_tensors;
-    uint64_t data_bytes; /* of all tensors, each padded to GGUF_WRITE_ALIGNMENT */
+    uint64_t data_bytes; /* of all tensors, each padded to the alignment */
+    uint32_t alignment;  /* 0 = GGUF_WRITE_ALIGNMENT */
     int failed;
 } gguf_head;
 
@@ -53,12 +54,19 @@ void gguf_head_put_u32(gguf_head *head, uint32_t x);
 void gguf_head_put_f32(gguf_head *head, float x);
 void gguf_head_put_string(gguf_head *head, const char *text, size_t n);
 
+/* Tensors begin at multiples of n, a power of two up to GGUF_WRITE_MOST_ALIGNMENT, instead of GGUF_WRITE_ALIGNMENT:
+ * adds the key that says so. Before the first tensor. */
+void gguf_head_alignment(gguf_head *head, uint32_t n);
+
 /* The next tensor; dims[0] is contiguous. bytes are those of its weights without padding. */
 void gguf_head_tensor(gguf_head *head, const char *name, int n_dims, const uint64_t *dims, uint32_t type,
                       uint64_t bytes);
 
 /* Appends an entry as it stands in another file: the n bytes of its key, type and value. */
 void gguf_head_copy(gguf_head *head, const void *entry, size_t n);
+
+/* Bytes of the whole file. */
+uint64_t gguf_head_file_bytes(const gguf_head *head);
 
 /* Appends the keys of another head. */
 void gguf_head_join(gguf_head *head, const gguf_head *other);

@@ -15,7 +15,8 @@ struct split_stage {
     /* Bytes of the first match in s[n], n > 0, or of what lies before it. */
     size_t (*next)(const split_stage *stage, const char *s, size_t n);
     unsigned set;             /* classes of split_runs() */
-    const split_range *range; /* further characters of it: n_range of them, in order */
+    uint64_t ascii[2];        /* further characters of it: those below 128, a bit each, and */
+    const split_range *range; /* others: n_range of them, in order */
     size_t n_range;
     unsigned max;   /* characters of a run, or digits that stay together; 0 = any number */
     unsigned flags; /* enum split_option */
@@ -193,15 +194,11 @@ static size_t split_deepseek3(const split_stage *stage, const char *s, size_t n)
 
 /* ---- runs of one kind of character ------------------------------------------------------------------------------ */
 
-/* Whether the character at s[i] is one of the stage's; *length gets its bytes. */
-static int split_in_set(const split_stage *stage, const char *s, size_t n, size_t i, size_t *length) {
+/* Whether a character from 128 on is one of the stage's. */
+static int split_in_ranges(const split_stage *stage, uint32_t code) {
     size_t low = 0, high = stage->n_range;
-    uint32_t code;
-    if (unicode_bit_at(s, n, i, length) & stage->set) return 1;
-    if (i >= n || !high) return 0;
-    code = *length == 1 && (unsigned char)s[i] < 128 ? (uint32_t)s[i] : unicode_decode(s + i, n - i, length);
-    while (low < high && code < 128 && stage->range[low].last < code) low++; /* ASCII comes first */
-    while (low + 1 < high && code >= 128) {
+    if (UNICODE_BIT(unicode_class_of(code)) & stage->set) return 1;
+    while (low + 1 < high) {
         const size_t middle = (low + high) / 2;
         if (stage->range[middle].first <= code)
             low = middle;
@@ -211,32 +208,32 @@ static int split_in_set(const split_stage *stage, const char *s, size_t n, size_
     return low < high && code >= stage->range[low].first && code <= stage->range[low].last;
 }
 
-/* Where a match begins at s[i] its run: i, or behind a leading space; n if none begins here. */
-static size_t split_run_begin(const split_stage *stage, const char *s, size_t n, size_t i, size_t *length) {
-    const int match = split_in_set(stage, s, n, i, length);
-    size_t second;
-    if (stage->flags & SPLIT_LEADING_SPACE && unicode_bit_at(s, n, i, &second) & SPLIT_SPACE &&
-        split_in_set(stage, s, n, i + *length, &second))
-        return i + *length;
-    return match ? i : n;
+/* Whether the character at s[i], i < n, is one of the stage's; *length gets its bytes. */
+static inline int split_in_set(const split_stage *stage, const char *s, size_t n, size_t i, size_t *length) {
+    const unsigned char c = (unsigned char)s[i];
+    *length = 1;
+    if (c < 128) return ((unicode_ascii[c] & stage->set) | (stage->ascii[c / 64] >> c % 64 & 1)) != 0;
+    return split_in_ranges(stage, unicode_decode(s + i, n - i, length));
 }
 
 /* [set] , [set]+ , \s?[set]+ or [set]{1,max} */
 static size_t split_runs(const split_stage *stage, const char *s, size_t n) {
-    size_t length, i = split_run_begin(stage, s, n, 0, &length);
-    if (i < n) {
-        for (unsigned k = 0; !stage->max || k < stage->max; k++, i += length)
-            if (!split_in_set(stage, s, n, i, &length)) break;
-        return i;
-    }
-    for (i = length; i < n && split_run_begin(stage, s, n, i, &length) == n;) i += length;
+    size_t length, i = 0, before = 0;
+    for (; i < n && !split_in_set(stage, s, n, i, &length); i += length) before = i;
+    const size_t begin =
+        i < n && stage->flags & SPLIT_LEADING_SPACE && unicode_bit_at(s, n, before, &length) & SPLIT_SPACE ? before : i;
+    if (begin) return begin;
+    for (unsigned k = 0; i < n && (!stage->max || k < stage->max); k++, i += length)
+        if (!split_in_set(stage, s, n, i, &length)) break;
     return i;
 }
 
 /* \s+$ */
 static size_t split_last_spaces(const split_stage *stage, const char *s, size_t n) {
-    size_t i = 0, end = split_run(s, n, 0, SPLIT_SPACE);
+    size_t i = 0, end;
     (void)stage;
+    if ((unsigned char)s[n - 1] < 128 && !(unicode_ascii[(unsigned char)s[n - 1]] & SPLIT_SPACE)) return n; /* mostly */
+    end = split_run(s, n, 0, SPLIT_SPACE);
     if (end == n) return n;
     while (i < n) {
         i = split_run(s, n, end, UNICODE_ALL & ~SPLIT_SPACE);
@@ -260,37 +257,34 @@ static size_t split_three_digits(const split_stage *stage, const char *s, size_t
 
 /* ---- the stages ------------------------------------------------------------------------------------------------- */
 
+/* Characters first..last as bits of split_stage.ascii[first / 64]. */
+#define SPLIT_BITS(first, last) (UINT64_MAX << (first) % 64 & UINT64_MAX >> (63 - (last) % 64))
+
 /* The letters with case that DeepSeek LLM lists (Unicode 13). */
 static const split_range split_cased_letters[] = {
-    {0x41, 0x5a},       {0x61, 0x7a},       {0xb5, 0xb5},       {0xc0, 0xd6},       {0xd8, 0xf6},
-    {0xf8, 0x1ba},      {0x1bc, 0x1bf},     {0x1c4, 0x293},     {0x295, 0x2af},     {0x370, 0x373},
-    {0x376, 0x377},     {0x37b, 0x37d},     {0x37f, 0x37f},     {0x386, 0x386},     {0x388, 0x38a},
-    {0x38c, 0x38c},     {0x38e, 0x3a1},     {0x3a3, 0x3f5},     {0x3f7, 0x481},     {0x48a, 0x52f},
-    {0x531, 0x556},     {0x10a0, 0x10c5},   {0x13a0, 0x13f5},   {0x13f8, 0x13fd},   {0x1c90, 0x1cba},
-    {0x1cbd, 0x1cbf},   {0x1d00, 0x1d2b},   {0x1d6b, 0x1d77},   {0x1d79, 0x1d9a},   {0x1e00, 0x1f15},
-    {0x1f18, 0x1f1d},   {0x1f20, 0x1f45},   {0x1f48, 0x1f4d},   {0x1f50, 0x1f57},   {0x1f59, 0x1f59},
-    {0x1f5b, 0x1f5b},   {0x1f5d, 0x1f5d},   {0x1f5f, 0x1f7d},   {0x1f80, 0x1fb4},   {0x1fb6, 0x1fbc},
-    {0x1fbe, 0x1fbe},   {0x1fc2, 0x1fc4},   {0x1fc6, 0x1fcc},   {0x1fd0, 0x1fd3},   {0x1fd6, 0x1fdb},
-    {0x1fe0, 0x1fec},   {0x1ff2, 0x1ff4},   {0x1ff6, 0x1ffc},   {0x2102, 0x2102},   {0x2107, 0x2107},
-    {0x210a, 0x2113},   {0x2115, 0x2115},   {0x2119, 0x211d},   {0x2124, 0x2124},   {0x2126, 0x2126},
-    {0x2128, 0x2128},   {0x212a, 0x212d},   {0x212f, 0x2134},   {0x2139, 0x2139},   {0x213c, 0x213f},
-    {0x2145, 0x2149},   {0x214e, 0x214e},   {0x2183, 0x2184},   {0x2c00, 0x2c7b},   {0x2c7e, 0x2ce4},
-    {0x2ceb, 0x2cee},   {0x2cf2, 0x2cf3},   {0xa640, 0xa66d},   {0xa680, 0xa69b},   {0xa722, 0xa76f},
-    {0xa771, 0xa787},   {0xa78b, 0xa78e},   {0xab70, 0xabbf},   {0xfb00, 0xfb06},   {0xfb13, 0xfb17},
-    {0xff21, 0xff3a},   {0xff41, 0xff5a},   {0x10400, 0x1044f}, {0x104b0, 0x104d3}, {0x104d8, 0x104fb},
-    {0x10c80, 0x10cb2}, {0x10cc0, 0x10cf2}, {0x118a0, 0x118df}, {0x1e900, 0x1e943}};
+    {0xb5, 0xb5},       {0xc0, 0xd6},       {0xd8, 0xf6},       {0xf8, 0x1ba},      {0x1bc, 0x1bf},
+    {0x1c4, 0x293},     {0x295, 0x2af},     {0x370, 0x373},     {0x376, 0x377},     {0x37b, 0x37d},
+    {0x37f, 0x37f},     {0x386, 0x386},     {0x388, 0x38a},     {0x38c, 0x38c},     {0x38e, 0x3a1},
+    {0x3a3, 0x3f5},     {0x3f7, 0x481},     {0x48a, 0x52f},     {0x531, 0x556},     {0x10a0, 0x10c5},
+    {0x13a0, 0x13f5},   {0x13f8, 0x13fd},   {0x1c90, 0x1cba},   {0x1cbd, 0x1cbf},   {0x1d00, 0x1d2b},
+    {0x1d6b, 0x1d77},   {0x1d79, 0x1d9a},   {0x1e00, 0x1f15},   {0x1f18, 0x1f1d},   {0x1f20, 0x1f45},
+    {0x1f48, 0x1f4d},   {0x1f50, 0x1f57},   {0x1f59, 0x1f59},   {0x1f5b, 0x1f5b},   {0x1f5d, 0x1f5d},
+    {0x1f5f, 0x1f7d},   {0x1f80, 0x1fb4},   {0x1fb6, 0x1fbc},   {0x1fbe, 0x1fbe},   {0x1fc2, 0x1fc4},
+    {0x1fc6, 0x1fcc},   {0x1fd0, 0x1fd3},   {0x1fd6, 0x1fdb},   {0x1fe0, 0x1fec},   {0x1ff2, 0x1ff4},
+    {0x1ff6, 0x1ffc},   {0x2102, 0x2102},   {0x2107, 0x2107},   {0x210a, 0x2113},   {0x2115, 0x2115},
+    {0x2119, 0x211d},   {0x2124, 0x2124},   {0x2126, 0x2126},   {0x2128, 0x2128},   {0x212a, 0x212d},
+    {0x212f, 0x2134},   {0x2139, 0x2139},   {0x213c, 0x213f},   {0x2145, 0x2149},   {0x214e, 0x214e},
+    {0x2183, 0x2184},   {0x2c00, 0x2c7b},   {0x2c7e, 0x2ce4},   {0x2ceb, 0x2cee},   {0x2cf2, 0x2cf3},
+    {0xa640, 0xa66d},   {0xa680, 0xa69b},   {0xa722, 0xa76f},   {0xa771, 0xa787},   {0xa78b, 0xa78e},
+    {0xab70, 0xabbf},   {0xfb00, 0xfb06},   {0xfb13, 0xfb17},   {0xff21, 0xff3a},   {0xff41, 0xff5a},
+    {0x10400, 0x1044f}, {0x104b0, 0x104d3}, {0x104d8, 0x104fb}, {0x10c80, 0x10cb2}, {0x10cc0, 0x10cf2},
+    {0x118a0, 0x118df}, {0x1e900, 0x1e943}};
 
-/* !-/ :-~ and full-width forms of them, quotation marks, and U+3000..3002, which begin with a space. */
-static const split_range split_deepseek_points[] = {{'!', '/'},       {':', '~'},       {0x2018, 0x201f},
-                                                    {0x3000, 0x3002}, {0xff01, 0xff0f}, {0xff1a, 0xff5e}};
-static const split_range split_newlines[] = {{'\n', '\n'}, {'\r', '\r'}};
+/* Full-width forms of !-/ :-~, quotation marks, and U+3000..3002, which begin with a space. */
+static const split_range split_deepseek_points[] = {
+    {0x2018, 0x201f}, {0x3000, 0x3002}, {0xff01, 0xff0f}, {0xff1a, 0xff5e}};
 static const split_range split_deepseek_cjk[] = {{0x800, 0x9fa5}, {0xac00, 0xd7ff}};
 static const split_range split_deepseek3_cjk[] = {{0x3040, 0x309f}, {0x30a0, 0x30ff}, {0x4e00, 0x9fa5}};
-/* $ + < = > ^ | ~ and, with the last one of the list, ` */
-static const split_range split_falcon_points[] = {{'$', '$'}, {'+', '+'}, {'<', '>'}, {'^', '^'},
-                                                  {'`', '`'}, {'|', '|'}, {'~', '~'}};
-static const split_range split_default_points[] = {{'$', '$'}, {'+', '+'}, {'<', '>'},
-                                                   {'^', '^'}, {'|', '|'}, {'~', '~'}};
 
 #define SPLIT_RANGES(array) .range = (array), .n_range = sizeof(array) / sizeof *(array)
 
@@ -311,11 +305,17 @@ static const split_stage split_by_3_digits = {.next = split_runs, .set = SPLIT_N
 static const split_stage split_by_number = {.next = split_runs, .set = SPLIT_NUMBER};
 static const split_stage split_by_thousands = {.next = split_three_digits};
 /* [\r\n] , \s?[A-Za-z ... ]+ , \s?[!-/:-~ ... ]+ , \s+$ , \s?\p{L}+ , \s?\p{P}+ , [\u4e00-\u9fa5 ... ]+ */
-static const split_stage split_by_newline = {.next = split_runs, SPLIT_RANGES(split_newlines), .max = 1};
-static const split_stage split_by_cased_letters = {
-    .next = split_runs, SPLIT_RANGES(split_cased_letters), .flags = SPLIT_LEADING_SPACE};
+static const split_stage split_by_newline = {
+    .next = split_runs, .ascii = {SPLIT_BITS('\n', '\n') | SPLIT_BITS('\r', '\r')}, .max = 1};
+static const split_stage split_by_cased_letters = {.next = split_runs,
+                                                   .ascii = {0, SPLIT_BITS('A', 'Z') | SPLIT_BITS('a', 'z')},
+                                                   SPLIT_RANGES(split_cased_letters),
+                                                   .flags = SPLIT_LEADING_SPACE};
 static const split_stage split_by_deepseek_points = {
-    .next = split_runs, SPLIT_RANGES(split_deepseek_points), .flags = SPLIT_LEADING_SPACE};
+    .next = split_runs,
+    .ascii = {SPLIT_BITS('!', '/') | SPLIT_BITS(':', '?'), SPLIT_BITS('@', '~')},
+    SPLIT_RANGES(split_deepseek_points),
+    .flags = SPLIT_LEADING_SPACE};
 static const split_stage split_by_last_spaces = {.next = split_last_spaces};
 static const split_stage split_by_letters = {.next = split_runs, .set = UNICODE_LETTERS, .flags = SPLIT_LEADING_SPACE};
 static const split_stage split_by_points = {.next = split_runs, .set = SPLIT_POINT, .flags = SPLIT_LEADING_SPACE};
@@ -323,9 +323,15 @@ static const split_stage split_by_deepseek_cjk = {.next = split_runs, SPLIT_RANG
 static const split_stage split_by_deepseek3_cjk = {.next = split_runs, SPLIT_RANGES(split_deepseek3_cjk)};
 /* [\p{P}\$\+<=>\^~\|`]+ , and without the ` */
 static const split_stage split_by_falcon_points = {
-    .next = split_runs, .set = SPLIT_POINT, SPLIT_RANGES(split_falcon_points)};
+    .next = split_runs,
+    .set = SPLIT_POINT,
+    .ascii = {SPLIT_BITS('$', '$') | SPLIT_BITS('+', '+') | SPLIT_BITS('<', '>'),
+              SPLIT_BITS('^', '^') | SPLIT_BITS('`', '`') | SPLIT_BITS('|', '|') | SPLIT_BITS('~', '~')}};
 static const split_stage split_by_default_points = {
-    .next = split_runs, .set = SPLIT_POINT, SPLIT_RANGES(split_default_points)};
+    .next = split_runs,
+    .set = SPLIT_POINT,
+    .ascii = {SPLIT_BITS('$', '$') | SPLIT_BITS('+', '+') | SPLIT_BITS('<', '>'),
+              SPLIT_BITS('^', '^') | SPLIT_BITS('|', '|') | SPLIT_BITS('~', '~')}};
 
 /* ---- the names -------------------------------------------------------------------------------------------------- */
 
@@ -385,6 +391,14 @@ void split_list(char *buf, size_t n) {
                                  split_kinds[i].names);
 }
 
+/* Whether s[n] is ASCII letters, or a space and ASCII letters. No stage behind the first of a kind cuts such a word,
+ * and most words of English are: they need not go through all stages. */
+static int split_is_plain_word(const char *s, size_t n) {
+    size_t i = *s == ' ';
+    while (i < n && split_is_ascii_letter(s[i])) i++;
+    return i == n;
+}
+
 size_t split_next(split_reader *r) {
     const size_t at = r->at;
     size_t limit = r->n;
@@ -393,6 +407,7 @@ size_t split_next(split_reader *r) {
         const split_stage *stage = r->kind->stage[k];
         if (r->end[k] <= at) r->end[k] = at + stage->next(stage, r->text + at, limit - at);
         limit = r->end[k];
+        if (limit - at == 1 || (r->kind->stage[k + 1] && split_is_plain_word(r->text + at, limit - at))) break;
     }
     r->at = limit;
     return limit - at;

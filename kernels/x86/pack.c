@@ -106,7 +106,7 @@ PACK256_INLINE uint8_t *pack256_words(const int bits, __m256i code, uint8_t *out
     x = _mm_or_si128(x, _mm_slli_epi16(_mm256_extracti128_si256(code, 1), 4));
     if (bits <= 2) x = _mm_or_si128(x, _mm_slli_epi16(_mm_srli_si128(x, 8), 2));
     if (bits == 1) x = _mm_or_si128(x, _mm_slli_epi16(_mm_srli_si128(x, 4), 1));
-    uint8_t bytes[32]; /* the size of what is stored of 8 bits, else a compiler may warn */
+    uint8_t bytes[16];
     _mm_storeu_si128((void *)bytes, x);
     memcpy(out, bytes, bits == 4 ? 16 : bits == 2 ? 8 : 4); /* never more than there is, whatever a compiler thinks */
     return out + 4 * bits;

@@ -396,12 +396,16 @@ static trace *run(enum kind model, const way *how, const minim_sampling *samplin
     return t;
 }
 
+/* Each way meets each stop once, with one of the samplings; so every two of the three meet, at a third of the cost of
+ * all. */
 static void everything_is_as_without(enum kind model) {
-    size_t accepted[sizeof ways / sizeof *ways] = {0};
-    for (size_t s = 0; s < sizeof samplings / sizeof *samplings; s++) {
-        for (int stop = 0; stop < N_STOPS; stop++) {
+    enum { N_WAYS = sizeof ways / sizeof *ways, N_SAMPLINGS = sizeof samplings / sizeof *samplings };
+    size_t accepted[N_WAYS] = {0};
+    for (size_t s = 0; s < N_SAMPLINGS; s++) {
+        for (size_t stop = 0; stop < N_STOPS; stop++) {
             trace *plain = run(model, NULL, &samplings[s], (enum stop_kind)stop);
-            for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+            for (size_t i = 0; i < N_WAYS; i++) {
+                if ((i + stop) % N_SAMPLINGS != s) continue;
                 trace *t = run(model, &ways[i], &samplings[s], (enum stop_kind)stop);
                 accepted[i] += t->r.n_accepted;
                 assert_same(plain, t);
@@ -410,8 +414,8 @@ static void everything_is_as_without(enum kind model) {
             free(plain);
         }
     }
-    for (size_t i = 0; model == STORIES && i < sizeof ways / sizeof *ways; i++)
-        if (ways[i].draft != WINDOWED && accepted[i] < 10) fail_msg("%s: %zu accepted", ways[i].name, accepted[i]);
+    for (size_t i = 0; model == STORIES && i < N_WAYS; i++)
+        if (ways[i].draft != WINDOWED && accepted[i] < 4) fail_msg("%s: %zu accepted", ways[i].name, accepted[i]);
 }
 
 static void everything_is_as_without_speculation(void **state) {

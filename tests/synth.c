@@ -64,13 +64,17 @@ static void synth_copy(synth_buffer *b, const gguf_value *v, int pad) {
 }
 
 /* PCG32 (O'Neill 2014), so that the weights are the same everywhere. */
-static uint64_t synth_state;
-
-static uint32_t synth_random(void) {
-    uint64_t old = synth_state;
-    synth_state = old * 6364136223846793005u + 1442695040888963407u;
+static uint32_t synth_next(uint64_t *state) {
+    uint64_t old = *state;
+    *state = old * 6364136223846793005u + 1442695040888963407u;
     uint32_t x = (uint32_t)(((old >> 18) ^ old) >> 27), rotate = (uint32_t)(old >> 59);
     return x >> rotate | x << (-rotate & 31);
+}
+
+static uint64_t synth_state; /* of the model that is being made */
+
+static uint32_t synth_random(void) {
+    return synth_next(&synth_state);
 }
 
 /* About -1..1, heavier in the middle; exact arithmetic. */
@@ -262,6 +266,6 @@ void *synth_model(const synth_shape *s, size_t *size) {
 }
 
 void synth_tokens(int32_t *tokens, size_t n) {
-    synth_state = 7;
-    for (size_t i = 0; i < n; i++) tokens[i] = i ? (int32_t)(synth_random() % 512) : 1;
+    uint64_t state = 7;
+    for (size_t i = 0; i < n; i++) tokens[i] = i ? (int32_t)(synth_next(&state) % 512) : 1;
 }

@@ -110,14 +110,14 @@ static size_t attention_padded(const model_shape *s) {
     return ((size_t)s->head_dim + 3) / 4 * 4;
 }
 
-/* Its layout; returns floats. */
+/* Its layout, in *w when there is one; returns floats. */
 static size_t attention_layout(const model_shape *s, float *memory, attention_scratch *w) {
     size_t rows = attention_rows(s, ENGINE_TILE), block = attention_rows(s, ENGINE_BLOCK), dim = (size_t)s->head_dim;
     size_t all = 0, next = all + rows * (dim + 2), q = next + rows * (dim + 2), q_scale = q + rows * dim;
     size_t scores = q_scale + rows, p_scale = scores + block * ENGINE_RANGE;
     size_t v_scale = p_scale + block * ATTENTION_BLOCKS, q_codes = v_scale + ENGINE_RANGE;
     size_t p_codes = q_codes + rows * attention_padded(s) / 4, end = p_codes + block * ENGINE_RANGE / 4;
-    if (memory) {
+    if (w) {
         *w = (attention_scratch){.all = attention_part_at(memory + all, rows),
                                  .next = attention_part_at(memory + next, rows),
                                  .q = memory + q,

@@ -269,8 +269,7 @@ static int bpe_replace_bytes(const vocab *v, vocab_work *w) {
         const int stray = !length;
         if (stray) length = 1;
         if (stray && v->byte[(unsigned char)*from] < 0) {
-            memcpy(to, "\xef\xbf\xbd", 3);
-            to += 3;
+            *to++ = '\xef', *to++ = '\xbf', *to++ = '\xbd';
         } else {
             memmove(to, from, length);
             to += length;

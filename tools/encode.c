@@ -159,7 +159,7 @@ int encode_set_super(const encode_form *form, const float *scales, const float *
 /* Scales of parts from their ends, and these in relation to the largest. */
 static int encode_plain_super(const encode_form *form, const float *x, encode_parts *parts) {
     const int n = form->block / form->n_parts;
-    float scales[16], mins[16] = {0};
+    float scales[16] = {0}, mins[16] = {0};
     for (int i = 0; i < form->n_parts; i++) {
         float low, high;
         encode_ends(x + i * n, n, &low, &high);
@@ -242,7 +242,7 @@ static int encode_float(const encode_type *type, float x, uint8_t *out) {
 }
 
 int encode_nearest(const encode_type *type, const float *x, uint8_t *out) {
-    encode_parts parts;
+    encode_parts parts = {0};
     if (!type->form) return encode_float(type, *x, out);
     if (encode_plain(type->form, x, &parts)) return -1;
     encode_put(type, &parts, out);
@@ -250,7 +250,7 @@ int encode_nearest(const encode_type *type, const float *x, uint8_t *out) {
 }
 
 int encode_search(const encode_type *type, const float *x, const float *weight, uint8_t *out) {
-    encode_parts parts;
+    encode_parts parts = {0};
     if (!type->form) return encode_float(type, *x, out);
     if (encode_scales(type, x, weight, &parts)) return -1;
     encode_put(type, &parts, out);

@@ -221,7 +221,7 @@ static double encode_error(const encode_form *form, const float *x, const float 
 
 /* A block with one scale; *parts is the plain one. */
 static void encode_search_block(const encode_form *form, const float *x, const float *weight, encode_parts *parts) {
-    encode_parts next;
+    encode_parts next = {0};
     next.scale[0] = next.min[0] = 1;
     next.dmin = 0;
     if (form->has_min)
@@ -295,7 +295,7 @@ static void encode_search_super(const encode_form *form, const float *x, const f
         else
             scales[i] = encode_find_scale(form, x + i * n, weight + i * n, n);
     }
-    encode_parts next;
+    encode_parts next = {0};
     int code = encode_set_super(form, scales, mins, &next);
     for (int round = 0; round < ROUNDS && !code; round++) {
         for (int i = 0; i < form->n_parts; i++) encode_round_part(form, x, weight, i, scales[i], mins[i], &next);

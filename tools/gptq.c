@@ -38,16 +38,17 @@ static int gptq_rank_columns(gptq_solver *s, const float *h, double mean) {
 }
 
 int gptq_prepare(gptq_solver *s, const char *name, size_t n, const float *h) {
-    double mean = 0;
+    double mean = 0, damping = 0.01;
     *s = (gptq_solver){.n = n};
+    if (!n) return tool_fail("the Hessian of %s is empty", name);
     for (size_t i = 0; i < n; i++) mean += (double)h[i * n + i] / (double)n;
-    if (n > 0 && n <= SIZE_MAX / n / sizeof *s->root) s->root = malloc(n * n * sizeof *s->root);
-    s->order = malloc(n * sizeof *s->order);
+    if (n <= SIZE_MAX / n / sizeof *s->root) s->root = malloc(n * n * sizeof *s->root);
+    s->order = calloc(n, sizeof *s->order);
     s->weight = malloc(n * sizeof *s->weight);
     if (!s->root || !s->order || !s->weight || gptq_rank_columns(s, h, mean))
         return tool_fail("out of memory for the Hessian of %s", name);
     /* A hundredth of the mean on the diagonal, as in the paper; more where that is not enough. */
-    for (double damping = 0.01; damping < 1000; damping *= 10) {
+    for (int tries = 0; tries < 5; tries++, damping *= 10) {
         const float add = mean > 0 ? (float)(damping * mean) : 1;
         for (size_t i = 0; i < n; i++) {
             const size_t a = s->order[i];

@@ -2,6 +2,8 @@
 #include "family_model.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "../engine/gguf.h"
 #include "gguf_writer.h"
@@ -393,4 +395,18 @@ void *family_model_image(const family_model *m, int tensor, family_damage damage
     void *image = damage == FAMILY_INTACT || f.damaged[0] ? gw_finish(&f.w, size) : NULL;
     gw_free(&f.w);
     return image;
+}
+
+minim_model *family_model_load(const char *family, const synth_shape *plain, minim_error *error) {
+    minim_model *m = NULL;
+    minim_model_options o;
+    size_t size = 0;
+    const family_model *f = family_models;
+    while (family && strcmp(f->name, family) != 0) f++;
+    void *image = family ? family_model_image(f, -1, FAMILY_INTACT, NULL, &size) : synth_model(plain, &size);
+    minim_model_options_default(&o);
+    o.n_threads = 1;
+    minim_model_load_memory(image, size, "small", &o, &m, error);
+    free(image);
+    return m;
 }

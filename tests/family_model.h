@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../engine/minim.h"
+#include "synth.h"
+
 enum { FAMILY_MODEL_VOCAB = 512 }; /* tokens: the vocabulary of models/stories260K.gguf */
 
 /* What a file of a family may or may not have. */
@@ -64,5 +67,9 @@ void *family_model_image(const family_model *m, int tensor, family_damage damage
 
 /* Logits [n][FAMILY_MODEL_VOCAB] of tokens by the float64 pass, for an engine with a context of n_ctx; free() them. */
 double *family_model_logits(const void *image, size_t size, const int32_t *tokens, int n, int n_ctx);
+
+/* The model of this name in family_models, or the plain Llama of this shape when family is NULL; NULL and *error on
+ * failure. */
+minim_model *family_model_load(const char *family, const synth_shape *plain, minim_error *error);
 
 #endif

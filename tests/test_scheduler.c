@@ -67,17 +67,9 @@ static minim_model *world_model(const char *family) {
                                       .n_ff = 32,
                                       .n_ctx = N_CTX};
     minim_error e;
-    minim_model *m;
-    minim_model_options o;
-    size_t size;
-    const family_model *f = family_models;
-    while (family && strcmp(f->name, family) != 0) f++;
-    void *image = family ? family_model_image(f, -1, FAMILY_INTACT, NULL, &size) : synth_model(&shape, &size);
-    assert_non_null(image);
-    minim_model_options_default(&o);
-    o.n_threads = 1;
-    ok(minim_model_load_memory(image, size, "small", &o, &m, &e), &e);
-    free(image);
+    minim_model *m = family_model_load(family, &shape, &e);
+    ok(e.status, &e);
+    assert_non_null(m);
     return m;
 }
 

@@ -260,7 +260,7 @@ install: all lib ## install program, libraries, headers and minim.pc (PREFIX=/us
 	install -d $(DEST)/bin $(DEST)/include $(DEST)/lib/pkgconfig
 	install -m 755 $B/minim $(DEST)/bin/
 	install -m 644 $(ARCHIVES) $(DEST)/lib/
-	install -m 644 engine/minim.h $(DEST)/include/
+	install -m 644 engine/minim.h router/minim_route_learn.h $(DEST)/include/
 	sed 's|"../engine/minim.h"|"minim.h"|' router/minim_router.h > $(DEST)/include/minim_router.h
 	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim > $(DEST)/lib/pkgconfig/minim.pc
 	sh tools/pkgconfig.sh "$(PREFIX)" "$(VERSION)" minim_router "$(if $(HAVE_REMOTE),libcurl jansson) $(if $(HAVE_SQLITE),sqlite3)" \

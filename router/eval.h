@@ -2,6 +2,7 @@
 #ifndef ROUTER_EVAL_H
 #define ROUTER_EVAL_H
 
+#include "minim_route_learn.h"
 #include "support.h"
 
 /* Prompts in the order they are sent away: order[n], and first[n] is 1 where a block of equal scores begins. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "minim_route_learn.h"
 #include "support.h"
 
 enum { SVG_WIDTH = 760, SVG_HEIGHT = 480, SVG_LEFT = 70, SVG_RIGHT = 180, SVG_TOP = 30, SVG_BOTTOM = 60, SVG_MOST = 8 };

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "minim_route_learn.h"
 #include "support.h"
 
 enum { LABELS_FILE_MAX = 1 << 28, LABELS_MAX_COLUMNS = 64 };

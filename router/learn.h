@@ -1,11 +1,12 @@
 /* learn.h: what the learning part of the router shares: random numbers, sparse vectors, logistic regression, files.
  *
  * Everything here runs on one thread in one order, so the same input and seed give the same result everywhere that libm
- * does. The calls of minim_router.h stand on it: labels.c reads labels, eval_*.c measures, learn_*.c trains on prompts,
- * calib_*.c turns scores into probabilities. */
+ * does. The calls of minim_route_learn.h stand on it: labels.c reads labels, eval_*.c measures, learn_*.c trains on
+ * prompts, calib_*.c turns scores into probabilities. */
 #ifndef ROUTER_LEARN_H
 #define ROUTER_LEARN_H
 
+#include "minim_route_learn.h"
 #include "support.h"
 
 /* ---- random numbers --------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "job.h"
+#include "minim_route_learn.h"
 #include "vote.h"
 
 enum { ROUTER_MAX_TEXT = 1 << 28 };

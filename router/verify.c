@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "job.h"
+#include "minim_route_learn.h"
 
 static const char verify_question[] =
     "Judge the previous answer. Is it correct and complete? Reply with one word only: "

@@ -17,7 +17,7 @@ check() { # NAME COMMAND...
 }
 
 strict=(-Wall -Wextra -Wpedantic -Werror -Wconversion -fsyntax-only)
-for header in engine/minim.h router/minim_router.h; do
+for header in engine/minim.h router/minim_router.h router/minim_route_learn.h; do
     if [ ! -e $header ]; then
         echo "# SKIP $header is not there"
         continue

@@ -21,11 +21,13 @@ check() { # NAME COMMAND...
 
 check "make install with DESTDIR" ${MAKE:-make} install B="$B" CC="$CC" SAN="${SAN:-}" DESTDIR="$work/root" PREFIX=/opt/minim
 root=$work/root/opt/minim
-for file in bin/minim lib/libminim.a lib/libminim_router.a include/minim.h include/minim_router.h lib/pkgconfig/minim.pc \
-    lib/pkgconfig/minim_router.pc; do
+for file in bin/minim lib/libminim.a lib/libminim_router.a include/minim.h include/minim_router.h include/minim_route_learn.h \
+    lib/pkgconfig/minim.pc lib/pkgconfig/minim_router.pc; do
     check "$file is there" test -s "$root/$file"
 done
-check "the router's installed header compiles" $CC -std=c11 -fsyntax-only -I"$root/include" -x c "$root/include/minim_router.h"
+for header in minim_router minim_route_learn; do
+    check "the installed $header.h compiles" $CC -std=c11 -fsyntax-only -I"$root/include" -x c "$root/include/$header.h"
+done
 
 awk '/^```c$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md >"$work/program.c"
 flags="-I$root/include -L$root/lib -lminim -lm -pthread"

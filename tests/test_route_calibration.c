@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../router/minim_router.h"
+#include "../router/minim_route_learn.h"
 #include "router_test.h"
 
 static uint64_t calibration_next(uint64_t *state) {

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../router/minim_router.h"
+#include "../router/minim_route_learn.h"
 #include "router_test.h"
 
 static double learn_seconds(void) {

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../router/minim_router.h"
+#include "../router/minim_route_learn.h"
 #include "../router/vote.h"
 #include "router_test.h"
 

@@ -2,7 +2,7 @@
 #ifndef TOOLS_ROUTE_LEARN_H
 #define TOOLS_ROUTE_LEARN_H
 
-#include "../router/minim_router.h"
+#include "../router/minim_route_learn.h"
 #include "common.h"
 
 /* Labels of a file as an array of rows. */

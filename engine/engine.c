@@ -227,7 +227,23 @@ void minim_seq_free(minim_seq *s) {
     kv_table_free(en->kv, &s->pages);
     pthread_mutex_unlock(&en->lock);
     mem_free(&en->allocator, s->tokens, s->capacity, sizeof *s->tokens);
+    mem_free(&en->allocator, s->note, s->n_note, 1);
     mem_free(&en->allocator, s, 1, sizeof *s);
+}
+
+minim_status minim_seq_set_note(minim_seq *s, const void *note, size_t n_bytes, minim_error *error) {
+    if (!s || (n_bytes && !note)) return err_set(error, MINIM_ERR_ARGUMENT, "seq or note is NULL");
+    void *copy = n_bytes ? mem_alloc(&s->engine->allocator, n_bytes, 1) : NULL;
+    if (n_bytes && !copy) return err_memory(error, "a note", n_bytes);
+    if (n_bytes) memcpy(copy, note, n_bytes);
+    mem_free(&s->engine->allocator, s->note, s->n_note, 1);
+    s->note = copy, s->n_note = n_bytes;
+    return err_ok(error);
+}
+
+const void *minim_seq_note(const minim_seq *s, size_t *n_bytes) {
+    *n_bytes = s->n_note;
+    return s->note;
 }
 
 minim_status minim_seq_fork(minim_seq *s, minim_seq **out, minim_error *error) {

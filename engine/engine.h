@@ -81,6 +81,8 @@ struct minim_seq {
     size_t length, capacity;
     size_t pending; /* rows of the step being prepared */
     int lost;       /* 1: windowed layers need keys that were dropped: its tokens are run again before the next step */
+    void *note;     /* [n_note]: the caller's, for minim_seq_save() */
+    size_t n_note;
     atomic_int cancelled;
 };
 

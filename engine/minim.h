@@ -350,6 +350,11 @@ MINIM_API minim_status minim_seq_truncate(minim_seq *seq, size_t n_tokens);
  * on with tokens + *n_reused, and has the same bits as if it had computed all. minim_generate() does this by itself. */
 MINIM_API minim_status minim_seq_reuse(minim_seq *seq, const int32_t *tokens, size_t n_tokens, size_t *n_reused,
                                        minim_error *error);
+/* Bytes of the caller's that go into the file of a sequence and come back with it: what was said, say, while the
+ * sequence knows tokens only. Copied; 0 bytes = none. A fork has none. */
+MINIM_API minim_status minim_seq_set_note(minim_seq *seq, const void *note, size_t n_bytes, minim_error *error);
+/* The note, and its length in *n_bytes; valid until it is set anew. NULL when there is none. */
+MINIM_API const void *minim_seq_note(const minim_seq *seq, size_t *n_bytes);
 /* Writes a sequence to a file, all or nothing: what was there before stays until the new file is complete and on disk.
  * A file fits the model (to the last weight), the KV type and the page size it was made with. */
 MINIM_API minim_status minim_seq_save(minim_seq *seq, const char *path, minim_error *error);

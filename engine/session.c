@@ -2,6 +2,7 @@
  *
  *     session_header        what it is of: version, model, layout of the pages, numbers of tokens and pages
  *     int32 [n_tokens]      the tokens
+ *     byte [n_note]         what the caller has put beside them
  *     page [n_pages]        keys and values, as kv.h lays them out, page after page as the table lists them;
  *                           those of windowed layers that were dropped are left out
  *     uint64                a checksum over everything before
@@ -25,7 +26,7 @@
 #include "engine.h"
 #include "kv_impl.h"
 
-enum { SESSION_VERSION = 1 };
+enum { SESSION_VERSION = 2 };
 
 static const char session_magic[8] = {'m', 'i', 'n', 'i', 'm', 's', 'e', 'q'};
 
@@ -39,7 +40,7 @@ typedef struct session_header {
     uint64_t n_tokens;
     uint64_t dropped; /* the first so many pages of tokens are left out in windowed layers; and if `lost`, all are */
     uint64_t lost;
-    uint64_t n_pages;
+    uint64_t n_pages, n_note;
 } session_header;
 
 /* ---- checksum and identity ----------------------------------------------------------------------------------------
@@ -162,8 +163,10 @@ static minim_status session_write_all(const minim_seq *s, session_file *f, minim
     h.dropped = s->lost ? 0 : s->pages.dropped;
     h.lost = (uint64_t)s->lost;
     h.n_pages = session_pages(en, &h);
+    h.n_note = s->n_note;
     minim_status status = session_write(f, &h, sizeof h, e);
     if (!status && s->length) status = session_write(f, s->tokens, s->length * sizeof *s->tokens, e);
+    if (!status && s->n_note) status = session_write(f, s->note, s->n_note, e);
     for (size_t i = 0; i < s->pages.n * en->kv->together && !status; i++) {
         if (!session_has_page(en, &h, i)) continue;
         status = session_write(f, (const char *)s->pages.page[i] + KV_HEADER, (size_t)h.page_bytes, e);
@@ -246,7 +249,8 @@ static minim_status session_check(minim_engine *en, const session_file *f, const
     /* n_tokens and n_pages are small by now: no overflow. */
     uint64_t bytes;
     if (size_mul(h->n_pages, h->page_bytes, &bytes) ||
-        size_add(bytes, sizeof *h + h->n_tokens * sizeof(int32_t) + sizeof(uint64_t), &bytes) || bytes != file_bytes) {
+        size_add(bytes, sizeof *h + h->n_tokens * sizeof(int32_t) + sizeof(uint64_t), &bytes) ||
+        size_add(bytes, h->n_note, &bytes) || bytes != file_bytes) {
         return err_set(e, MINIM_ERR_FORMAT, "%s: has %llu bytes, which is not what its header says", f->path,
                        (unsigned long long)file_bytes);
     }
@@ -264,6 +268,14 @@ static minim_status session_read_tokens(minim_seq *s, session_file *f, size_t n,
                              en->model->n_vocab - 1);
     }
     return status;
+}
+
+static minim_status session_read_note(minim_seq *s, session_file *f, size_t n, minim_error *e) {
+    if (!n) return MINIM_OK;
+    s->note = mem_alloc(&s->engine->allocator, n, 1);
+    if (!s->note) return err_memory(e, "a note", n);
+    s->n_note = n;
+    return session_read(f, s->note, n, e);
 }
 
 static minim_status session_read_pages(minim_seq *s, session_file *f, const session_header *h, minim_error *e) {
@@ -291,6 +303,7 @@ static minim_status session_read_all(minim_seq *s, session_file *f, minim_error 
     minim_status status = session_read(f, &h, sizeof h, e);
     if (!status) status = session_check(s->engine, f, &h, (uint64_t)about.st_size, e);
     if (!status) status = session_read_tokens(s, f, (size_t)h.n_tokens, e);
+    if (!status) status = session_read_note(s, f, (size_t)h.n_note, e);
     s->pages.foreign = 1;
     if (!status) status = session_read_pages(s, f, &h, e);
     const uint64_t sum = f->sum;

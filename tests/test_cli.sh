@@ -292,13 +292,39 @@ run run --chat-template nonsense hello
 check "the same of minim run, by the option's other name" 'exits 2' 'one_line' 'says nonsense'
 run chat --chat-format help
 check "the chat formats are listed" 'exits 0' 'quiet' 'grep -qx llama2 out' 'grep -qx chatml out' 'grep -qx qwen3 out'
-feed 'Once\n"""\n/help is\n\nno command  \n"""\n"""one"""\n/save saved.json\n' chat -q -n 4
-check "a block of lines is one message, and the conversation is saved" 'exits 0' '[ "$(wc -l <out)" = 3 ]' \
+feed 'Once\n"""\n/help is\n\nno command  \n"""\n"""one"""\n/export saved.json\n' chat -q -n 4
+check "a block of lines is one message, and the conversation is exported" 'exits 0' '[ "$(wc -l <out)" = 3 ]' \
     'grep -q "\"content\": \"/help is\\\\n\\\\nno command  \"}" saved.json' 'grep -q "\"content\": \"one\"" saved.json' \
     '[ "$(grep -c "\"assistant\"" saved.json)" = 3 ]' 'says "6 messages"'
-feed 'Once\n/save\n/save nowhere/x.json\n"""\nnever ended' chat -q -n 4
+feed 'Once\n/export\n/export nowhere/x.json\n/save\n/save nowhere/x\n/load\n"""\nnever ended' chat -q -n 4
 check "a chat goes on after it cannot be saved, and answers an open block" 'exits 0' '[ "$(wc -l <out)" = 2 ]' \
-    'says "/save needs"' 'says "nowhere/x.json: No such file"'
+    'says "/export needs"' 'says "nowhere/x.json: No such file"' 'says "/save needs"' 'says "/load needs"' \
+    'says "nowhere/x: cannot be written: No such file"'
+feed 'Once upon\n"""a\n12\n"""\nthere\n/export want.json\n' chat -q -n 4 -sys "A story"
+cp out want
+feed 'Once upon\n"""a\n12\n"""\n/save kept.chat\n' chat -q -n 4 -sys "A story"
+check "a chat is saved" 'exits 0' 'says "5 messages saved in kept.chat"'
+cp out got
+feed 'something else\n/load kept.chat\n/stats\nthere\n/export got.json\n' chat -q -n 4 -sys "Another"
+check "and goes on where it was, without computing anything again" 'exits 0' 'says "5 messages loaded"' \
+    'cmp want.json got.json' '! says "context: 0 "' '[ "$(tail -c 9 out)" = "$(tail -c 9 want)" ]'
+# refused FILE TEXT: the chat says TEXT, and goes on with what it had
+refused() {
+    feed "Once upon\\n/load $1\\nand\\n/export got.json\\n" chat -q -n 4
+    check "a chat that cannot be loaded goes on as it was ($2)" 'exits 0' '[ "$(wc -l <err)" = 2 ]' "says '$2'" \
+        '[ "$(grep -c role got.json)" = 4 ]'
+}
+refused nowhere.chat "nowhere.chat: No such file"
+refused saved.json "saved.json: is no saved sequence"
+run run -q -n 2 --prompt-cache text.cache Once
+refused text.cache "text.cache: holds no conversation"
+head -c -1 kept.chat >cut.chat
+refused cut.chat "cut.chat: has"
+cp kept.chat other.chat
+printf 'x' | dd of=other.chat bs=1 seek=200 conv=notrunc 2>/dev/null
+refused other.chat "other.chat:"
+feed 'Once\n/load kept.chat\n' chat -q -n 2 --kv q8
+check "a chat fits one type of cache" 'exits 0' 'says "kept.chat: was saved with another KV type"'
 feed 'Once\n"""\nupon\na time"""\n' chat -q --json -n 4 -sys "A story"
 check "chat --json prints an object a line" 'exits 0' 'quiet' '[ "$(wc -l <out)" = 2 ]' \
     '[ "$(grep -c "^{\"text\": .*\"stop\": \"length\", \"prompt_tokens\": [0-9]*, .*\"generated_tokens\": 4}$" out)" = 2 ]'

@@ -180,6 +180,40 @@ static void a_sequence_comes_back_with_the_same_bits(void **state) {
     round_trip("gemma2", MINIM_KV_F32, 150, 149);
 }
 
+/* Bytes of the caller's go along; other sequences do not get them. */
+static void a_note_comes_back_too(void **state) {
+    (void)state;
+    minim_error e;
+    size_t n;
+    minim_model *m = model_of(NULL, 32);
+    minim_engine_options o = options_of();
+    minim_engine *engine = engine_of(m, &o);
+    minim_seq *seq = seq_of(engine, 20), *back, *fork;
+    assert_null(minim_seq_note(seq, &n));
+    assert_int_equal(n, 0);
+    ok(minim_seq_set_note(seq, "first", 5, &e), &e);
+    ok(minim_seq_set_note(seq, "a\0b", 3, &e), &e);
+    ok(minim_seq_save(seq, path, &e), &e);
+    ok(minim_seq_restore(engine, path, &back, &e), &e);
+    assert_memory_equal(minim_seq_note(back, &n), "a\0b", 3);
+    assert_int_equal(n, 3);
+    ok(minim_seq_fork(back, &fork, &e), &e);
+    assert_null(minim_seq_note(fork, &n));
+    ok(minim_seq_set_note(back, NULL, 0, &e), &e);
+    assert_null(minim_seq_note(back, &n));
+    ok(minim_seq_save(back, path, &e), &e);
+    minim_seq_free(back);
+    ok(minim_seq_restore(engine, path, &back, &e), &e);
+    assert_null(minim_seq_note(back, &n));
+    assert_int_equal(minim_seq_set_note(NULL, "x", 1, &e), MINIM_ERR_ARGUMENT);
+    assert_int_equal(minim_seq_set_note(seq, NULL, 1, &e), MINIM_ERR_ARGUMENT);
+    minim_seq_free(back);
+    minim_seq_free(fork);
+    minim_seq_free(seq);
+    minim_engine_free(engine);
+    minim_model_free(m);
+}
+
 /* The same file, whatever lay in memory before. */
 static void the_file_depends_on_the_sequence_only(void **state) {
     (void)state;
@@ -216,6 +250,7 @@ static void a_damaged_file_is_refused(void **state) {
     minim_engine *engine = engine_of(m, &o);
     minim_seq *seq = seq_of(engine, 20);
     size_t size;
+    ok(minim_seq_set_note(seq, "a note", 6, &e), &e);
     ok(minim_seq_save(seq, path, &e), &e);
     unsigned char *data = read_file(&size);
     for (size_t n = 0; n < size; n++) { /* cut at every byte */
@@ -234,7 +269,7 @@ static void a_damaged_file_is_refused(void **state) {
     write_file(data, size + 1);
     refused(engine, MINIM_ERR_FORMAT, "bytes");
     /* Numbers that would be too much for a careless reader, in every field of the header. */
-    for (size_t at = 8; at + 8 <= 80; at += 4) {
+    for (size_t at = 8; at + 8 <= 88; at += 4) {
         static const uint64_t numbers[] = {UINT64_MAX, INT64_MAX, 1ull << 32, 1ull << 63, 0x7fffffff, 0};
         for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
             minim_seq *back = NULL;
@@ -449,6 +484,7 @@ static void every_failing_allocation_is_survived(void **state) {
     o.allocator = &allocator;
     minim_engine *engine = engine_of(m, &o);
     minim_seq *seq = seq_of(engine, 40), *back = NULL;
+    ok(minim_seq_set_note(seq, "a note", 6, &e), &e);
     long live = f.live, failures = 0;
     for (minim_status status = MINIM_ERR_MEMORY; status; failures++) {
         f.count = 0, f.at = failures;
@@ -471,6 +507,7 @@ static void every_failing_allocation_is_survived(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sequence_comes_back_with_the_same_bits),
+        cmocka_unit_test(a_note_comes_back_too),
         cmocka_unit_test(the_file_depends_on_the_sequence_only),
         cmocka_unit_test(a_damaged_file_is_refused),
         cmocka_unit_test(a_file_fits_one_model_and_one_kind_of_page),

@@ -38,7 +38,8 @@ static const option_usage chat_usage = {
     .synopsis = "chat [OPTIONS]",
     .about = "A conversation with a model. Greedy unless --temp says otherwise.",
     .epilogue =
-        "While chatting: /help /reset /system TEXT /save FILE /stats /exit. Ctrl-C stops an answer, Ctrl-D ends.\n"
+        "While chatting: /help /reset /system TEXT /save FILE /load FILE /export FILE /stats /exit. Ctrl-C stops an\n"
+        "answer, Ctrl-D ends.\n"
         "A message is a line, or what stands between \"\"\" and \"\"\"; from a pipe, too. A text that is pasted into\n"
         "the terminal is one message. When the context is full, the oldest turns are forgotten, and it says so.",
     .max_arguments = 0,
@@ -49,7 +50,9 @@ static const char chat_help[] =
     "  /reset         forget the conversation, but not the system message\n"
     "  /system TEXT   set the system message and forget the conversation;\n"
     "                 without TEXT: remove it\n"
-    "  /save FILE     write the conversation to a file, as JSON\n"
+    "  /save FILE     keep the conversation and the state of the model in a file\n"
+    "  /load FILE     go on from there, with the same model, --kv and --page-size\n"
+    "  /export FILE   write the conversation to a file to read, as JSON\n"
     "  /stats         figures of the last answer, and how full the context is\n"
     "  /exit          end (also Ctrl-D)\n"
     "  \"\"\"            begins a message of several lines, which ends with another \"\"\"\n"
@@ -69,13 +72,11 @@ typedef struct chat_session {
     minim_message *messages; /* contents are ours; roles are constants */
     size_t n_messages, capacity;
 
-    tool_tokens cached;   /* the tokens that the sequence holds */
-    tool_tokens prompt;   /* the conversation, rendered */
-    tool_tokens answered; /* the tokens of the answer under way */
-    tool_bytes answer;    /* its text */
-    minim_result result;  /* of the last answer; n_prompt counts what was really run */
-    size_t reused;        /* tokens of its prompt that were already cached */
-    int failed;           /* a callback has failed and said why */
+    tool_tokens prompt;  /* the conversation, rendered */
+    tool_bytes answer;   /* the text of the answer under way */
+    minim_result result; /* of the last answer; n_prompt counts what was really run */
+    size_t reused;       /* tokens of its prompt that were already cached */
+    int failed;          /* a callback has failed and said why */
 } chat_session;
 
 static int chat_add_message(chat_session *chat, const char *role, const char *text, size_t n) {
@@ -159,9 +160,8 @@ static int chat_on_text(void *user, const char *text, size_t n) {
 }
 
 static int chat_on_token(void *user, const minim_token_event *event) {
-    chat_session *chat = user;
-    chat->failed |= tool_tokens_append(&chat->answered, event->token) != 0;
-    return chat->failed || tool_interrupted();
+    (void)user, (void)event;
+    return tool_interrupted();
 }
 
 static int chat_on_prefill(void *user, size_t done, size_t total) {
@@ -171,25 +171,11 @@ static int chat_on_prefill(void *user, size_t done, size_t total) {
 
 /* Keeps the cached tokens that the new prompt starts with. At least one token is left to run: its logits are needed. */
 static size_t chat_reuse_prefix(chat_session *chat) {
-    size_t n = 0, most = chat->prompt.n - 1;
-    while (n < most && n < chat->cached.n && chat->cached.ids[n] == chat->prompt.ids[n]) n++;
+    const int32_t *cached = minim_seq_tokens(chat->seq);
+    size_t n = 0, most = chat->prompt.n - 1, length = minim_seq_length(chat->seq);
+    while (n < most && n < length && cached[n] == chat->prompt.ids[n]) n++;
     minim_seq_truncate(chat->seq, n);
-    chat->cached.n = n;
     return n;
-}
-
-/* Notes what the sequence holds after a generation: the prompt and the tokens of the answer that were run. */
-static int chat_note_cached(chat_session *chat) {
-    size_t length = minim_seq_length(chat->seq);
-    chat->cached.n = 0;
-    for (size_t i = 0; i < length; i++) {
-        size_t behind = i - chat->prompt.n;
-        int32_t id = i < chat->prompt.n          ? chat->prompt.ids[i]
-                     : behind < chat->answered.n ? chat->answered.ids[behind]
-                                                 : -1;
-        if (tool_tokens_append(&chat->cached, id)) return -1;
-    }
-    return 0;
 }
 
 static void chat_explain_stop(const chat_session *chat) {
@@ -231,12 +217,12 @@ static int chat_answer(chat_session *chat) {
     options.on_text = chat_on_text;
     options.on_token = chat_on_token;
     options.on_prefill = chat_on_prefill;
-    chat->answer.n = chat->answered.n = 0;
+    chat->answer.n = 0;
     chat->reused = chat_reuse_prefix(chat);
     chat->result = (minim_result){.size = sizeof chat->result};
     minim_status status = minim_generate(chat->seq, chat->prompt.ids + chat->reused, chat->prompt.n - chat->reused,
                                          &options, &chat->result, &error);
-    if (chat->failed || chat_note_cached(chat)) return EXIT_CODE_FAILED;
+    if (chat->failed) return EXIT_CODE_FAILED;
     if (status != MINIM_OK && !tool_interrupted()) return tool_fail_error(&error);
     if (chat->settings->json) chat_print_json(chat);
     putchar('\n');
@@ -283,22 +269,112 @@ static void chat_write_conversation(const chat_session *chat, FILE *file) {
     fputs("\n]}\n", file);
 }
 
-/* A failure is told, and the chat goes on. */
-static void chat_save(const chat_session *chat, const char *name, size_t n) {
-    char *path = strndup(name, n);
-    FILE *file = path && n ? fopen(path, "w") : NULL;
-    if (!n) {
-        fputs("/save needs the name of a file\n", stderr);
-    } else if (!file) {
-        tool_fail("%s: %s", path ? path : "/save", strerror(errno));
-    } else {
-        chat_write_conversation(chat, file);
-        const int failed = ferror(file) | fclose(file);
-        if (failed)
-            tool_fail("%s: cannot be written: %s", path, strerror(errno));
-        else
-            fprintf(stderr, "%zu messages saved in %s\n", chat->n_messages, path);
+static void chat_export(chat_session *chat, const char *path) {
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        tool_fail("%s: %s", path, strerror(errno));
+        return;
     }
+    chat_write_conversation(chat, file);
+    const int failed = ferror(file) | fclose(file);
+    if (failed)
+        tool_fail("%s: cannot be written: %s", path, strerror(errno));
+    else
+        fprintf(stderr, "%zu messages written to %s\n", chat->n_messages, path);
+}
+
+/* A saved conversation is the sequence with the messages as its note: this line, then for each message its role, a
+ * space, its length, a newline, its content and a newline. */
+static const char chat_note_begin[] = "minim chat 1\n";
+
+static void chat_save(chat_session *chat, const char *path) {
+    char *note = NULL;
+    size_t n = 0;
+    minim_error error = {.status = MINIM_OK};
+    FILE *file = open_memstream(&note, &n);
+    if (file) fputs(chat_note_begin, file);
+    for (size_t i = 0; i < chat->n_messages && file; i++)
+        fprintf(file, "%s %zu\n%s\n", chat->messages[i].role, strlen(chat->messages[i].content),
+                chat->messages[i].content);
+    if (!file || ferror(file) | fclose(file))
+        tool_fail("out of memory for the conversation");
+    else if (minim_seq_set_note(chat->seq, note, n, &error) || minim_seq_save(chat->seq, path, &error))
+        tool_fail_error(&error);
+    else
+        fprintf(stderr, "%zu messages saved in %s\n", chat->n_messages, path);
+    minim_seq_set_note(chat->seq, NULL, 0, NULL);
+    free(note);
+}
+
+/* The next message of a note that ends at `end`: its role, a constant, or NULL where there is none. */
+static const char *chat_read_message(const char **at, const char *end, const char **content, size_t *n) {
+    static const char *const roles[] = {"system", "user", "assistant"};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        const size_t length = strlen(roles[i]);
+        const char *from = *at;
+        if ((size_t)(end - from) <= length || memcmp(from, roles[i], length) != 0 || from[length] != ' ') continue;
+        *n = 0;
+        for (from += length + 1; from < end && *from >= '0' && *from <= '9' && *n < SIZE_MAX / 20; from++)
+            *n = *n * 10 + (size_t)(*from - '0');
+        if (end - from < 2 || *from != '\n' || *n > (size_t)(end - from) - 2 || from[1 + *n] != '\n') return NULL;
+        *content = from + 1;
+        *at = from + *n + 2;
+        return memchr(*content, 0, *n) ? NULL : roles[i];
+    }
+    return NULL;
+}
+
+/* The messages of a sequence's note become those of `into`. 0, or -1 after a message. */
+static int chat_read_note(chat_session *into, const minim_seq *seq, const char *path) {
+    size_t n_note, n;
+    const char *at = minim_seq_note(seq, &n_note), *content;
+    const size_t begin = strlen(chat_note_begin);
+    if (n_note < begin || memcmp(at, chat_note_begin, begin) != 0) {
+        tool_fail("%s: holds no conversation: it was not written by /save", path);
+        return -1;
+    }
+    const char *const end = at + n_note;
+    for (at += begin; at < end;) {
+        const char *role = chat_read_message(&at, end, &content, &n);
+        if (!role) {
+            tool_fail("%s: message %zu of the conversation cannot be read", path, into->n_messages + 1);
+            return -1;
+        }
+        if (chat_add_message(into, role, content, n)) return -1;
+    }
+    return 0;
+}
+
+/* All of the conversation comes back, or the one at hand goes on. */
+static void chat_load(chat_session *chat, const char *path) {
+    chat_session loaded = {.messages = NULL};
+    minim_error error = {.status = MINIM_OK};
+    if (minim_seq_restore(chat->engine, path, &loaded.seq, &error)) {
+        tool_fail_error(&error);
+    } else if (!chat_read_note(&loaded, loaded.seq, path)) {
+        const chat_session before = *chat;
+        tool_interrupt_target(loaded.seq);
+        chat->seq = loaded.seq, chat->messages = loaded.messages;
+        chat->n_messages = loaded.n_messages, chat->capacity = loaded.capacity;
+        loaded = before; /* to be forgotten */
+        minim_seq_set_note(chat->seq, NULL, 0, NULL);
+        fprintf(stderr, "%zu messages loaded from %s\n", chat->n_messages, path);
+    }
+    minim_seq_free(loaded.seq);
+    chat_remove_messages(&loaded, 0, loaded.n_messages);
+    free(loaded.messages);
+}
+
+/* A command that takes a file. A failure is told, and the chat goes on. */
+static void chat_with_file(chat_session *chat, const char *command, const char *name, size_t n,
+                           void (*work)(chat_session *chat, const char *path)) {
+    char *path = strndup(name, n);
+    if (!path)
+        tool_fail("out of memory for the name of a file");
+    else if (!*path)
+        fprintf(stderr, "%s needs the name of a file\n", command);
+    else
+        work(chat, path);
     free(path);
 }
 
@@ -323,7 +399,11 @@ static int chat_command(chat_session *chat, const char *text, size_t n) {
     } else if (chat_command_is(text, n, "/stats", &n)) {
         chat_print_stats(chat);
     } else if ((rest = chat_command_is(text, n, "/save", &n))) {
-        chat_save(chat, rest, n);
+        chat_with_file(chat, "/save", rest, n, chat_save);
+    } else if ((rest = chat_command_is(text, n, "/load", &n))) {
+        chat_with_file(chat, "/load", rest, n, chat_load);
+    } else if ((rest = chat_command_is(text, n, "/export", &n))) {
+        chat_with_file(chat, "/export", rest, n, chat_export);
     } else if ((rest = chat_command_is(text, n, "/system", &n))) {
         if (chat_set_system(chat, rest, n)) return EXIT_CODE_FAILED;
     } else {
@@ -416,9 +496,7 @@ static int chat_run(const chat_settings *settings) {
     if (code < 0) code = chat_with_engine(&chat);
     chat_remove_messages(&chat, 0, chat.n_messages);
     free(chat.messages);
-    tool_tokens_free(&chat.cached);
     tool_tokens_free(&chat.prompt);
-    tool_tokens_free(&chat.answered);
     tool_bytes_free(&chat.answer);
     tool_free_draft(&chat.draft);
     minim_seq_free(chat.seq);

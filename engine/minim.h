@@ -492,7 +492,7 @@ MINIM_API minim_status minim_generate(minim_seq *seq, const int32_t *prompt, siz
  * leave at every step; a step computes the next token of every running answer and a piece of the prompts that are not
  * done, so that a long prompt does not hold up who is answering. When pages run out, the youngest request of the lowest
  * priority is paused: its pages are given back, and what it lost is computed again later, to the same bits. Every
- * answer is that of minim_generate() alone on an empty sequence.
+ * answer is that of minim_generate() alone on an empty sequence, or on a fork of minim_request.behind.
  *
  * Submit, cancel and get_info may be called from any thread and from callbacks; all callbacks come from the thread that
  * makes the steps. The engine may be used otherwise at the same time. */
@@ -535,12 +535,15 @@ typedef struct minim_request {
     void *user;
     void (*on_state)(void *user, uint64_t id, minim_request_state state);   /* may be NULL */
     void (*on_done)(void *user, uint64_t id, const minim_outcome *outcome); /* once for every request; may be NULL */
+    /* The prompt goes behind the tokens of this sequence, in a fork that is made at once: several requests can share
+     * what comes before them. NULL = an empty one. It belongs to the caller and may be freed after the call. */
+    minim_seq *behind;
 } minim_request;
 
 MINIM_API void minim_request_default(minim_request *request);
 
 /* Puts a request into the queue; *id (may be NULL) names it, never twice. MINIM_ERR_SPACE when the queue is full,
- * MINIM_ERR_CONTEXT when the prompt does not fit the context or the whole KV pool. */
+ * MINIM_ERR_CONTEXT when the prompt (with what it goes behind) does not fit the context or the whole KV pool. */
 MINIM_API minim_status minim_scheduler_submit(minim_scheduler *scheduler, const minim_request *request, uint64_t *id,
                                               minim_error *error);
 /* The request ends before it takes part in another step. MINIM_ERR_ARGUMENT when it has ended already. */

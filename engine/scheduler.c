@@ -132,23 +132,35 @@ static minim_status sched_check_room(const minim_scheduler *s, size_t n_prompt, 
                    (unsigned long long)need, (unsigned long long)info.page_limit);
 }
 
+/* What it goes behind, then the prompt. */
+static minim_status sched_copy_tokens(minim_scheduler *s, sched_request *r, minim_error *e) {
+    const size_t n = r->n_behind + r->r.n_prompt;
+    if (mem_grow(&s->engine->allocator, &r->tokens, &r->capacity, n, sizeof *r->tokens))
+        return err_memory(e, "a prompt", n * sizeof *r->tokens);
+    if (r->n_behind) memcpy(r->tokens, r->seq->tokens, r->n_behind * sizeof *r->tokens);
+    memcpy(r->tokens + r->n_behind, r->r.prompt, r->r.n_prompt * sizeof *r->tokens);
+    r->n_tokens = n;
+    return MINIM_OK;
+}
+
 static minim_status sched_fill(minim_scheduler *s, sched_request *r, const minim_request *request, minim_error *e) {
     minim_generate_options_default(&r->o);
     const minim_generate_options *o = request->options;
     if (o) memcpy(&r->o, o, o->size < sizeof r->o ? o->size : sizeof r->o);
-    /* Whatever is wrong with it is said now; what an answer needs is made when it starts. */
-    minim_status status =
-        generate_begin(&r->g, s->engine, NULL, 0, r->r.prompt, r->r.n_prompt, &r->o, &r->cancelled, e);
-    generate_free(&r->g);
-    if (!status) status = sched_check_room(s, r->r.n_prompt, e);
-    if (!status) status = sched_copy_stops(s, r, e);
-    if (!status && mem_grow(&s->engine->allocator, &r->tokens, &r->capacity, r->r.n_prompt, sizeof *r->tokens))
-        status = err_memory(e, "a prompt", r->r.n_prompt * sizeof *r->tokens);
+    if (request->behind && request->behind->engine != s->engine)
+        return err_set(e, MINIM_ERR_ARGUMENT, "the sequence to go behind is of another engine");
+    minim_status status = request->behind ? minim_seq_fork(request->behind, &r->seq, e) : MINIM_OK;
     if (status) return status;
-    memcpy(r->tokens, r->r.prompt, r->r.n_prompt * sizeof *r->tokens);
-    r->n_tokens = r->r.n_prompt;
-    r->r.prompt = NULL, r->r.options = NULL;
-    return MINIM_OK;
+    r->n_behind = r->computed = r->seq ? r->seq->length : 0;
+    /* Whatever is wrong with it is said now; what an answer needs is made when it starts. */
+    status = generate_begin(&r->g, s->engine, r->seq ? r->seq->tokens : NULL, r->n_behind, r->r.prompt, r->r.n_prompt,
+                            &r->o, &r->cancelled, e);
+    generate_free(&r->g);
+    if (!status) status = sched_check_room(s, r->n_behind + r->r.n_prompt, e);
+    if (!status) status = sched_copy_stops(s, r, e);
+    if (!status) status = sched_copy_tokens(s, r, e);
+    r->r.prompt = NULL, r->r.options = NULL, r->r.behind = NULL;
+    return status;
 }
 
 minim_status minim_scheduler_submit(minim_scheduler *s, const minim_request *request, uint64_t *id,
@@ -267,9 +279,10 @@ static void sched_pause(minim_scheduler *s, sched_request *r) {
 /* What an answer needs is made when it starts for the first time. */
 static minim_status sched_begin(minim_scheduler *s, sched_request *r, minim_error *e) {
     if (r->started) return MINIM_OK;
-    minim_status status = minim_seq_new(s->engine, &r->seq, e);
+    minim_status status = r->seq ? MINIM_OK : minim_seq_new(s->engine, &r->seq, e);
     if (!status) {
-        status = generate_begin(&r->g, s->engine, NULL, 0, r->tokens, r->n_tokens, &r->o, &r->cancelled, e);
+        status = generate_begin(&r->g, s->engine, r->tokens, r->n_behind, r->tokens + r->n_behind, r->r.n_prompt, &r->o,
+                                &r->cancelled, e);
         r->g.start = r->submitted;
     }
     r->started = !status;
@@ -279,16 +292,17 @@ static minim_status sched_begin(minim_scheduler *s, sched_request *r, minim_erro
 /* Is there room for it beside those that run? Each of them may take a page of every kind before long. What the prefix
  * cache has is taken first, and given back if the answer is no. */
 static int sched_fits(minim_scheduler *s, sched_request *r) {
-    size_t reused = 0;
-    if (minim_seq_reuse(r->seq, r->tokens, r->n_tokens, &reused, NULL)) reused = 0; /* then without it */
-    if (!r->n_pauses) r->g.r.n_reused = reused;
+    const size_t forked = r->seq->length;
+    size_t reused = forked;
+    if (!forked && minim_seq_reuse(r->seq, r->tokens, r->n_tokens, &reused, NULL)) reused = 0; /* then without it */
+    if (!r->n_pauses && !r->n_behind) r->g.r.n_reused = reused;
     if (!s->running.n) return 1;
     minim_engine_info info = {.size = sizeof info};
     minim_engine_get_info(s->engine, &info);
     uint64_t need = engine_pages_most(s->engine, r->n_tokens + 1) - engine_pages_most(s->engine, reused);
     need += (uint64_t)s->running.n * s->engine->pages_together;
     if (info.page_limit - info.pages_in_use >= need) return 1;
-    minim_seq_truncate(r->seq, 0);
+    if (!forked) minim_seq_truncate(r->seq, 0); /* a fork's pages are somebody else's as well */
     return 0;
 }
 
@@ -396,7 +410,7 @@ static int sched_advance(minim_scheduler *s, sched_request *r, const float *logi
     s->counts.n_recomputed += again;
     *(prompt || again ? &s->counts.n_prefill : &s->counts.n_decode) += r->n_rows;
     pthread_mutex_unlock(&s->lock);
-    if (prompt && length > r->computed) generate_prefilled(&r->g, length);
+    if (prompt && length > r->computed) generate_prefilled(&r->g, length - r->n_behind);
     if (length > r->computed) r->computed = length;
     if (!prompt && !again) r->g.r.decode_bytes += s->engine->model->step_bytes;
     *status = MINIM_OK;
@@ -410,11 +424,26 @@ static int sched_advance(minim_scheduler *s, sched_request *r, const float *logi
     return 0;
 }
 
+/* Forks that wait give their pages back; what they held is computed when they start. Were there any? */
+static int sched_release_waiting(minim_scheduler *s) {
+    int released = 0;
+    pthread_mutex_lock(&s->lock);
+    for (sched_request *r = s->waiting.first; r; r = r->after) {
+        if (!r->seq || !r->seq->length) continue;
+        minim_seq_truncate(r->seq, 0);
+        released = 1;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return released;
+}
+
 /* There is no room for the step. Somebody gives way; who is alone takes smaller pieces, and in the end has to stop. */
 static size_t sched_give_way(minim_scheduler *s, size_t most, minim_status status, minim_error *e) {
     sched_request *r = s->running.last;
     if (s->running.n > 1) {
         sched_pause(s, r);
+    } else if (sched_release_waiting(s)) {
+        return most;
     } else if (r->n_rows > 1) {
         return r->n_rows / 2;
     } else if (r->g.r.n_generated && status == MINIM_ERR_CONTEXT) { /* as minim_generate(): the text so far stands */

@@ -22,9 +22,9 @@ struct sched_request {
     size_t stop_bytes;
     double submitted;
 
-    int32_t *tokens; /* the prompt and what was generated; the last one may not have been run */
-    size_t n_tokens, capacity;
-    minim_seq *seq;  /* from the start on; empty during a pause */
+    int32_t *tokens; /* what it goes behind, the prompt, and what was generated; the last one may not have been run */
+    size_t n_behind, n_tokens, capacity;
+    minim_seq *seq;  /* from the start on, or from the submission as a fork; empty during a pause */
     size_t computed; /* most tokens it ever had in the cache */
     generate_run g;  /* from the start on */
     int started, paused;

@@ -202,33 +202,49 @@ static minim_status local_generate(minim_seq *seq, const minim_router_request *r
 
 /* ---- several answers, and the one that most agree on ------------------------------------------------------------- */
 
+typedef struct local_vote local_vote;
+
 typedef struct local_sample {
+    local_vote *vote;
     router_bytes text;
     char *agrees; /* what has to agree */
     minim_result result;
+    minim_status status;
+    minim_error error;
 } local_sample;
 
-typedef struct local_vote {
+struct local_vote {
     const minim_router_request *request;
     const minim_router_sink *sink;
     minim_router_reply *reply;
     local_sample *samples; /* [request->samples] */
-    size_t at;             /* the one that is being made */
     uint64_t n_tokens;     /* of all */
-    minim_status failure;  /* of a callback */
-} local_vote;
+    double started;
+    int stopped; /* by the sink */
+};
 
 static int local_vote_on_text(void *user, const char *text, size_t n_bytes) {
-    local_vote *vote = user;
-    vote->failure = router_bytes_append(&vote->samples[vote->at].text, text, n_bytes);
-    return vote->failure != MINIM_OK;
+    local_sample *sample = user;
+    sample->status = router_bytes_append(&sample->text, text, n_bytes);
+    return sample->status != MINIM_OK;
 }
 
 static int local_vote_on_token(void *user, const minim_token_event *event) {
-    local_vote *vote = user;
+    local_vote *vote = ((local_sample *)user)->vote;
     (void)event;
-    vote->n_tokens++;
-    return vote->sink->on_progress ? vote->sink->on_progress(vote->sink->user, vote->n_tokens) : 0;
+    if (!vote->n_tokens++) vote->reply->usage.first_token_seconds = router_now() - vote->started;
+    if (vote->sink->on_progress && vote->sink->on_progress(vote->sink->user, vote->n_tokens)) vote->stopped = 1;
+    return vote->stopped;
+}
+
+static void local_vote_on_done(void *user, uint64_t id, const minim_outcome *outcome) {
+    local_sample *sample = user;
+    (void)id;
+    if (outcome->result) sample->result = *outcome->result;
+    if (sample->status != MINIM_OK)
+        router_fail_memory(&sample->error, "a sample's text");
+    else if (outcome->status != MINIM_OK)
+        sample->status = router_fail(&sample->error, outcome->status, "%s", outcome->error);
 }
 
 /* Runs the prompt but for its last token, once for all samples: forks share its pages. */
@@ -236,43 +252,70 @@ static minim_status local_vote_prefill(const local_model *local, const local_vot
                                        const int32_t *tokens, size_t n_tokens, minim_error *error) {
     enum { CHUNK = 256 };
     minim_row rows[CHUNK];
-    for (size_t done = 0; done + 1 < n_tokens;) {
+    size_t done = 0;
+    minim_status status = minim_seq_reuse(seq, tokens, n_tokens, &done, error);
+    while (status == MINIM_OK && done + 1 < n_tokens) {
         size_t n = n_tokens - 1 - done < CHUNK ? n_tokens - 1 - done : CHUNK;
         for (size_t i = 0; i < n; i++) rows[i] = (minim_row){seq, tokens[done + i], 0};
-        minim_status status = minim_engine_step(local->engine, rows, n, NULL, error);
+        status = minim_engine_step(local->engine, rows, n, NULL, error);
         if (status != MINIM_OK) return status;
         done += n;
         if (vote->sink->on_progress && vote->sink->on_progress(vote->sink->user, 0))
             return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
     }
-    return MINIM_OK;
+    return status;
 }
 
-static minim_status local_vote_sample(local_vote *vote, minim_seq *seq, int32_t last, minim_error *error) {
-    local_sample *sample = &vote->samples[vote->at];
-    minim_seq *fork = NULL;
+/* The i-th sample goes behind a fork of the sequence. */
+static minim_status local_vote_submit(local_vote *vote, size_t i, minim_seq *seq, int32_t last,
+                                      minim_scheduler *scheduler, minim_error *error) {
+    local_sample *sample = &vote->samples[i];
     minim_generate_options options;
+    minim_request request;
     minim_generate_options_default(&options);
     options.sampling = vote->request->sampling;
     options.sampling.temperature = (float)vote->request->sample_temperature;
-    options.sampling.seed += vote->at;
+    options.sampling.seed += i;
     options.max_tokens = vote->request->max_tokens;
     options.stop = vote->request->stop;
     options.n_stop = vote->request->n_stop;
-    options.user = vote;
+    options.user = sample;
     options.on_text = local_vote_on_text;
     options.on_token = local_vote_on_token;
-    sample->result.size = sizeof sample->result;
+    minim_request_default(&request);
+    request.prompt = &last;
+    request.n_prompt = 1;
+    request.options = &options;
+    request.behind = seq;
+    request.user = sample;
+    request.on_done = local_vote_on_done;
+    sample->vote = vote;
     sample->text.limit = SIZE_MAX / 8;
-    minim_status status = minim_seq_fork(seq, &fork, error);
-    if (status == MINIM_OK) status = minim_generate(fork, &last, 1, &options, &sample->result, error);
-    minim_seq_free(fork);
-    if (status != MINIM_OK) return status;
-    vote->reply->usage.completion_tokens += sample->result.n_generated;
-    if (vote->failure != MINIM_OK) return router_fail(error, vote->failure, "no room for a sample's text");
-    if (sample->result.stop == MINIM_STOP_CALLBACK || sample->result.stop == MINIM_STOP_CANCELLED)
-        return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
-    return MINIM_OK;
+    return minim_scheduler_submit(scheduler, &request, NULL, error);
+}
+
+/* All samples together: a step of the engine is a token of each. The sequence goes: its pages are the forks' now. */
+static minim_status local_vote_generate(const local_model *local, local_vote *vote, minim_seq **seq, int32_t last,
+                                        minim_error *error) {
+    size_t n = (size_t)vote->request->samples, left = n;
+    minim_scheduler *scheduler = NULL;
+    minim_scheduler_options options;
+    minim_scheduler_options_default(&options);
+    options.max_running = vote->request->samples;
+    minim_status status = minim_scheduler_new(local->engine, &options, &scheduler, error);
+    for (size_t i = 0; i < n && status == MINIM_OK; i++)
+        status = local_vote_submit(vote, i, *seq, last, scheduler, error);
+    minim_seq_free(*seq);
+    *seq = NULL;
+    while (left && !vote->stopped && status == MINIM_OK) status = minim_scheduler_step(scheduler, &left, error);
+    minim_scheduler_free(scheduler);
+    if (vote->stopped) return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
+    for (size_t i = 0; i < n && status == MINIM_OK; i++) {
+        vote->reply->usage.completion_tokens += vote->samples[i].result.n_generated;
+        status = vote->samples[i].status;
+        if (status != MINIM_OK && error) *error = vote->samples[i].error;
+    }
+    return status;
 }
 
 /* Counts, and passes the winner's text on. */
@@ -296,7 +339,6 @@ static minim_status local_vote_end(local_vote *vote, minim_error *error) {
     vote->reply->finish = local_finish(best->result.stop);
     vote->reply->n_logprobs = best->result.n_generated;
     vote->reply->sum_logprob = best->result.sum_logprob;
-    vote->reply->usage.first_token_seconds = vote->samples[0].result.first_token_seconds;
     if (best->text.n && vote->sink->on_text && vote->sink->on_text(vote->sink->user, best->text.data, best->text.n))
         return router_fail(error, MINIM_ERR_CANCELLED, "cancelled");
     return MINIM_OK;
@@ -305,7 +347,7 @@ static minim_status local_vote_end(local_vote *vote, minim_error *error) {
 static minim_status local_vote_run(const local_model *local, const minim_router_request *request, const int32_t *tokens,
                                    size_t n_tokens, const minim_router_sink *sink, minim_router_reply *reply,
                                    minim_error *error) {
-    local_vote vote = {.request = request, .sink = sink, .reply = reply};
+    local_vote vote = {.request = request, .sink = sink, .reply = reply, .started = router_now()};
     minim_seq *seq = NULL;
     size_t n = request->samples <= MINIM_ROUTER_MAX_SAMPLES ? (size_t)request->samples : 0;
     if (!n) return router_fail(error, MINIM_ERR_ARGUMENT, "more than %d samples", MINIM_ROUTER_MAX_SAMPLES);
@@ -314,8 +356,7 @@ static minim_status local_vote_run(const local_model *local, const minim_router_
     minim_status status = minim_seq_new(local->engine, &seq, error);
     if (status == MINIM_OK) status = local_vote_prefill(local, &vote, seq, tokens, n_tokens, error);
     reply->usage.prompt_tokens = status == MINIM_OK ? n_tokens : 0;
-    for (; vote.at < n && status == MINIM_OK; vote.at++)
-        status = local_vote_sample(&vote, seq, tokens[n_tokens - 1], error);
+    if (status == MINIM_OK) status = local_vote_generate(local, &vote, &seq, tokens[n_tokens - 1], error);
     minim_seq_free(seq);
     if (status == MINIM_OK) status = local_vote_end(&vote, error);
     for (size_t i = 0; i < n; i++) {

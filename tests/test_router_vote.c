@@ -77,6 +77,7 @@ typedef struct scene {
     minim_router *router;
     minim_router_answer *answer;
     int remote_asked, texts, stop_after, progress;
+    uint64_t most_pages; /* in use while it answered */
     minim_error error;
 } scene;
 
@@ -100,18 +101,34 @@ static int on_text(void *user, minim_route route, const char *text, size_t n) {
     return 0;
 }
 
+static uint64_t scene_pages(const scene *s) {
+    minim_engine_info info = {.size = sizeof info};
+    assert_int_equal(minim_engine_get_info(s->engine, &info), MINIM_OK);
+    return info.pages_in_use;
+}
+
 static int on_progress(void *user, minim_route route, uint64_t n) {
     scene *s = user;
     (void)route, (void)n;
+    if (scene_pages(s) > s->most_pages) s->most_pages = scene_pages(s);
     return ++s->progress == s->stop_after;
 }
 
-static void scene_begin(scene *s) {
+/* In an engine with room for so many sequences of a full context. */
+static void scene_begin_with_room(scene *s, uint64_t sequences) {
     size_t size;
+    minim_engine_options options;
+    minim_engine_info info = {.size = sizeof info};
     memset(s, 0, sizeof *s);
+    minim_engine_options_default(&options);
+    options.page_size = 16;
     const void *data = minim_default_model(&size);
     assert_int_equal(minim_model_load_memory(data, size, "built-in", NULL, &s->model, &s->error), MINIM_OK);
-    assert_int_equal(minim_engine_new(s->model, NULL, &s->engine, &s->error), MINIM_OK);
+    assert_int_equal(minim_engine_new(s->model, &options, &s->engine, &s->error), MINIM_OK);
+    assert_int_equal(minim_engine_get_info(s->engine, &info), MINIM_OK);
+    minim_engine_free(s->engine);
+    options.kv_limit = sequences * info.page_limit * info.page_bytes;
+    assert_int_equal(minim_engine_new(s->model, &options, &s->engine, &s->error), MINIM_OK);
     assert_int_equal(minim_router_local(s->model, s->engine, NULL, &s->local, &s->error), MINIM_OK);
     minim_router_config_default(&s->config);
     strcpy(s->config.base_url, "https://unused.invalid/v1");
@@ -123,6 +140,10 @@ static void scene_begin(scene *s) {
     s->request.messages = &s->message;
     s->request.n_messages = 1;
     s->request.max_tokens = 12;
+}
+
+static void scene_begin(scene *s) {
+    scene_begin_with_room(s, 1);
 }
 
 static minim_status scene_try(scene *s) {
@@ -143,18 +164,13 @@ static minim_status scene_try(scene *s) {
     minim_router_answer_free(s->answer);
     s->answer = NULL;
     s->texts = s->progress = 0;
+    s->most_pages = 0;
     return minim_router_ask(s->router, &s->request, &callbacks, &s->answer, &s->error);
 }
 
 static const minim_route_decision *scene_ask(scene *s) {
     if (scene_try(s) != MINIM_OK) fail_msg("%s", s->error.text);
     return s->answer->decision;
-}
-
-static uint64_t scene_pages(const scene *s) {
-    minim_engine_info info = {.size = sizeof info};
-    assert_int_equal(minim_engine_get_info(s->engine, &info), MINIM_OK);
-    return info.pages_in_use;
 }
 
 static void scene_end(scene *s) {
@@ -237,18 +253,41 @@ static void a_vote_can_be_stopped_anywhere(void **state) {
     scene_end(&s);
 }
 
+/* The samples are made together, each in its own pages behind the prompt's, of which there is one copy; in a pool that
+ * has no room for that they take turns, and are the same. */
 static void forks_share_the_prompt(void **state) {
     (void)state;
     scene s;
-    scene_begin(&s);
-    char longer[600] = "";
+    double agreement = 0;
+    uint64_t tokens = 0;
+    char text[512] = "", longer[600] = "";
     for (int i = 0; i < 6; i++) strcat(longer, "The dog ran to the big red ball. ");
-    s.message.content = longer;
-    scene_ask(&s);
-    uint64_t prompt = s.answer->local->usage.prompt_tokens;
-    assert_true(prompt > 64);                                          /* more than a page */
-    assert_int_equal(s.answer->decision->local.prompt_tokens, prompt); /* counted once, not five times */
-    scene_end(&s);
+    for (uint64_t room = 4; room; room /= 4) {
+        scene_begin_with_room(&s, room);
+        minim_engine_info info = {.size = sizeof info};
+        assert_int_equal(minim_engine_get_info(s.engine, &info), MINIM_OK);
+        s.config.mode = MINIM_ROUTE_MODE_LOCAL;
+        s.config.sample_temperature = 1;
+        s.message.content = longer;
+        s.request.max_tokens = 40;
+        scene_ask(&s);
+        const minim_router_reply *local = s.answer->local;
+        uint64_t prompt = local->usage.prompt_tokens, shared = (prompt - 1) / (uint64_t)info.page_size;
+        assert_true(shared > 1);
+        assert_int_equal(s.answer->decision->local.prompt_tokens, prompt); /* counted once, not five times */
+        if (room > 1) {
+            assert_true(s.most_pages > shared + 5 && s.most_pages <= shared + 1 + 5 * 4);
+            agreement = local->agreement;
+            tokens = local->usage.completion_tokens;
+            snprintf(text, sizeof text, "%s", s.answer->text);
+        } else {
+            assert_true(s.most_pages <= info.page_limit);
+            assert_true(local->agreement == agreement);
+            assert_int_equal(local->usage.completion_tokens, tokens);
+            assert_string_equal(s.answer->text, text);
+        }
+        scene_end(&s);
+    }
 }
 
 /* Agreement is a score like the others: with labels it becomes a probability, and no raw one passes for it. */

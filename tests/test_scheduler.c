@@ -43,7 +43,7 @@ typedef struct ask {
     struct ask *next;
     uint64_t id;
     int32_t prompt[MAX_TOKENS];
-    size_t n_prompt;
+    size_t n_prompt, n_behind; /* all of it; what a sequence holds of it already */
     int priority;
     minim_generate_options o;
     int running, started, paused, done, cancelled; /* running: as the events tell */
@@ -161,10 +161,10 @@ static void on_done(void *user, uint64_t id, const minim_outcome *outcome) {
     a->stop = outcome->result->stop, a->status = outcome->status;
     assert_int_equal(outcome->n_pauses, a->n_paused);
     assert_int_equal(outcome->result->n_generated, a->n_tokens);
-    assert_int_equal(outcome->result->n_prompt, a->n_prompt);
+    assert_int_equal(outcome->result->n_prompt, a->n_prompt - a->n_behind);
     assert_int_equal(outcome->error[0] != 0, outcome->status != MINIM_OK);
     a->n_recomputed = outcome->n_recomputed;
-    assert_true(a->n_paused > 0 || !a->n_recomputed);
+    assert_true(a->n_paused > 0 || a->n_behind > 0 || !a->n_recomputed); /* a fork that waits may lose its pages */
     if (a->status != MINIM_ERR_CONTEXT) assert_int_equal(a->status, MINIM_OK);
 }
 
@@ -182,12 +182,30 @@ static ask *ask_new(world *w, size_t n_prompt, int max_tokens) {
     return a;
 }
 
+/* The sequence that the prompt goes behind; NULL when there is no room for one. */
+static minim_seq *ask_behind(ask *a) {
+    minim_error e;
+    minim_seq *seq = NULL;
+    minim_row rows[MAX_TOKENS];
+    if (!a->n_behind) return NULL;
+    ok(minim_seq_new(a->w->engine, &seq, &e), &e);
+    for (size_t i = 0; i < a->n_behind; i++) rows[i] = (minim_row){seq, a->prompt[i], 0};
+    if (!minim_engine_step(a->w->engine, rows, a->n_behind, NULL, &e)) return seq;
+    assert_int_equal(e.status, MINIM_ERR_CONTEXT);
+    minim_seq_free(seq);
+    a->n_behind = 0;
+    return NULL;
+}
+
 static minim_status ask_submit(ask *a, minim_error *e) {
     minim_request r;
     minim_request_default(&r);
-    r.prompt = a->prompt, r.n_prompt = a->n_prompt, r.options = &a->o, r.priority = a->priority;
+    minim_seq *behind = r.behind = ask_behind(a);
+    r.prompt = a->prompt + a->n_behind, r.n_prompt = a->n_prompt - a->n_behind;
+    r.options = &a->o, r.priority = a->priority;
     r.user = a, r.on_state = on_state, r.on_done = on_done;
     minim_status status = minim_scheduler_submit(a->w->s, &r, &a->id, e);
+    minim_seq_free(behind);
     if (status) {
         free(a);
         return status;
@@ -256,7 +274,7 @@ static void check_pages(world *w) {
     size_t n = 0;
     for (int i = 0; i < 2; i++) {
         for (sched_request *r = i ? w->s->waiting.first : w->s->running.first; r; r = r->after) {
-            if (i && r->seq) assert_int_equal(minim_seq_length(r->seq), 0); /* who waits holds no page */
+            if (i && r->seq && !r->n_behind) assert_int_equal(minim_seq_length(r->seq), 0); /* who waits has no page */
             if (r->seq && n < 256) seqs[n++] = r->seq;
         }
     }
@@ -410,6 +428,66 @@ static void a_full_pool_pauses_and_loses_nothing(void **state) {
     assert_true(info.n_pauses > 0 && info.n_recomputed > 0);
     check_done(w);
     world_free(w);
+}
+
+/* Forks of one beginning: it is computed once, and its pages are one page's worth of memory for all. */
+static void requests_can_go_behind_a_sequence(void **state) {
+    (void)state;
+    minim_error e;
+    minim_seq *behind;
+    minim_row rows[70];
+    ask *asks[6];
+    world *w = world_new(NULL, 40, NULL, 0), *other = world_new(NULL, 2, NULL, 0);
+    ok(minim_seq_new(w->engine, &behind, &e), &e);
+    for (int i = 0; i < 6; i++) {
+        w->random = 1; /* the same prompt for all */
+        asks[i] = ask_new(w, 71, 30);
+        asks[i]->o.sampling.temperature = 1, asks[i]->o.sampling.seed = (uint64_t)i;
+        asks[i]->o.sampling.repeat_penalty = 1.3f; /* which looks at what went before as well */
+    }
+    for (int i = 0; i < 70; i++) rows[i] = (minim_row){behind, asks[0]->prompt[i], 0};
+    ok(minim_engine_step(w->engine, rows, 70, NULL, &e), &e);
+    minim_engine_info info = {.size = sizeof info};
+    minim_engine_get_info(w->engine, &info);
+    const uint64_t pages = info.pages_in_use;
+    for (int i = 0; i < 6; i++) {
+        ask *a = asks[i];
+        minim_request r;
+        minim_request_default(&r);
+        r.prompt = a->prompt + 70, r.n_prompt = 1, r.options = &a->o, r.behind = behind;
+        r.user = a, r.on_state = on_state, r.on_done = on_done;
+        assert_int_equal(minim_scheduler_submit(other->s, &r, NULL, &e), MINIM_ERR_ARGUMENT); /* another engine's */
+        ok(minim_scheduler_submit(w->s, &r, &a->id, &e), &e);
+        a->n_behind = 70, a->next = w->asks, w->asks = a;
+        w->n_open++;
+    }
+    minim_engine_get_info(w->engine, &info);
+    assert_int_equal(info.pages_in_use, pages);
+    minim_seq_free(behind);
+    step(w);
+    for (int i = 0; i < 6; i++) assert_int_equal(asks[i]->n_tokens, 1); /* together */
+    assert_int_equal(info_of(w).n_prefill, 6);                          /* a token each */
+    run(w);
+    assert_true(info_of(w).n_recomputed == 0 && asks[0]->n_tokens > 1);
+    world_free(w);
+    world_free(other);
+}
+
+/* Six forks in a pool that has room for little more than one: they take turns. */
+static void forks_share_a_full_pool(void **state) {
+    (void)state;
+    minim_error e;
+    for (uint64_t pages = 8; pages < 14; pages++) {
+        world *w = world_new(NULL, pages, NULL, pages % 2 ? CACHE : 0);
+        for (int i = 0; i < 6; i++) {
+            ask *a = ask_new(w, 50, 60);
+            a->n_behind = 49, a->o.sampling.temperature = 1, a->o.sampling.seed = (uint64_t)i;
+            ok(ask_submit(a, &e), &e);
+        }
+        run(w);
+        for (const ask *a = w->asks; a; a = a->next) assert_int_equal(a->stop, MINIM_STOP_LENGTH);
+        world_free(w);
+    }
 }
 
 static void a_pool_of_one_page_serves_one_after_the_other(void **state) {
@@ -657,10 +735,13 @@ static void every_failing_allocation_is_survived(void **state) {
         minim_engine *engine = NULL;
         minim_scheduler *s = NULL;
         size_t done = 0, submitted = 0;
+        minim_seq *behind = NULL;
         minim_engine_options_default(&eo);
         eo.allocator = &allocator, eo.n_threads = 1, eo.page_size = PAGE, eo.n_ctx = 64; /* 4 pages */
         minim_status status = minim_engine_new(m, &eo, &engine, NULL);
         if (!status) status = minim_scheduler_new(engine, NULL, &s, NULL);
+        if (!status) status = minim_seq_new(engine, &behind, NULL);
+        if (!status) status = minim_engine_step(engine, &(minim_row){behind, 7, 0}, 1, NULL, NULL);
         for (int i = 0; i < ASKS && !status; i++) {
             int32_t prompt[20];
             const char *stop[] = {"never"};
@@ -671,8 +752,10 @@ static void every_failing_allocation_is_survived(void **state) {
             synth_tokens(prompt, 20);
             o.max_tokens = 20, o.ignore_end = 1, o.stop = stop, o.n_stop = 1;
             r.prompt = prompt, r.n_prompt = 20 - (size_t)i, r.options = &o, r.user = &done, r.on_done = count_done;
+            r.behind = i % 2 ? behind : NULL;
             submitted += minim_scheduler_submit(s, &r, NULL, NULL) == MINIM_OK;
         }
+        minim_seq_free(behind);
         if (!status) status = minim_scheduler_run(s, NULL);
         if (!status) {
             minim_scheduler_info info = {.size = sizeof info};
@@ -698,6 +781,7 @@ static void random_ask(world *w) {
     static const int limits[] = {1, 3, 10, 40, 0};
     ask *a = ask_new(w, 1 + below(w, below(w, 4) ? 40 : 150), limits[below(w, 5)]);
     a->priority = (int)below(w, 3);
+    if (!below(w, 4)) a->n_behind = below(w, a->n_prompt);
     if (below(w, 2)) a->o.sampling.temperature = 1, a->o.sampling.seed = below(w, 5);
     if (!below(w, 8)) a->cancel_at = 1 + (int)below(w, 20);
     minim_status status = ask_submit(a, &e);
@@ -750,6 +834,8 @@ int main(void) {
         cmocka_unit_test(equals_share_the_step),
         cmocka_unit_test(who_is_more_urgent_goes_first),
         cmocka_unit_test(a_full_pool_pauses_and_loses_nothing),
+        cmocka_unit_test(requests_can_go_behind_a_sequence),
+        cmocka_unit_test(forks_share_a_full_pool),
         cmocka_unit_test(a_pool_of_one_page_serves_one_after_the_other),
         cmocka_unit_test(what_does_not_fit_ends_alone),
         cmocka_unit_test(cancel_works_at_every_point),

@@ -53,7 +53,7 @@ static int route_measure(const minim_router_config *config, minim_ledger *ledger
     static const char words[] = "How does the engine read its weights, and why is that so? ";
     static double sample[3][ROUNDS];
     minim_error error = {MINIM_OK, ""};
-    minim_router_backend local = {&n_tokens, route_local, NULL};
+    minim_router_backend local = {.state = &n_tokens, .chat = route_local};
     minim_router_options options;
     minim_router *router = NULL;
     char *prompt = malloc(n_prompt + 1);

@@ -1,5 +1,6 @@
 /* book.c: the router's books: what of a request goes to the ledger. A ledger that fails costs no answer: it is told
  * beside the answer. Only where there is a budget nothing is spent without it. */
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,7 @@ static void book_cache_key(router_job *job, const minim_router_request *request)
     book_hash_number(&hash, votes ? config->sample_temperature : 0);
     book_hash_text(&hash, votes ? config->sample_pattern : "");
     book_hash_text(&hash, config->provider);
+    book_hash_number(&hash, config->stream);
     book_hash_text(&hash, config->base_url);
     book_hash_text(&hash, config->model);
     book_hash_text(&hash, job->router->local_identity);
@@ -234,7 +236,7 @@ void book_end(router_job *job, const minim_router_request *request, minim_status
     if (!ledger) return;
     if (status == MINIM_OK) book_store(job);
     /* What verification and spans have cost stands with the remote's tokens. */
-    minim_router_reply remote = {.size = sizeof remote};
+    minim_router_reply remote = job->last_call;
     const minim_route_usage *extra = &job->state.extra_usage;
     int has_extra = extra->prompt_tokens || extra->completion_tokens;
     if (job->answer.remote) remote = *job->answer.remote;
@@ -242,11 +244,14 @@ void book_end(router_job *job, const minim_router_request *request, minim_status
     remote.usage.completion_tokens += extra->completion_tokens;
     remote.usage.estimated |= extra->estimated;
     remote.usage.seconds += extra->seconds;
+    remote.attempts = (int)(job->attempts < INT_MAX ? job->attempts : INT_MAX);
     ledger_line line = {.status = status,
                         .mode = job->router->config.mode,
                         .decision = &job->decision,
                         .local = job->answer.local,
-                        .remote = job->answer.remote || has_extra ? &remote : NULL,
+                        .remote = job->answer.remote || job->calls || has_extra ? &remote : NULL,
+                        .remote_calls = job->calls,
+                        .remote_verdicts = job->verdicts,
                         .cache = job->cache,
                         .is_private = job->state.is_private,
                         .over_budget = job->state.over_budget,

@@ -22,6 +22,7 @@ void minim_router_config_default(minim_router_config *config) {
     config->input_cost_per_token = config->output_cost_per_token = -1;
     config->max_response_bytes = (uint64_t)16 << 20;
     config->require_done = 1;
+    config->stream = 1;
     config->max_budget = -1;
     config->allowed_fails = 3;
     config->cooldown_time = 5;
@@ -228,6 +229,7 @@ static const config_key config_keys[] = {
     {"remote", "max_response_bytes", CONFIG_BYTES, CONFIG_AT(max_response_bytes), 1024, 1 << 30,
      "a whole number of bytes from 1024 to 1073741824", NULL},
     {"remote", "require_done", CONFIG_BOOLEAN, CONFIG_AT(require_done), 0, 0, "true or false", NULL},
+    {"remote", "stream", CONFIG_BOOLEAN, CONFIG_AT(stream), 0, 0, "true or false", NULL},
     {"remote", "max_tokens_field", CONFIG_WORD, CONFIG_AT(new_max_tokens), 0, 0,
      "\"max_tokens\" or \"max_completion_tokens\"", config_parse_tokens_field},
 };

@@ -113,6 +113,7 @@ static minim_status hybrid_call(router_job *job, minim_router_request *span, min
     job->hybrid.echo = span->prefix;
     job->hybrid.n_echo = 0;
     if (status == MINIM_OK) status = job->router->remote.chat(job->router->remote.state, span, &sink, reply, said);
+    router_count_call(job, reply);
     const char *held = job->hybrid.echo; /* a span that was no more than the text's beginning */
     job->hybrid.echo = NULL;
     if (status == MINIM_OK && held && held[job->hybrid.n_echo] && hybrid_take(job, held, job->hybrid.n_echo))

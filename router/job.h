@@ -75,8 +75,10 @@ typedef struct router_job {
     int race_given_up;        /* it was told to stop, and is waited for when that matters */
 
     /* The ledger's side of it, in book.c. */
-    int64_t ticket; /* of the reservation; 0 = none */
-    int may_cache;  /* the request may be looked up and kept */
+    int64_t ticket;                     /* of the reservation; 0 = none */
+    minim_router_reply last_call;       /* who said it: model, server, HTTP status */
+    uint64_t calls, verdicts, attempts; /* that reached the remote; of these, verdicts; with retries */
+    int may_cache;                      /* the request may be looked up and kept */
     uint8_t cache_key[32];
     const char *cache; /* "off", "miss", "hit", "stored" */
     char ledger_error[256];
@@ -98,6 +100,9 @@ minim_status router_reach_remote(router_job *job, const minim_router_request *re
 void router_note_remote(router_job *job, minim_status status, const minim_error *said);
 /* Shows what was held, and from now on what comes. Non-zero stops. */
 int router_release(router_job *job);
+
+/* Counts a call that is over, if it reached the remote. */
+void router_count_call(router_job *job, const minim_router_reply *reply);
 
 /* What comes to what was counted before. */
 void router_add_usage(minim_route_usage *sum, const minim_route_usage *more);

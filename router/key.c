@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,9 +13,26 @@
 
 enum { KEY_MAX = 8192 };
 
+/* A key has pages of its own, which core dumps leave out. */
+static size_t key_bytes(size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (n + page) / page * page; /* and a NUL */
+}
+
+static char *key_alloc(size_t n) {
+    char *key = mmap(NULL, key_bytes(n), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (key == MAP_FAILED) return NULL;
+#ifdef MADV_DONTDUMP
+    madvise(key, key_bytes(n), MADV_DONTDUMP); /* a kernel that does not know it dumps: nothing more can be done */
+#endif
+    return key;
+}
+
 void key_free(char *key) {
-    if (key) router_wipe(key, strlen(key));
-    free(key);
+    if (!key) return;
+    size_t n = strlen(key);
+    router_wipe(key, n);
+    munmap(key, key_bytes(n));
 }
 
 /* Trims text[0..n) and copies what is left, when it is a key. */
@@ -33,10 +51,9 @@ static minim_status key_take(const char *where, const char *text, size_t n, char
                                i);
         }
     }
-    char *copy = malloc(n + 1);
+    char *copy = key_alloc(n);
     if (!copy) return router_fail_memory(error, "the API key");
     memcpy(copy, text, n);
-    copy[n] = 0;
     *key = copy;
     return MINIM_OK;
 }
@@ -89,7 +106,7 @@ static minim_status key_from_file(const char *path, char **key, minim_error *err
 
 minim_status key_read(const char *reference, char **key, minim_error *error) {
     if (!reference[0]) {
-        char *empty = calloc(1, 1);
+        char *empty = key_alloc(0);
         if (!empty) return router_fail_memory(error, "the API key");
         *key = empty;
         return MINIM_OK;

@@ -13,7 +13,7 @@
 
 #include "ledger_sql.h"
 
-enum { LEDGER_VERSION = 1, LEDGER_BUSY_MS = 30000 };
+enum { LEDGER_VERSION = 2, LEDGER_BUSY_MS = 30000 };
 
 /* booked: what the budget counts, in nano-dollars; the reservation until settled = 1. all_remote: NULL = not known. */
 static const char ledger_schema[] =
@@ -25,7 +25,8 @@ static const char ledger_schema[] =
     " local_model TEXT, local_in INTEGER, local_out INTEGER, local_seconds REAL,"
     " remote_model TEXT, remote_in INTEGER, remote_out INTEGER, remote_estimated INTEGER, remote_seconds REAL,"
     " remote_attempts INTEGER, remote_status INTEGER, remote_failure TEXT,"
-    " inputs TEXT, prompt TEXT, answer TEXT);"
+    " inputs TEXT, prompt TEXT, answer TEXT,"
+    " remote_calls INTEGER, remote_verdicts INTEGER, remote_server TEXT, remote_asked TEXT);"
     "CREATE INDEX line_time ON line(time);"
     "CREATE INDEX line_booked ON line(time, booked) WHERE booked > 0;"
     "CREATE TABLE cache(key BLOB PRIMARY KEY, time REAL NOT NULL, route INTEGER, finish INTEGER, model TEXT,"
@@ -33,7 +34,14 @@ static const char ledger_schema[] =
     "CREATE INDEX cache_time ON cache(time);"
     "CREATE TABLE salt(value BLOB NOT NULL);"
     "INSERT INTO salt VALUES(randomblob(32));"
-    "PRAGMA user_version=1;";
+    "PRAGMA user_version=2;";
+
+/* A ledger of version 1 grows; its lines do not know the new columns. */
+static const char ledger_upgrade[] = "ALTER TABLE line ADD COLUMN remote_calls INTEGER;"
+                                     "ALTER TABLE line ADD COLUMN remote_verdicts INTEGER;"
+                                     "ALTER TABLE line ADD COLUMN remote_server TEXT;"
+                                     "ALTER TABLE line ADD COLUMN remote_asked TEXT;"
+                                     "PRAGMA user_version=2;";
 
 minim_status ledger_sql_fail(const ledger_sql *ledger, const char *what, minim_error *error) {
     int code = ledger->db ? sqlite3_errcode(ledger->db) : SQLITE_NOMEM;
@@ -93,12 +101,12 @@ static minim_status ledger_prepare_file(ledger_sql *ledger, minim_error *error) 
     }
     int version = ledger_number(ledger, "PRAGMA user_version");
     int tables = ledger_number(ledger, "SELECT count(*) FROM sqlite_schema");
-    if (version != LEDGER_VERSION && (version || tables)) {
+    if (version != LEDGER_VERSION && version != 1 && (version || tables)) {
         ledger_do(ledger, "ROLLBACK");
         return router_fail(error, MINIM_ERR_FORMAT, "ledger %s: found %s, expected one of version %d", ledger->path,
                            version ? "another version" : "another program's database", LEDGER_VERSION);
     }
-    int code = version ? SQLITE_OK : ledger_do(ledger, ledger_schema);
+    int code = version == LEDGER_VERSION ? SQLITE_OK : ledger_do(ledger, version ? ledger_upgrade : ledger_schema);
     if (ledger_end(ledger, code) != SQLITE_OK) return ledger_sql_fail(ledger, "it can not be made", error);
     sqlite3_stmt *s = NULL;
     int n = 0;
@@ -170,7 +178,7 @@ static minim_status ledger_reserve(minim_ledger *head, double dollars, double ma
     "calibrated, truncated, degraded, private, over_budget, cache, messages, prompt_bytes, prompt_hash, "              \
     "answer_bytes, answer_hash, seconds, finish, local_model, local_in, local_out, local_seconds, remote_model, "      \
     "remote_in, remote_out, remote_estimated, remote_seconds, remote_attempts, remote_status, remote_failure, "        \
-    "inputs, prompt, answer, time, id"
+    "inputs, prompt, answer, remote_calls, remote_verdicts, remote_server, remote_asked, time, id"
 
 /* Binds values one behind the other; the first failure stays. NULL text and absent numbers become NULL. */
 typedef struct ledger_binder {
@@ -247,13 +255,17 @@ static void ledger_bind_line(ledger_binder *b, const ledger_line *line) {
     ledger_bind_text(b, line->inputs);
     ledger_bind_text(b, line->prompt);
     ledger_bind_text(b, line->answer);
+    ledger_bind_integer(b, 1, (int64_t)line->remote_calls);
+    ledger_bind_integer(b, 1, (int64_t)line->remote_verdicts);
+    ledger_bind_text(b, remote ? remote->server : NULL);
+    ledger_bind_text(b, remote ? remote->asked : NULL);
 }
 
 static minim_status ledger_settle(minim_ledger *head, int64_t ticket, const ledger_line *line, minim_error *error) {
     static const char insert[] =
         "INSERT OR REPLACE INTO line(" LEDGER_COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-        "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-        "coalesce((SELECT time FROM line WHERE id = ?42), ?41), ?42)";
+        "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+        "coalesce((SELECT time FROM line WHERE id = ?46), ?45), ?46)";
     ledger_sql *ledger = (ledger_sql *)head;
     pthread_mutex_lock(&ledger->lock);
     ledger_binder b = {NULL, 0, sqlite3_prepare_v2(ledger->db, insert, -1, &b.s, NULL)};

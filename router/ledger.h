@@ -11,6 +11,7 @@ typedef struct ledger_line {
     minim_route_mode mode;
     const minim_route_decision *decision;
     const minim_router_reply *local, *remote; /* NULL = not asked */
+    uint64_t remote_calls, remote_verdicts;   /* that reached it; of these, verdicts */
     const char *cache;                        /* "off", "miss", "hit", "stored" */
     int is_private, over_budget;
     char prompt_hash[65], answer_hash[65]; /* "" = there is no answer */

@@ -9,19 +9,22 @@
 /* Sums over a day. The last five are over answered requests whose costs are known: those that can be compared. */
 typedef struct ledger_sums {
     double booked, all_remote; /* nano-dollars */
-    double n, remote_calls;
+    double n, remote_requests;
     double quality_n, quality_all, quality_ours; /* requests with a calibrated confidence, and sums of P(right) */
 } ledger_sums;
 
 static const char ledger_days_sql[] =
     "WITH l AS (SELECT *, settled AND status = 'ok' AS answered,"
     "  coalesce(settled AND status = 'ok' AND cost_known AND all_remote IS NOT NULL, 0) AS comparable,"
-    "  coalesce(remote_attempts > 0, 0) AS called,"
+    /* Of version 1 nobody knows more than whether the remote was asked for an answer. */
+    "  coalesce(remote_calls, remote_attempts > 0, 0) AS calls, coalesce(remote_verdicts, 0) AS verdicts,"
+    "  coalesce(remote_calls - remote_verdicts, remote_attempts, 0) > 0 AS called,"
     "  coalesce(calibrated AND score IS NOT NULL, 0) AS judged FROM line WHERE time > ?)"
     "SELECT date(time, 'unixepoch') AS day, sum(settled),"
     " total(answered AND route = 'local' AND reason <> 'cached'), total(answered AND route = 'remote' AND reason <> "
     "'cached'), total(answered AND reason = 'cached'), total(settled AND status <> 'ok'),"
     " total(private), total(answered AND degraded), total(over_budget), total(NOT settled), total(called),"
+    " total(calls), total(verdicts),"
     " total(local_out), total(remote_out), total(settled AND NOT comparable), total(booked),"
     " total(CASE WHEN comparable THEN booked END), total(CASE WHEN comparable THEN all_remote END),"
     " total(comparable), total(comparable AND called), total(comparable AND judged),"
@@ -39,14 +42,15 @@ static void ledger_read_day(sqlite3_stmt *s, minim_ledger_day *day, ledger_sums 
     day->size = sizeof *day;
     router_line(day->day, sizeof day->day, "%s", date ? date : "");
     uint64_t *const counts[] = {
-        &day->requests,         &day->local,         &day->remote,       &day->cached,    &day->failed,
-        &day->private_requests, &day->degraded,      &day->over_budget,  &day->unsettled, &day->remote_calls,
-        &day->local_tokens,     &day->remote_tokens, &day->unknown_costs};
-    for (int i = 0; i < 13; i++) *counts[i] = ledger_count(s, i + 1);
-    day->cost = sqlite3_column_double(s, 14) * 1e-9;
-    double *const reals[] = {&sums->booked,    &sums->all_remote,  &sums->n,           &sums->remote_calls,
+        &day->requests,         &day->local,           &day->remote,       &day->cached,        &day->failed,
+        &day->private_requests, &day->degraded,        &day->over_budget,  &day->unsettled,     &day->remote_requests,
+        &day->remote_calls,     &day->remote_verdicts, &day->local_tokens, &day->remote_tokens, &day->unknown_costs};
+    const int n = (int)(sizeof counts / sizeof *counts);
+    for (int i = 0; i < n; i++) *counts[i] = ledger_count(s, i + 1);
+    day->cost = sqlite3_column_double(s, n + 1) * 1e-9;
+    double *const reals[] = {&sums->booked,    &sums->all_remote,  &sums->n,           &sums->remote_requests,
                              &sums->quality_n, &sums->quality_all, &sums->quality_ours};
-    for (int i = 0; i < 7; i++) *reals[i] = sqlite3_column_double(s, i + 15);
+    for (int i = 0; i < 7; i++) *reals[i] = sqlite3_column_double(s, i + n + 2);
 }
 
 /* What the sums come to. */
@@ -54,7 +58,7 @@ static void ledger_compare(minim_ledger_day *day, const ledger_sums *sums) {
     day->compared_cost = sums->booked * 1e-9;
     day->all_remote = sums->all_remote * 1e-9;
     if (!sums->n) return;
-    day->random_same_share = day->all_remote * sums->remote_calls / sums->n;
+    day->random_same_share = day->all_remote * sums->remote_requests / sums->n;
     /* Random answers a share c remotely: quality (1 - c) mean(P) + c. */
     double mean = sums->quality_all / sums->n, ours = sums->quality_ours / sums->n;
     day->has_quality = sums->quality_n == sums->n && mean < 1;
@@ -72,7 +76,9 @@ static void ledger_add_day(minim_ledger_day *total, ledger_sums *total_sums, con
     total->degraded += day->degraded;
     total->over_budget += day->over_budget;
     total->unsettled += day->unsettled;
+    total->remote_requests += day->remote_requests;
     total->remote_calls += day->remote_calls;
+    total->remote_verdicts += day->remote_verdicts;
     total->local_tokens += day->local_tokens;
     total->remote_tokens += day->remote_tokens;
     total->unknown_costs += day->unknown_costs;
@@ -80,7 +86,7 @@ static void ledger_add_day(minim_ledger_day *total, ledger_sums *total_sums, con
     total_sums->booked += sums->booked;
     total_sums->all_remote += sums->all_remote;
     total_sums->n += sums->n;
-    total_sums->remote_calls += sums->remote_calls;
+    total_sums->remote_requests += sums->remote_requests;
     total_sums->quality_n += sums->quality_n;
     total_sums->quality_all += sums->quality_all;
     total_sums->quality_ours += sums->quality_ours;
@@ -145,6 +151,8 @@ static const char *const ledger_views[] = {
         " 'private', json(iif(private, 'true', 'false')), 'over_budget', json(iif(over_budget, 'true', 'false')),"
         " 'cache', cache, 'messages', messages, 'prompt_bytes', prompt_bytes, 'prompt_hash', prompt_hash,"
         " 'answer_bytes', answer_bytes, 'answer_hash', answer_hash, 'seconds', seconds,"
+        " 'gen_ai.provider.name', iif(route = 'remote', remote_server, iif(route = 'local', 'minim', NULL)),"
+        " 'gen_ai.request.model', iif(route = 'remote', remote_asked, local_model),"
         " 'gen_ai.response.model', iif(route = 'remote', remote_model, local_model),"
         " 'gen_ai.usage.input_tokens', iif(route = 'remote', remote_in, local_in),"
         " 'gen_ai.usage.output_tokens', iif(route = 'remote', remote_out, local_out),"
@@ -152,7 +160,8 @@ static const char *const ledger_views[] = {
         " 'local_model', local_model, 'local_input_tokens', local_in, 'local_output_tokens', local_out,"
         " 'local_seconds', local_seconds, 'remote_model', remote_model, 'remote_input_tokens', remote_in,"
         " 'remote_output_tokens', remote_out, 'remote_estimated', json(iif(remote_estimated, 'true', 'false')),"
-        " 'remote_seconds', remote_seconds, 'attempts', remote_attempts, 'http_status', remote_status,"
+        " 'remote_seconds', remote_seconds, 'remote_server', remote_server, 'remote_calls', remote_calls,"
+        " 'remote_verdicts', remote_verdicts, 'attempts', remote_attempts, 'http_status', remote_status,"
         " 'cost', iif(cost_known OR NOT settled, booked * 1e-9, NULL), 'all_remote_cost', all_remote * 1e-9)"
         " FROM line WHERE time > ? ORDER BY id",
     [MINIM_LEDGER_PAIRS] =

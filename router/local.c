@@ -411,6 +411,12 @@ static minim_status local_chat(void *state, const minim_router_request *request,
     return status;
 }
 
+static uint64_t local_count(void *state, const char *text, size_t n_bytes) {
+    size_t n = 0;
+    minim_status status = minim_tokenize(((local_model *)state)->model, text, n_bytes, 0, NULL, 0, &n, NULL);
+    return status == MINIM_OK || status == MINIM_ERR_SPACE ? n : 0;
+}
+
 static void local_free(void *state) {
     local_model *local = state;
     if (local) free(local->chat_format);
@@ -440,6 +446,6 @@ minim_status minim_router_local(const minim_model *model, minim_engine *engine, 
         local_free(local);
         return router_fail_memory(error, "the local backend");
     }
-    *backend = (minim_router_backend){.state = local, .chat = local_chat, .free = local_free};
+    *backend = (minim_router_backend){.state = local, .chat = local_chat, .free = local_free, .count = local_count};
     return MINIM_OK;
 }

@@ -212,7 +212,8 @@ MINIM_API const char *minim_route_signal_name(minim_route_signal signal);
 /* What one side did. */
 typedef struct minim_route_usage {
     uint64_t prompt_tokens, completion_tokens;
-    int estimated; /* 1: the backend gave no figures; these are bytes / 4, rounded up */
+    int estimated; /* 1: the backend gave no figures; the text is counted with the local model's tokenizer, or, where
+                      there is none, as bytes / 4, rounded up */
     double first_token_seconds, seconds;
 } minim_route_usage;
 
@@ -527,6 +528,9 @@ typedef struct minim_router_config {
     double sample_temperature; /* "temperature": default 0.7 */
     char sample_pattern[1024]; /* "pattern": a POSIX extended regular expression; its last match in a sample (the first
                                   group, if it has one) is what has to agree. "" = the whole text */
+    /* Inside "remote": {...} again. */
+    int stream; /* "stream": default true; false asks for the answer in one piece, for gateways that can not stream.
+                   There is no first token then: stream_timeout does not count */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);
@@ -581,6 +585,10 @@ typedef struct minim_router_request {
     int samples;                   /* self-consistency: so many samples, of which the most common one is the answer */
     double sample_temperature;
     const char *sample_pattern;
+    /* How many tokens a text is for the local model, for a server that does not say; 0 = not known. NULL = nobody
+     * knows. May be called from any thread. */
+    uint64_t (*count)(void *user, const char *text, size_t n_bytes);
+    void *count_user;
 } minim_router_request;
 
 MINIM_API void minim_router_request_default(minim_router_request *request);
@@ -622,6 +630,8 @@ typedef struct minim_router_reply {
     minim_router_top top[MINIM_ROUTER_TOP];
     int has_agreement; /* of samples */
     double agreement;
+    char server[256]; /* that was asked last, "https://host:port"; "" = none, or a local model */
+    char asked[256];  /* its model as the configuration names it; "" = the server chooses */
 } minim_router_reply;
 
 /* Something that answers a conversation. The struct is a value; `state` is what it stands for. */
@@ -632,6 +642,8 @@ typedef struct minim_router_backend {
     minim_status (*chat)(void *state, const minim_router_request *request, const minim_router_sink *sink,
                          minim_router_reply *reply, minim_error *error);
     void (*free)(void *state); /* may be NULL */
+    /* Tokens of a text, as minim_router_request.count; may be NULL. */
+    uint64_t (*count)(void *state, const char *text, size_t n_bytes);
 } minim_router_backend;
 
 /* Makes a backend when the first decision asks for it. */
@@ -674,8 +686,10 @@ typedef struct minim_ledger_day {
     uint64_t requests;                      /* = local + remote + cached + failed */
     uint64_t local, remote, cached, failed; /* who answered */
     uint64_t private_requests, degraded, over_budget;
-    uint64_t unsettled;    /* reservations of processes that did not come back; in cost, not in requests */
-    uint64_t remote_calls; /* requests for which the remote was asked, whoever answered */
+    uint64_t unsettled;       /* reservations of processes that did not come back; in cost, not in requests */
+    uint64_t remote_requests; /* for which the remote was asked for text, whoever answered */
+    uint64_t remote_calls;    /* that reached it: answers, spans of a hybrid, verdicts */
+    uint64_t remote_verdicts; /* of these */
     uint64_t local_tokens, remote_tokens;
     double cost;            /* what was paid or is set aside */
     uint64_t unknown_costs; /* requests that failed, or whose costs are not known; in none of the following */

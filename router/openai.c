@@ -91,11 +91,10 @@ static int openai_options(json_t *body, const minim_router_request *request, con
 
 minim_status openai_request(const minim_router_request *request, const minim_router_config *config, char **text,
                             minim_error *error) {
-    json_t *body = json_object(), *stream_options = json_object();
-    int failed = json_object_set_new(stream_options, "include_usage", json_true());
-    failed |= json_object_set_new(body, "messages", openai_messages(request, config));
-    failed |= json_object_set_new(body, "stream", json_true());
-    failed |= json_object_set_new(body, "stream_options", stream_options);
+    json_t *body = json_object();
+    int failed = json_object_set_new(body, "messages", openai_messages(request, config));
+    failed |= json_object_set_new(body, "stream", json_boolean(config->stream));
+    if (config->stream) failed |= json_object_set_new(body, "stream_options", json_pack("{sb}", "include_usage", 1));
     failed |= openai_options(body, request, config);
     /* 6 digits: temperatures are float, 0.7f is not to become 0.69999998807. */
     *text = failed ? NULL : json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(6));
@@ -298,6 +297,9 @@ static int openai_text(openai_reader *reader, const char *text, size_t n) {
         return openai_fail(reader, MINIM_ROUTE_FAILED_TOO_LARGE, "no room for %zu bytes of text", n);
     }
     reader->n_bytes += reader->text.n;
+    /* Where memory is out it is no longer kept, and so not counted. */
+    if (reader->said && router_bytes_append(reader->said, reader->text.data, reader->text.n) != MINIM_OK)
+        reader->said = NULL;
     if (strspn(reader->text.data, " \t\r\n") < reader->text.n) reader->has_text = 1;
     if (reader->sink->on_text && reader->sink->on_text(reader->sink->user, reader->text.data, reader->text.n)) {
         reader->cancelled = 1;

@@ -18,6 +18,7 @@ typedef struct openai_reader {
     router_bytes json, text;  /* scratch */
     uint64_t n_events;        /* pieces of the answer that came in */
     uint64_t n_bytes;         /* text that was passed on */
+    router_bytes *said;       /* gets it, too; NULL = nobody wants it */
     int has_text;             /* some of it is not white space */
     int has_finish, has_done; /* finish_reason, [DONE] */
     int has_usage;

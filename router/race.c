@@ -107,6 +107,7 @@ static minim_status race_join(router_job *job, minim_error *error) {
     pthread_join(race->thread, NULL);
     minim_status status = race->status;
     side->reply = race->reply;
+    router_count_call(job, &side->reply);
     if (error) *error = race->error;
     job->race = NULL;
     job->race_given_up = 0;

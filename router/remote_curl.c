@@ -142,6 +142,7 @@ typedef struct remote_attempt {
     sse_parser sse;
     openai_reader reader;
     router_bytes body; /* of a document or an error */
+    router_bytes said; /* text so far, where it may have to be counted */
     retry_hint hint;
     remote_kind kind;
     uint64_t n_bytes, n_header_bytes;
@@ -302,7 +303,7 @@ static int remote_watch(remote_attempt *attempt) {
         attempt->cancelled = 1;
         return 1;
     }
-    if (!attempt->first_event && now - attempt->started > config->stream_timeout) {
+    if (config->stream && !attempt->first_event && now - attempt->started > config->stream_timeout) {
         snprintf(text, sizeof text, "no token within %.3g s (stream_timeout)", config->stream_timeout);
         return remote_fail(attempt, MINIM_ROUTE_FAILED_TIMEOUT, text);
     }
@@ -504,21 +505,29 @@ static double remote_next(remote_attempt *attempt, int n_done, int status) {
     return router_now() + seconds < attempt->deadline ? seconds : -1;
 }
 
-static uint64_t remote_estimate(uint64_t bytes) {
-    return (bytes + 3) / 4;
+/* Tokens of a text that no server has counted. */
+static uint64_t remote_estimate(const minim_router_request *request, const char *text, uint64_t n_bytes) {
+    uint64_t n = request->count && text && n_bytes ? request->count(request->count_user, text, (size_t)n_bytes) : 0;
+    return n ? n : (n_bytes + 3) / 4;
 }
 
 /* Figures of the last attempt. Servers bill what they have generated, so a stream that broke off counts as well. */
 static void remote_account(const remote_attempt *attempt, const minim_router_request *request,
                            minim_router_reply *reply) {
+    const openai_reader *reader = &attempt->reader;
     if (attempt->first_event) reply->usage.first_token_seconds = attempt->first_event - attempt->started;
     /* A request that was given up while the server worked on it may be billed, too. */
-    int given_up = attempt->cancelled || attempt->reader.cancelled || attempt->failure == MINIM_ROUTE_FAILED_TIMEOUT;
-    if (attempt->reader.has_usage || (!attempt->reader.n_events && !(given_up && attempt->was_sent))) return;
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < request->n_messages; i++) bytes += strlen(request->messages[i].content);
-    reply->usage.prompt_tokens = remote_estimate(bytes);
-    reply->usage.completion_tokens = remote_estimate(attempt->reader.n_bytes);
+    int given_up = attempt->cancelled || reader->cancelled || attempt->failure == MINIM_ROUTE_FAILED_TIMEOUT;
+    if (reader->has_usage || (!reader->n_events && !(given_up && attempt->was_sent))) return;
+    uint64_t prompt = 0;
+    for (size_t i = 0; i < request->n_messages; i++) {
+        const char *content = request->messages[i].content;
+        prompt += remote_estimate(request, content, strlen(content));
+    }
+    if (request->prefix) prompt += remote_estimate(request, request->prefix, strlen(request->prefix));
+    reply->usage.prompt_tokens = prompt;
+    reply->usage.completion_tokens =
+        remote_estimate(request, reader->said ? reader->said->data : NULL, reader->n_bytes);
     reply->usage.estimated = 1;
 }
 
@@ -534,20 +543,23 @@ static minim_status remote_conclude(const remote_attempt *attempt, minim_router_
     return router_fail(error, MINIM_ERR_IO, "%s: %s (after %d attempts)", client->url.origin, detail, reply->attempts);
 }
 
-static void remote_begin(remote_attempt *attempt, remote_client *client, const minim_router_sink *sink,
-                         minim_router_reply *reply, double deadline) {
+static void remote_begin(remote_attempt *attempt, remote_client *client, const minim_router_request *request,
+                         const minim_router_sink *sink, minim_router_reply *reply, double deadline) {
     memset(attempt, 0, sizeof *attempt);
     attempt->client = client;
     attempt->sink = sink;
     attempt->deadline = deadline;
     sse_begin(&attempt->sse, REMOTE_MAX_LINE, REMOTE_MAX_LINE, openai_event, &attempt->reader);
     openai_begin(&attempt->reader, sink, client->key, reply, (size_t)client->config.max_response_bytes);
+    attempt->said.limit = attempt->reader.text.limit;
+    if (request->count) attempt->reader.said = &attempt->said;
 }
 
 static void remote_end(remote_attempt *attempt) {
     sse_free(&attempt->sse);
     openai_free(&attempt->reader);
     router_bytes_free(&attempt->body);
+    router_bytes_free(&attempt->said);
 }
 
 static minim_status remote_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
@@ -557,12 +569,14 @@ static minim_status remote_chat(void *state, const minim_router_request *request
     char *body = NULL;
     remote_signals signals;
     remote_block_pipe(&signals);
+    router_line(reply->server, sizeof reply->server, "%s", client->url.origin);
+    router_line(reply->asked, sizeof reply->asked, "%s", client->config.model);
     minim_status status = openai_request(request, &client->config, &body, error);
     struct curl_slist *headers = status == MINIM_OK ? remote_headers(client) : NULL;
     if (status == MINIM_OK && !headers) status = router_fail_memory(error, "the request's headers");
     while (status == MINIM_OK) {
         remote_attempt attempt;
-        remote_begin(&attempt, client, sink, reply, deadline);
+        remote_begin(&attempt, client, request, sink, reply, deadline);
         reply->attempts++;
         remote_try(&attempt, body, headers, reply);
         double wait = remote_next(&attempt, reply->attempts, reply->http_status);

@@ -220,6 +220,16 @@ minim_status router_reach_remote(router_job *job, const minim_router_request *re
     return status;
 }
 
+void router_count_call(router_job *job, const minim_router_reply *reply) {
+    if (reply->attempts <= 0) return;
+    job->calls++;
+    memcpy(job->last_call.model, reply->model, sizeof job->last_call.model);
+    memcpy(job->last_call.server, reply->server, sizeof job->last_call.server);
+    memcpy(job->last_call.asked, reply->asked, sizeof job->last_call.asked);
+    job->last_call.http_status = reply->http_status;
+    job->attempts += (uint64_t)reply->attempts;
+}
+
 void router_add_usage(minim_route_usage *sum, const minim_route_usage *more) {
     sum->prompt_tokens += more->prompt_tokens;
     sum->completion_tokens += more->completion_tokens;
@@ -275,7 +285,9 @@ static minim_status router_ask_remote(router_job *job, const minim_router_reques
     side->reply = (minim_router_reply){.size = sizeof side->reply};
     minim_status status = router_reach_remote(job, request, &side->reply, said);
     if (status != MINIM_OK) return status;
-    return job->router->remote.chat(job->router->remote.state, request, sink, &side->reply, said);
+    status = job->router->remote.chat(job->router->remote.state, request, sink, &side->reply, said);
+    router_count_call(job, &side->reply);
+    return status;
 }
 
 static minim_status router_ask_local(router_job *job, const minim_router_request *request,
@@ -481,6 +493,8 @@ minim_status minim_router_ask(minim_router *router, const minim_router_request *
     request.prefix = request.sample_pattern = NULL;
     request.session = NULL;
     request.top_logprobs = request.samples = 0;
+    request.count = router->local.count;
+    request.count_user = router->local.state;
     job->request = request;
     job->features.complexity = minim_route_complexity(request.messages, request.n_messages);
     job->state.remote_latency = router->remote_latency > 0 ? router->remote_latency : router->config.remote_latency;

@@ -100,6 +100,8 @@ static minim_status verify_call(router_job *job, minim_router_request *check, ve
         if (status != MINIM_OK) return status;
         status = job->router->remote.chat(job->router->remote.state, check, &sink, reply, error);
         router_add_usage(&job->state.extra_usage, &reply->usage);
+        router_count_call(job, reply);
+        job->verdicts += reply->attempts > 0;
         int refused = status != MINIM_OK && reply->failure == MINIM_ROUTE_FAILED_REQUEST &&
                       (reply->http_status == 400 || reply->http_status == 422);
         if (!refused || !check->top_logprobs) return status;

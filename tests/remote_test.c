@@ -68,7 +68,7 @@ static int on_progress(void *user, minim_route route, uint64_t n) {
 }
 
 void ask(question *q) {
-    minim_router_backend local = {q, local_script, NULL};
+    minim_router_backend local = {.state = q, .chat = local_script, .count = q->count};
     minim_router_options options;
     minim_router_options_default(&options);
     options.config = &q->config;

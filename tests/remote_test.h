@@ -25,7 +25,8 @@ typedef struct question {
     /* set by the test */
     minim_router_config config;
     double local_logprob;
-    int stop_after_ms; /* 0 = never */
+    int stop_after_ms;                                                   /* 0 = never */
+    uint64_t (*count)(void *question, const char *text, size_t n_bytes); /* the local tokenizer; NULL = none */
     openai_server *server;
     /* what came of it */
     char shown[4096]; /* every text the caller saw; "!" where it was withdrawn */

@@ -228,6 +228,56 @@ static void a_stream_that_breaks_off_is_told_apart_from_the_local_answer(void **
     openai_server_stop(server);
 }
 
+/* The built-in model's tokenizer, although the model itself is not needed: 13 letters, a token each, and the space
+ * that it puts before a text. */
+static void what_a_server_does_not_count_is_counted_here(void **state) {
+    (void)state;
+    const openai_reply silent = {.headers = {EVENT_STREAM}, .pieces = {CHUNK("QQQQ"), DONE}};
+    openai_server *server = serve(&silent, 1);
+    run r = ASK(server, "--route", "remote", "--remote-url", openai_server_url(server), "QXQXQXQXQXQXQ");
+    assert_int_equal(r.code, 0);
+    assert_has(r.err, "remote tokens 14 in, 5 out (estimated)");
+    openai_server_stop(server);
+}
+
+/* While a key is in memory the process leaves no core, neither in a file nor in a pipe. */
+static void with_a_key_there_is_no_core_dump(void **state) {
+    (void)state;
+    const openai_reply stall = {.headers = {EVENT_STREAM}, .pieces = {CHUNK("Hello")}, .end = OPENAI_END_STALL};
+    openai_server *server = serve(&stall, 1);
+    char name[64], limit[4096] = "";
+    setenv("OPENAI_API_KEY", "sk-very-secret", 1);
+    char *const argv[] = {program,
+                          (char *)"ask",
+                          (char *)"--route",
+                          (char *)"remote",
+                          (char *)"--remote-url",
+                          (char *)openai_server_url(server),
+                          (char *)"Once",
+                          NULL};
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) start_child("", 0, argv, out[1], out[1]);
+    close(out[1]);
+    assert_int_equal(read(out[0], limit, 1), 1); /* the answer has begun: the key was sent */
+    snprintf(name, sizeof name, "/proc/%d/limits", (int)child);
+    FILE *file = fopen(name, "r");
+    size_t n = file ? fread(limit, 1, sizeof limit - 1, file) : 0;
+    limit[n] = 0;
+    if (file) fclose(file);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(out[0]);
+    openai_server_stop(server);
+    const char *line = strstr(limit, "Max core file size");
+    if (!line) skip();
+    unsigned long bytes = 99;
+    assert_int_equal(sscanf(line, "Max core file size %lu", &bytes), 1);
+    assert_true(bytes <= 1);
+}
+
 static void without_a_remote_it_says_so(void **state) {
     (void)state;
     run r = ASK(NULL, "-n", "8", "Once upon a time");
@@ -356,6 +406,8 @@ int main(void) {
         cmocka_unit_test_setup(below_the_bar_the_remote_answer_streams_out, begin_ask),
         cmocka_unit_test_setup(a_remote_that_fails_leaves_the_local_answer_and_exit_code_1, begin_ask),
         cmocka_unit_test_setup(a_stream_that_breaks_off_is_told_apart_from_the_local_answer, begin_ask),
+        cmocka_unit_test_setup(what_a_server_does_not_count_is_counted_here, begin_ask),
+        cmocka_unit_test_setup(with_a_key_there_is_no_core_dump, begin_ask),
         cmocka_unit_test_setup(without_a_remote_it_says_so, begin_ask),
         cmocka_unit_test_setup(remote_first_does_not_even_read_the_local_model, begin_ask),
         cmocka_unit_test_setup(mistakes_in_the_configuration_are_one_line_and_exit_code_1, begin_ask),

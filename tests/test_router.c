@@ -259,7 +259,7 @@ static minim_status script_make(void *user, const minim_router_config *config, m
         snprintf(error->text, sizeof error->text, "no such place");
         return MINIM_ERR_ARGUMENT;
     }
-    *backend = (minim_router_backend){s, script_chat, script_free};
+    *backend = (minim_router_backend){.state = s, .chat = script_chat, .free = script_free};
     return MINIM_OK;
 }
 
@@ -321,7 +321,7 @@ static scene scene_make(minim_route_mode mode, double local_logprob) {
 }
 
 static minim_status scene_ask(scene *s) {
-    minim_router_backend local = {&s->local, script_chat, NULL};
+    minim_router_backend local = {.state = &s->local, .chat = script_chat};
     minim_router_options options;
     minim_router_options_default(&options);
     options.config = &s->config;
@@ -599,7 +599,7 @@ static void routers_refuse_what_makes_no_sense(void **state) {
     assert_int_equal(minim_router_new(&options, &router, &error), MINIM_ERR_ARGUMENT); /* no local model */
     assert_int_equal(minim_router_new(NULL, &router, NULL), MINIM_ERR_ARGUMENT);
     scene s = scene_make(MINIM_ROUTE_MODE_LOCAL, 0);
-    minim_router_backend local = {&s.local, script_chat, NULL};
+    minim_router_backend local = {.state = &s.local, .chat = script_chat};
     options.local = &local;
     options.config = &s.config;
     s.config.threshold = (double)NAN;

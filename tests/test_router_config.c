@@ -62,13 +62,15 @@ static void a_configuration_file_is_read_whole(void **state) {
         "\"https://a.example/"
         "v1\",\"model\":\"m\",\"api_key\":\"env:TEST_KEY\",\"connect_timeout\":1,\"stream_timeout\":2.5,"
         "\"idle_timeout\":3,\"timeout\":4,\"num_retries\":5,\"retry_after\":0.25,\"input_cost_per_token\":1e-7,"
-        "\"output_cost_per_token\":0,\"max_response_bytes\":2048,\"require_done\":false,\"max_tokens_field\":"
+        "\"output_cost_per_token\":0,\"max_response_bytes\":2048,\"require_done\":false,\"stream\":false,\"max_tokens_"
+        "field\":"
         "\"max_completion_tokens\"}}";
     if (load_text(text, &c, &error)) fail_msg("%s", error.text);
     assert_int_equal(c.mode, MINIM_ROUTE_MODE_REMOTE);
     assert_true(c.threshold == 0.7 && c.connect_timeout == 1 && c.stream_timeout == 2.5 && c.idle_timeout == 3);
     assert_true(c.timeout == 4 && c.num_retries == 5 && c.retry_after == 0.25 && c.input_cost_per_token == 1e-7);
-    assert_true(c.output_cost_per_token == 0 && c.max_response_bytes == 2048 && !c.require_done && c.new_max_tokens);
+    assert_true(c.output_cost_per_token == 0 && c.max_response_bytes == 2048 && !c.require_done && !c.stream &&
+                c.new_max_tokens);
     assert_string_equal(c.base_url, "https://a.example/v1");
     assert_string_equal(c.model, "m");
     assert_string_equal(c.api_key, "env:TEST_KEY");
@@ -431,6 +433,27 @@ static void keys_are_one_line_of_visible_ascii_from_a_private_place(void **state
     free(big);
 }
 
+/* The mapping that holds a key is marked "dd", do not dump, in /proc/self/smaps. */
+static void a_key_is_in_no_core_dump(void **state) {
+    (void)state;
+    minim_error error;
+    char *key = NULL, line[512];
+    int inside = 0, marked = -1;
+    setenv("TEST_KEY", "sk-very-secret", 1);
+    assert_int_equal(key_read("env:TEST_KEY", &key, &error), MINIM_OK);
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) inside = (uintptr_t)key >= from && (uintptr_t)key < to;
+        if (inside && !strncmp(line, "VmFlags:", 8)) marked = strstr(line, " dd") != NULL;
+    }
+    if (maps) fclose(maps);
+    key_free(key);
+    unsetenv("TEST_KEY");
+    if (marked < 0) skip(); /* no /proc, or a kernel that does not say */
+    assert_int_equal(marked, 1);
+}
+
 static void a_key_that_a_server_repeats_is_taken_out(void **state) {
     (void)state;
     char line[] = "x sk-very-secret y sk-very-secret";
@@ -513,6 +536,7 @@ int main(void) {
         IN_FOLDER(a_key_file_is_looked_for_beside_the_configuration),
         IN_FOLDER(an_older_and_shorter_struct_is_understood),
         IN_FOLDER(keys_are_one_line_of_visible_ascii_from_a_private_place),
+        cmocka_unit_test(a_key_is_in_no_core_dump),
         cmocka_unit_test(a_key_that_a_server_repeats_is_taken_out),
         cmocka_unit_test(addresses_are_https_or_on_this_machine),
     };

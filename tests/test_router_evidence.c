@@ -125,7 +125,7 @@ static minim_status say(void *state, const minim_router_request *request, const 
 static minim_status make(void *user, const minim_router_config *config, minim_router_backend *backend,
                          minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, say, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = say};
     return MINIM_OK;
 }
 
@@ -133,7 +133,7 @@ static minim_router_answer *ask(const char *local, const char *remote, minim_rou
     static char texts[2][64];
     minim_router_config config = configure(PATTERN, "42");
     minim_message message = {"user", "What is six times seven?"};
-    minim_router_backend backend = {texts[0], say, NULL};
+    minim_router_backend backend = {.state = texts[0], .chat = say};
     minim_router_request request;
     minim_router_options options;
     minim_router *router = NULL;

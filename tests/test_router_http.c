@@ -220,6 +220,78 @@ static void answers_come_in_many_forms(void **state) {
     }
 }
 
+/* Ten tokens a byte, which no other estimate comes to. */
+static uint64_t count_tens(void *user, const char *text, size_t n_bytes) {
+    (void)user;
+    assert_int_equal(strlen(text), n_bytes);
+    return 10 * n_bytes;
+}
+
+static uint64_t count_nothing(void *user, const char *text, size_t n_bytes) {
+    (void)user, (void)text, (void)n_bytes;
+    return 0;
+}
+
+static void what_no_server_counts_the_local_tokenizer_does(void **state) {
+    (void)state;
+    static const openai_reply replies[] = {
+        {.headers = {EVENT_STREAM}, .pieces = {CHUNK("Hel"), CHUNK("lo"), FINISH("stop") DONE}},
+        {.headers = {EVENT_STREAM}, .pieces = {CHUNK("Hello"), CHUNK(" b"), CHUNK("ig")}, .piece_ms = 60},
+        {.headers = {JSON_BODY}, .pieces = {"{\"choices\":[{\"message\":{\"content\":\"Whole\"}}]}"}},
+        {.headers = {EVENT_STREAM}, .pieces = {CHUNK("Hello") FINISH("stop") USAGE DONE}},
+        {.headers = {EVENT_STREAM}, .pieces = {CHUNK("Hello") FINISH("stop") DONE}},
+    };
+    openai_server *server = serve(replies, COUNT(replies));
+    question q = ask_about(server);
+    q.count = count_tens;
+    for (int i = 0; i < 3; i++) {
+        ask(&q); /* the second one breaks off */
+        assert_int_equal(q.answer->decision->degraded, i == 1);
+        assert_int_equal(q.answer->remote->usage.estimated, 1);
+        assert_int_equal(q.answer->remote->usage.prompt_tokens, 50); /* "What?" */
+        assert_int_equal(q.answer->remote->usage.completion_tokens, i == 1 ? 90 : 50);
+    }
+    ask(&q);
+    assert_int_equal(q.answer->remote->usage.estimated, 0); /* the server's own figures go first */
+    assert_int_equal(q.answer->remote->usage.prompt_tokens, 11);
+    end(&q);
+    question other = ask_about(server); /* one that does not know */
+    other.count = count_nothing;
+    ask(&other);
+    assert_int_equal(other.answer->remote->usage.prompt_tokens, 2);
+    assert_int_equal(other.answer->remote->usage.completion_tokens, 2);
+    end(&other);
+    openai_server_stop(server);
+}
+
+/* In one piece: the server is asked for that, and its first byte may take longer than a first token. */
+static void a_gateway_that_can_not_stream_is_asked_for_one_piece(void **state) {
+    (void)state;
+    const openai_reply whole = {
+        .headers = {JSON_BODY},
+        .pieces = {"{\"model\":\"m\",\"choices\":[{\"message\":{\"content\":\"Whole\"},\"finish_reason\":\"stop\"}],"
+                   "\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}"},
+        .first_ms = 300};
+    openai_server *server = serve(&whole, 1);
+    question q = ask_about(server);
+    q.config.stream = 0;
+    q.config.stream_timeout = 0.1;
+    ask(&q);
+    assert_remote(&q, "Whole");
+    assert_int_equal(q.answer->remote->usage.completion_tokens, 2);
+    assert_has(openai_server_body(server), "\"stream\":false");
+    assert_lacks(openai_server_body(server), "stream_options");
+    end(&q);
+    q = ask_about(server);
+    q.config.stream_timeout = 0.1;
+    q.config.num_retries = 0;
+    ask(&q);
+    assert_degraded(&q, MINIM_ROUTE_FAILED_TIMEOUT, "stream_timeout");
+    assert_has(openai_server_body(server), "\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    end(&q);
+    openai_server_stop(server);
+}
+
 static void *ask_in_thread(void *user) {
     ask(user);
     return NULL;
@@ -253,6 +325,8 @@ int main(void) {
         cmocka_unit_test(remote_first_streams_without_the_local_model),
         cmocka_unit_test(several_questions_share_a_connection),
         cmocka_unit_test(answers_come_in_many_forms),
+        cmocka_unit_test(what_no_server_counts_the_local_tokenizer_does),
+        cmocka_unit_test(a_gateway_that_can_not_stream_is_asked_for_one_piece),
         cmocka_unit_test(routers_run_in_parallel),
     };
     return cmocka_run_group_tests(tests, remote_clear_environment, NULL);

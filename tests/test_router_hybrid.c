@@ -31,6 +31,7 @@ typedef struct scene {
     int remote_asked, local_asked, wholes, sessions, ended;
     char shown[1024];
     size_t n_shown;
+    minim_ledger *ledger;
     minim_router *router;
     minim_router_answer *answer;
     minim_error error;
@@ -106,7 +107,7 @@ static minim_status remote_chat(void *state, const minim_router_request *request
 static minim_status make_remote(void *user, const minim_router_config *config, minim_router_backend *backend,
                                 minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, remote_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = remote_chat};
     return MINIM_OK;
 }
 
@@ -144,7 +145,7 @@ static scene scene_begin(const char *const *words, int n) {
 }
 
 static const minim_route_decision *scene_ask(scene *s) {
-    minim_router_backend local = {s, local_chat, NULL};
+    minim_router_backend local = {.state = s, .chat = local_chat};
     minim_router_options options;
     minim_router_callbacks callbacks;
     minim_router_options_default(&options);
@@ -153,6 +154,7 @@ static const minim_route_decision *scene_ask(scene *s) {
     options.local = &local;
     options.remote = make_remote;
     options.remote_user = s;
+    options.ledger = s->ledger;
     callbacks.user = s;
     callbacks.on_text = on_text;
     callbacks.on_discard = on_discard;
@@ -263,6 +265,34 @@ static void the_length_of_the_answer_is_that_of_both(void **state) {
     scene_end(&s);
 }
 
+#ifdef MINIM_WITH_LEDGER
+
+static void spans_are_calls_in_the_report(void **state) {
+    (void)state;
+    static const char *const words[] = {"a", "B", "C", "D", "E", "F", "G", "H", "I", "J", "k"};
+    scene s = scene_begin(words, 11);
+    char folder[] = "/tmp/minim-hybrid-XXXXXX", path[64], command[64];
+    minim_ledger_day *days = NULL;
+    size_t n = 0;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/ledger.db", folder);
+    if (minim_ledger_open(path, &s.ledger, &s.error)) fail_msg("%s", s.error.text);
+    s.config.max_spans = 2;
+    assert_int_equal(scene_ask(&s)->spans, 2);
+    if (minim_ledger_report(s.ledger, 0, &days, &n, &s.error)) fail_msg("%s", s.error.text);
+    assert_int_equal(days[n - 1].remote_calls, 2);
+    assert_int_equal(days[n - 1].remote_verdicts, 0);
+    assert_int_equal(days[n - 1].remote_requests, 1);
+    assert_int_equal(days[n - 1].local, 1);
+    minim_ledger_days_free(days);
+    scene_end(&s);
+    minim_ledger_close(s.ledger);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+#endif
+
 static void a_span_that_fails_degrades(void **state) {
     (void)state;
     scene s = scene_begin(unsure, 8);
@@ -313,7 +343,7 @@ static void evidence_has_the_last_word(void **state) {
 static void a_server_that_can_not_continue_is_refused(void **state) {
     (void)state;
     scene s = scene_begin(sure, 4);
-    minim_router_backend local = {&s, local_chat, NULL};
+    minim_router_backend local = {.state = &s, .chat = local_chat};
     minim_router_options options;
     minim_router_options_default(&options);
     options.config = &s.config;
@@ -348,7 +378,7 @@ static minim_status ball_chat(void *state, const minim_router_request *request, 
 static minim_status make_ball(void *user, const minim_router_config *config, minim_router_backend *backend,
                               minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, ball_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = ball_chat};
     return MINIM_OK;
 }
 
@@ -456,6 +486,9 @@ int main(void) {
         cmocka_unit_test(the_remote_may_end_the_answer),
         cmocka_unit_test(spans_are_counted_and_then_the_local_model_is_alone),
         cmocka_unit_test(the_length_of_the_answer_is_that_of_both),
+#ifdef MINIM_WITH_LEDGER
+        cmocka_unit_test(spans_are_calls_in_the_report),
+#endif
         cmocka_unit_test(a_span_that_fails_degrades),
         cmocka_unit_test(what_must_not_leave_is_written_alone),
         cmocka_unit_test(evidence_has_the_last_word),

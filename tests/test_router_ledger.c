@@ -72,7 +72,7 @@ static minim_status remote_chat(void *state, const minim_router_request *request
 static minim_status make_remote(void *user, const minim_router_config *config, minim_router_backend *backend,
                                 minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, remote_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = remote_chat};
     return MINIM_OK;
 }
 
@@ -105,7 +105,7 @@ static scene scene_make(void) {
 
 /* A router for each question, as several programs would have it. */
 static minim_status scene_try(scene *s) {
-    minim_router_backend local = {&s->sides, local_chat, NULL};
+    minim_router_backend local = {.state = &s->sides, .chat = local_chat};
     minim_router *router = NULL;
     minim_router_options options;
     minim_router_options_default(&options);
@@ -521,7 +521,7 @@ static void every_part_of_a_request_is_in_the_key(void **state) {
     scene s = scene_make();
     s.config.cache = MINIM_ROUTE_CACHE_ON;
     scene_ask(&s);
-    for (int i = 0; i < 15; i++) {
+    for (int i = 0; i < 16; i++) {
         scene other = s;
         other.answer = NULL;
         switch (i) {
@@ -538,6 +538,7 @@ static void every_part_of_a_request_is_in_the_key(void **state) {
         case 10: strcpy(other.config.model, "bigger"); break;
         case 11: strcpy(other.config.base_url, "https://elsewhere.invalid/v1"); break;
         case 12: strcpy(other.identity, "m1 Q4_0"); break;
+        case 14: other.config.stream = 0; break;
         case 13: other.message.role = "userwhat", other.message.content = " is it?"; break;
         default: other.request.sampling.min_p = 0.1f;
         }
@@ -617,6 +618,40 @@ static void the_report_compares_with_all_remote_and_with_dice(void **state) {
     scene_end(&s);
 }
 
+/* Answers, verdicts and what dice would have sent away are told apart. */
+static void verdicts_are_calls_and_no_answers(void **state) {
+    (void)state;
+    scene s = scene_make();
+    minim_ledger_day *days = NULL;
+    size_t n = 0;
+    s.config.input_cost_per_token = 0.001;
+    s.config.confidence_method = MINIM_ROUTE_VERIFY;
+    s.config.threshold = 0.5;
+    s.sides.remote = "YES";
+    assert_int_equal(scene_ask(&s)->route, MINIM_ROUTE_LOCAL);
+    if (minim_ledger_report(s.ledger, 0, &days, &n, &s.error)) fail_msg("%s", s.error.text);
+    assert_int_equal(days[n - 1].remote_calls, 1);
+    assert_int_equal(days[n - 1].remote_verdicts, 1);
+    assert_int_equal(days[n - 1].remote_requests, 0);
+    assert_true(days[n - 1].random_same_share == 0);
+    minim_ledger_days_free(days);
+    s.sides.remote = "NO"; /* to the verdict, and then as its answer */
+    assert_int_equal(scene_ask(&s)->route, MINIM_ROUTE_REMOTE);
+    s.config.mode = MINIM_ROUTE_MODE_LOCAL;
+    scene_ask(&s);
+    if (minim_ledger_report(s.ledger, 0, &days, &n, &s.error)) fail_msg("%s", s.error.text);
+    assert_int_equal(days[n - 1].remote_calls, 3);
+    assert_int_equal(days[n - 1].remote_verdicts, 2);
+    assert_int_equal(days[n - 1].remote_requests, 1);
+    assert_int_equal(days[n - 1].requests, 3);
+    minim_ledger_days_free(days);
+    lines l = read_lines(&s, MINIM_LEDGER_LINES);
+    assert_has(l.text, "\"gen_ai.provider.name\":\"minim\",\"gen_ai.request.model\":\"small\"");
+    assert_has(l.text, "\"remote_calls\":2,\"remote_verdicts\":1,\"attempts\":2");
+    assert_has(l.text, "\"remote_calls\":0,\"remote_verdicts\":0,\"attempts\":null");
+    scene_end(&s);
+}
+
 /* ---- trouble ---------------------------------------------------------------------------------------------------- */
 
 static minim_status no_reserve(minim_ledger *ledger, double dollars, double max_budget, double since, int64_t *ticket,
@@ -655,6 +690,34 @@ static void a_ledger_that_fails_costs_no_answer_and_lets_no_money_go(void **stat
     assert_int_equal(scene_ask(&s)->reason, MINIM_ROUTE_REASON_OVER_BUDGET);
     assert_int_equal(s.sides.remote_asked, 1);
     s.ledger = NULL;
+    scene_end(&s);
+}
+
+/* A file of version 1 is read and goes on; what its lines do not say is not made up. */
+static void an_older_ledger_grows(void **state) {
+    (void)state;
+    scene s = scene_make();
+    scene_ask(&s);
+    scene_end(&s);
+    query("ALTER TABLE line DROP COLUMN remote_calls");
+    query("ALTER TABLE line DROP COLUMN remote_verdicts");
+    query("ALTER TABLE line DROP COLUMN remote_server");
+    query("ALTER TABLE line DROP COLUMN remote_asked");
+    query("PRAGMA user_version = 1");
+    s = scene_make();
+    scene_ask(&s);
+    assert_true(query("PRAGMA user_version") == 2);
+    minim_ledger_day *days = NULL;
+    size_t n = 0;
+    if (minim_ledger_report(s.ledger, 0, &days, &n, &s.error)) fail_msg("%s", s.error.text);
+    assert_int_equal(days[n - 1].requests, 2);
+    assert_int_equal(days[n - 1].remote_requests, 2);
+    assert_int_equal(days[n - 1].remote_calls, 2);
+    minim_ledger_days_free(days);
+    lines l = read_lines(&s, MINIM_LEDGER_LINES);
+    assert_int_equal(l.count, 2);
+    assert_has(l.text, "\"remote_calls\":null");
+    assert_has(l.text, "\"remote_calls\":1");
     scene_end(&s);
 }
 
@@ -699,6 +762,8 @@ int main(void) {
         cmocka_unit_test_setup(every_part_of_a_request_is_in_the_key, begin),
         cmocka_unit_test_setup(what_is_broken_private_or_left_to_chance_is_not_cached, begin),
         cmocka_unit_test_setup(the_report_compares_with_all_remote_and_with_dice, begin),
+        cmocka_unit_test_setup(verdicts_are_calls_and_no_answers, begin),
+        cmocka_unit_test_setup(an_older_ledger_grows, begin),
         cmocka_unit_test_setup(a_ledger_that_fails_costs_no_answer_and_lets_no_money_go, begin),
         cmocka_unit_test_setup(files_that_are_no_ledger_are_refused, begin),
     };

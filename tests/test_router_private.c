@@ -160,7 +160,7 @@ static minim_status make_remote(void *user, const minim_router_config *config, m
                                 minim_error *error) {
     (void)config, (void)error;
     ((watch *)user)->made++;
-    *backend = (minim_router_backend){user, remote_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = remote_chat};
     return MINIM_OK;
 }
 
@@ -197,7 +197,7 @@ static watch ask(minim_router_config *config, const minim_router_request *reques
     static const ledger_functions functions = {spy_reserve, spy_settle, spy_get, spy_put};
     watch w = {0};
     spy ledger = {.head.functions = &functions, .watch = &w};
-    minim_router_backend local = {NULL, local_chat, NULL};
+    minim_router_backend local = {.state = NULL, .chat = local_chat};
     minim_router *router = NULL;
     minim_router_answer *answer = NULL;
     minim_error error;
@@ -298,7 +298,7 @@ static void patterns_and_the_request_itself_make_private(void **state) {
     config.private_detect = MINIM_PRIVATE_ALL & ~MINIM_PRIVATE_EMAIL; /* as the user wishes */
     assert_int_equal(ask(&config, &request, &reason).asked, 1);
     /* A pattern that is none must not become no pattern. */
-    minim_router_backend local = {NULL, local_chat, NULL};
+    minim_router_backend local = {.state = NULL, .chat = local_chat};
     minim_router *router = NULL;
     minim_error error;
     minim_router_options options;

@@ -153,7 +153,7 @@ static minim_status script_chat(void *state, const minim_router_request *request
 static minim_status make_remote(void *user, const minim_router_config *config, minim_router_backend *backend,
                                 minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, script_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = script_chat};
     return MINIM_OK;
 }
 
@@ -197,7 +197,7 @@ static void scene_begin(scene *s, minim_route_plan plan) {
     s->local = (script){.pieces = {"a", "b", "c", "d", "e", "f"}};
     s->remote = (script){.pieces = {"X", "Y"}};
     s->message = (minim_message){"user", "hello"};
-    s->local_backend = (minim_router_backend){&s->local, script_chat, NULL};
+    s->local_backend = (minim_router_backend){.state = &s->local, .chat = script_chat};
     minim_router_config_default(&s->config);
     s->config.plan = plan;
     strcpy(s->config.base_url, "https://unused.invalid/v1");

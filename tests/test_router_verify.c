@@ -258,7 +258,7 @@ static minim_status scene_remote(void *state, const minim_router_request *reques
 static minim_status scene_make(void *user, const minim_router_config *config, minim_router_backend *backend,
                                minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, scene_remote, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = scene_remote};
     return MINIM_OK;
 }
 
@@ -273,7 +273,7 @@ static scene scene_begin(const char *verdict) {
 }
 
 static const minim_route_decision *scene_ask(scene *s) {
-    minim_router_backend local = {s, scene_local, NULL};
+    minim_router_backend local = {.state = s, .chat = scene_local};
     minim_router_options options;
     minim_router_request request;
     minim_router_options_default(&options);
@@ -418,7 +418,7 @@ static void settings_that_do_not_go_together_are_refused(void **state) {
                 {MINIM_ROUTE_MARGIN, MINIM_ROUTE_PLAN_CASCADE, MINIM_ROUTE_THRESHOLD_COST, 0, 1, -1, "error_cost"}};
     for (size_t i = 0; i < COUNT(rows); i++) {
         scene s = scene_begin("YES");
-        minim_router_backend local = {&s, scene_local, NULL};
+        minim_router_backend local = {.state = &s, .chat = scene_local};
         minim_router_options options;
         minim_router_options_default(&options);
         s.config.confidence_method = rows[i].method;

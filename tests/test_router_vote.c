@@ -91,7 +91,7 @@ static minim_status remote_chat(void *state, const minim_router_request *request
 static minim_status make_remote(void *user, const minim_router_config *config, minim_router_backend *backend,
                                 minim_error *error) {
     (void)config, (void)error;
-    *backend = (minim_router_backend){user, remote_chat, NULL};
+    *backend = (minim_router_backend){.state = user, .chat = remote_chat};
     return MINIM_OK;
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,6 +123,17 @@ static void ask_route(const char *word, minim_router_config *config) {
     if (minim_route_mode_parse(word, &config->mode)) config->mode = MINIM_ROUTE_MODE_CASCADE;
 }
 
+/* With a key in memory (and in libcurl's buffers) there is no core dump. A limit of one byte holds for a pipe, too. */
+static void ask_protect_key(const minim_router_config *config) {
+    struct rlimit limit;
+    int has_key = config->api_key[0] != 0;
+    for (int i = 0; i < MINIM_ROUTER_FALLBACKS; i++)
+        has_key |= config->fallbacks[i].api_key[0] || config->context_fallbacks[i].api_key[0];
+    if (!has_key || getrlimit(RLIMIT_CORE, &limit)) return;
+    limit.rlim_cur = limit.rlim_max ? 1 : 0;
+    setrlimit(RLIMIT_CORE, &limit);
+}
+
 /* File, then environment, then flags; in the mode "local" what concerns the remote is not even looked at. Returns -1 or
  * an exit code. */
 static int ask_configure(const ask_settings *settings, minim_router_config *config) {
@@ -135,6 +147,7 @@ static int ask_configure(const ask_settings *settings, minim_router_config *conf
         if (status == MINIM_OK) {
             status = minim_router_config_remote(config, settings->remote_url, settings->remote_model, &error);
         }
+        if (status == MINIM_OK) ask_protect_key(config);
         if (status == MINIM_OK && config->base_url[0]) status = minim_router_remote_check(config, &error);
     }
     return status == MINIM_OK ? ask_name_files(settings, config) : tool_fail_error(&error);
@@ -181,6 +194,7 @@ typedef struct ask_local {
     minim_model *model;
     minim_engine *engine;
     minim_router_backend backend; /* of the engine */
+    minim_model *words;           /* only its tokenizer, when all of it is not needed */
     double load_seconds;
 } ask_local;
 
@@ -209,7 +223,21 @@ static minim_status ask_local_chat(void *state, const minim_router_request *requ
     return local->backend.chat(local->backend.state, request, sink, reply, error);
 }
 
+/* For a server that does not say how many tokens there were. A race asks from its own thread, but not before the local
+ * model is there. */
+static uint64_t ask_local_count(void *state, const char *text, size_t n_bytes) {
+    ask_local *local = state;
+    minim_error error;
+    size_t n = 0;
+    if (!local->model && !local->words)
+        tool_try_load_model(&local->settings->tool, MINIM_LOAD_VOCAB, &local->words, NULL, &error);
+    const minim_model *model = local->model ? local->model : local->words;
+    minim_status status = model ? minim_tokenize(model, text, n_bytes, 0, NULL, 0, &n, &error) : MINIM_ERR_IO;
+    return status == MINIM_OK || status == MINIM_ERR_SPACE ? n : 0;
+}
+
 static void ask_local_free(ask_local *local) {
+    minim_model_free(local->words);
     if (local->backend.free) local->backend.free(local->backend.state);
     minim_engine_free(local->engine);
     minim_model_free(local->model);
@@ -393,7 +421,7 @@ static void ask_identity(const ask_local *local, char *identity, size_t n) {
 
 static int ask_with_config(const ask_settings *settings, const minim_router_config *config, const char *prompt) {
     ask_local local = {.settings = settings};
-    minim_router_backend backend = {.state = &local, .chat = ask_local_chat};
+    minim_router_backend backend = {.state = &local, .chat = ask_local_chat, .count = ask_local_count};
     minim_router_options options;
     minim_router *router = NULL;
     minim_ledger *ledger = NULL;

@@ -68,8 +68,10 @@ static void ledger_print_saving(const char *what, double against, double cost, c
 }
 
 static void ledger_print_total(const minim_ledger_day *t) {
-    printf("\nremote calls %llu of %llu requests; tokens: local %llu, remote %llu\n",
-           (unsigned long long)t->remote_calls, (unsigned long long)t->requests, (unsigned long long)t->local_tokens,
+    printf("\nremote asked for %llu of %llu requests; calls %llu, %llu of them verdicts; tokens: local %llu, remote "
+           "%llu\n",
+           (unsigned long long)t->remote_requests, (unsigned long long)t->requests, (unsigned long long)t->remote_calls,
+           (unsigned long long)t->remote_verdicts, (unsigned long long)t->local_tokens,
            (unsigned long long)t->remote_tokens);
     if (t->private_requests + t->over_budget + t->degraded + t->failed) {
         printf("private %llu, over budget %llu, degraded %llu, failed %llu\n", (unsigned long long)t->private_requests,
@@ -85,7 +87,7 @@ static void ledger_print_total(const minim_ledger_day *t) {
     }
     printf("\n%-34s $%.6g\n", "this router", t->compared_cost);
     ledger_print_saving("all-remote (estimated)", t->all_remote, t->compared_cost, "");
-    ledger_print_saving("random, as many remote calls", t->random_same_share, t->compared_cost, "");
+    ledger_print_saving("random, as many sent away", t->random_same_share, t->compared_cost, "");
     if (t->has_quality)
         ledger_print_saving("random, as good by confidence", t->random_same_quality, t->compared_cost, "");
     else
@@ -94,13 +96,15 @@ static void ledger_print_total(const minim_ledger_day *t) {
 
 static void ledger_print_json(const minim_ledger_day *d) {
     printf("{\"day\":\"%s\",\"requests\":%llu,\"local\":%llu,\"remote\":%llu,\"cached\":%llu,\"failed\":%llu,"
-           "\"private\":%llu,\"degraded\":%llu,\"over_budget\":%llu,\"unsettled\":%llu,\"remote_calls\":%llu,"
+           "\"private\":%llu,\"degraded\":%llu,\"over_budget\":%llu,\"unsettled\":%llu,"
+           "\"remote_requests\":%llu,\"remote_calls\":%llu,\"remote_verdicts\":%llu,"
            "\"local_tokens\":%llu,\"remote_tokens\":%llu,\"unknown_costs\":%llu,\"cost\":%.10g,\"compared_cost\":%.10g,"
            "\"all_remote\":%.10g,\"random_same_share\":%.10g,\"random_same_quality\":",
            d->day, (unsigned long long)d->requests, (unsigned long long)d->local, (unsigned long long)d->remote,
            (unsigned long long)d->cached, (unsigned long long)d->failed, (unsigned long long)d->private_requests,
            (unsigned long long)d->degraded, (unsigned long long)d->over_budget, (unsigned long long)d->unsettled,
-           (unsigned long long)d->remote_calls, (unsigned long long)d->local_tokens,
+           (unsigned long long)d->remote_requests, (unsigned long long)d->remote_calls,
+           (unsigned long long)d->remote_verdicts, (unsigned long long)d->local_tokens,
            (unsigned long long)d->remote_tokens, (unsigned long long)d->unknown_costs, d->cost, d->compared_cost,
            d->all_remote, d->random_same_share);
     if (d->has_quality)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "blas.h"
+#include "calibrate.h"
 #include "commands.h"
 #include "common.h"
 #include "gguf_source.h"
@@ -103,68 +104,86 @@ static int quantize_make_plan(quantize_work *w) {
 
 /* A part of the blocks of a piece, for one thread. */
 typedef struct quantize_job {
-    const encode_type *type;
-    int search;
-    const float *x, *weights;   /* weights [n_mats][cols] or NULL */
-    uint64_t first, cols, rows; /* first: where x begins in its tensor [n_mats][rows][cols] */
-    uint8_t *out;
-    size_t n_blocks, bad; /* bad: the first block that could not be encoded, or n_blocks */
+    const quantize_work *w;
+    size_t index, n_blocks;
+    uint64_t first; /* element, in its tensor [n_mats][rows][cols] */
+    float *x;       /* [n_blocks * block] */
+    uint8_t *out;   /* [n_blocks * bytes] */
+    minim_error error;
+    size_t not_finite, too_large; /* the first such element, behind `first`, or SIZE_MAX */
 } quantize_job;
 
 static void *quantize_run_job(void *argument) {
     quantize_job *job = argument;
-    const size_t block = (size_t)job->type->block, bytes = (size_t)job->type->bytes;
-    for (job->bad = 0; job->bad < job->n_blocks; job->bad++) {
-        const float *x = job->x + job->bad * block, *weight = NULL;
-        uint8_t *out = job->out + job->bad * bytes;
-        const uint64_t at = job->first + job->bad * block;
-        if (job->weights) weight = job->weights + at / (job->cols * job->rows) * job->cols + at % job->cols;
-        if (job->search ? encode_search(job->type, x, weight, out) : encode_nearest(job->type, x, out)) break;
+    const quantize_tensor *tensor = &job->w->tensors[job->index];
+    const encode_type *type = tensor->to;
+    const uint64_t cols = tensor->from.dims[0], rows = tensor->from.dims[1];
+    const size_t block = (size_t)type->block, n = job->n_blocks * block;
+    const int search = strcmp(job->w->settings->method, "nearest") != 0;
+    if (minim_model_tensor_values(job->w->source.model, job->index, job->first, n, job->x, &job->error)) return NULL;
+    const size_t bad = calibrate_find_bad(job->x, n);
+    if (bad < n) job->not_finite = bad;
+    for (size_t i = 0; i < n && bad == n; i += block) {
+        const uint64_t at = job->first + i;
+        const float *weight = job->w->weights ? job->w->weights + at / (cols * rows) * cols + at % cols : NULL;
+        uint8_t *out = job->out + i / block * (size_t)type->bytes;
+        if (!(search ? encode_search(type, job->x + i, weight, out) : encode_nearest(type, job->x + i, out))) continue;
+        job->too_large = i;
+        break;
     }
     return NULL;
 }
 
-/* Encodes n numbers of a tensor from the first-th on; the index of the first that cannot be, or n. */
-static size_t quantize_encode(const quantize_work *w, const quantize_tensor *tensor, uint64_t start, size_t n) {
-    const encode_type *type = tensor->to;
+/* The message about a number that is none. */
+static int quantize_fail_number(const quantize_work *w, size_t index, uint64_t element, float x) {
+    char name[256];
+    return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->source.name,
+                     tool_printable(w->tensors[index].from.name, name, sizeof name), element,
+                     isnan(x) ? "NaN" : "infinite");
+}
+
+/* Reads n numbers of a tensor from the first-th on into w->values and encodes them to w->raw. */
+static int quantize_encode(const quantize_work *w, size_t index, uint64_t first, size_t n) {
+    const encode_type *type = w->tensors[index].to;
     quantize_job jobs[QUANTIZE_MAX_THREADS];
     pthread_t threads[QUANTIZE_MAX_THREADS];
-    int started[QUANTIZE_MAX_THREADS];
+    int started[QUANTIZE_MAX_THREADS], code = -1;
     const size_t block = (size_t)type->block, n_blocks = n / block, n_jobs = (size_t)w->settings->n_threads;
     for (size_t i = 0; i < n_jobs; i++) {
-        const size_t first = n_blocks * i / n_jobs, end = n_blocks * (i + 1) / n_jobs;
-        jobs[i] = (quantize_job){.type = type,
-                                 .search = strcmp(w->settings->method, "nearest") != 0,
-                                 .x = w->values + first * block,
-                                 .weights = w->weights,
-                                 .first = start + first * block,
-                                 .cols = tensor->from.dims[0],
-                                 .rows = tensor->from.dims[1],
-                                 .out = w->raw + first * (size_t)type->bytes,
-                                 .n_blocks = end - first};
+        const size_t start = n_blocks * i / n_jobs, end = n_blocks * (i + 1) / n_jobs;
+        jobs[i] = (quantize_job){.w = w,
+                                 .index = index,
+                                 .n_blocks = end - start,
+                                 .first = first + start * block,
+                                 .x = w->values + start * block,
+                                 .out = w->raw + start * (size_t)type->bytes,
+                                 .error.status = MINIM_OK,
+                                 .not_finite = SIZE_MAX,
+                                 .too_large = SIZE_MAX};
         started[i] = i > 0 && !pthread_create(&threads[i], NULL, quantize_run_job, &jobs[i]);
     }
     for (size_t i = 0; i < n_jobs; i++)
         if (!started[i]) quantize_run_job(&jobs[i]);
     for (size_t i = 0; i < n_jobs; i++)
         if (started[i]) pthread_join(threads[i], NULL);
-    for (size_t i = 0; i < n_jobs; i++)
-        if (jobs[i].bad < jobs[i].n_blocks) return (size_t)(jobs[i].x - w->values) + jobs[i].bad * block;
-    return n;
+    for (size_t i = 0; i < n_jobs && code < 0; i++) {
+        const quantize_job *job = &jobs[i];
+        if (job->error.status)
+            code = tool_fail_error(&job->error);
+        else if (job->not_finite < SIZE_MAX)
+            code = quantize_fail_number(w, index, job->first + job->not_finite, job->x[job->not_finite]);
+        else if (job->too_large < SIZE_MAX)
+            code = quantize_fail_large(w, index, job->first + job->too_large);
+    }
+    return code;
 }
 
 int quantize_read_values(const quantize_work *w, size_t index, uint64_t first, size_t n, float *values) {
-    char name[256];
     minim_error error = {.status = MINIM_OK};
     if (minim_model_tensor_values(w->source.model, index, first, n, values, &error) != MINIM_OK)
         return tool_fail_error(&error);
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(values[i]))
-            return tool_fail("%s: tensor %s: element %" PRIu64 " is %s, expected a finite number", w->source.name,
-                             tool_printable(w->tensors[index].from.name, name, sizeof name), first + i,
-                             isnan(values[i]) ? "NaN" : "infinite");
-    }
-    return -1;
+    const size_t bad = calibrate_find_bad(values, n);
+    return bad < n ? quantize_fail_number(w, index, first + bad, values[bad]) : -1;
 }
 
 /* Makes w->weights of a tensor's importance matrix: the mean square of each input, and a little for those that are
@@ -216,11 +235,8 @@ static int quantize_write_encoded(quantize_work *w, size_t index, gguf_writer *w
     for (uint64_t done = 0; done < tensor->elements && code < 0;) {
         const uint64_t left = tensor->elements - done;
         const size_t n = left < QUANTIZE_PIECE ? (size_t)left : QUANTIZE_PIECE;
-        code = quantize_read_values(w, index, done, n, w->values);
-        if (code >= 0) return code;
-        const size_t bad = quantize_encode(w, tensor, done, n);
-        if (bad < n) return quantize_fail_large(w, index, done + bad);
-        code = quantize_put(writer, &memory, w->raw, n / block * (size_t)tensor->to->bytes);
+        code = quantize_encode(w, index, done, n);
+        if (code < 0) code = quantize_put(writer, &memory, w->raw, n / block * (size_t)tensor->to->bytes);
         done += n;
     }
     return code;

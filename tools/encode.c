@@ -159,7 +159,7 @@ int encode_set_super(const encode_form *form, const float *scales, const float *
 /* Scales of parts from their ends, and these in relation to the largest. */
 static int encode_plain_super(const encode_form *form, const float *x, encode_parts *parts) {
     const int n = form->block / form->n_parts;
-    float scales[16] = {0}, mins[16] = {0};
+    float scales[16] = {0}, mins[16] = {0}, values[ENCODE_MAX_BLOCK];
     for (int i = 0; i < form->n_parts; i++) {
         float low, high;
         encode_ends(x + i * n, n, &low, &high);
@@ -173,9 +173,7 @@ static int encode_plain_super(const encode_form *form, const float *x, encode_pa
     for (int i = 0; i < form->n_parts; i++) {
         parts->scale[i] = encode_round(scales[i] * inverse, form->scale_low, form->scale_high);
         parts->min[i] = encode_round(mins[i] * inverse_min, 0, form->min_high);
-        const float one = encode_inverse(encode_part_scale(parts, i)), min = encode_part_min(parts, i);
-        for (int k = i * n; k < (i + 1) * n; k++)
-            parts->code[k] = (uint8_t)encode_nearest_code(form, (x[k] + min) * one);
+        encode_set_codes(form, x, i, parts, values);
     }
     return 0;
 }

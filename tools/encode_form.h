@@ -3,6 +3,7 @@
 #ifndef TOOLS_ENCODE_FORM_H
 #define TOOLS_ENCODE_FORM_H
 
+#include <float.h>
 #include <math.h>
 
 #include "encode.h"
@@ -33,8 +34,8 @@ static inline int encode_round(float x, int low, int high) {
 
 /* 1/d, or 0 where that is no number to multiply with. */
 static inline float encode_inverse(float d) {
-    const float inverse = d != 0 ? 1 / d : 0;
-    return isfinite(inverse) ? inverse : 0;
+    const float inverse = 1 / d;
+    return fabsf(inverse) <= FLT_MAX ? inverse : 0;
 }
 
 /* Rounds *d to f16. 0, or -1 when it is too large. */
@@ -71,12 +72,37 @@ static inline float encode_part_min(const encode_parts *parts, int part) {
     return parts->dmin * (float)parts->min[part];
 }
 
+/* The codes of a part: the nearest ones for the scale and the minimum it has; q gets their values. */
+static inline void encode_set_codes(const encode_form *form, const float *x, int part, encode_parts *parts, float *q) {
+    const int n = form->block / form->n_parts;
+    const float inverse = encode_inverse(encode_part_scale(parts, part)), min = encode_part_min(parts, part);
+    const float low = (float)form->low, high = (float)form->high;
+    uint8_t *code = parts->code + part * n;
+    x += part * n, q += part * n;
+    if (form->values) {
+        for (int k = 0; k < n; k++) {
+            code[k] = (uint8_t)encode_nearest_code(form, (x[k] + min) * inverse);
+            q[k] = (float)form->values[code[k]];
+        }
+        return;
+    }
+    for (int k = 0; k < n; k++) {
+        float y = (x[k] + min) * inverse;
+        y = y > low ? y : low;
+        y = y < high ? y : high;
+        q[k] = (y + 0x1.8p23f) - 0x1.8p23f;
+        code[k] = (uint8_t)(int)(q[k] - low);
+    }
+}
+
 /* encode.c: plain rounding; 0 or -1. */
 int encode_plain(const encode_form *form, const float *x, encode_parts *parts);
 /* d and dmin such that the largest scale and minimum get the largest whole numbers. 0, or -1. */
 int encode_set_super(const encode_form *form, const float *scales, const float *mins, encode_parts *parts);
 
-/* encode_search.c; weight [block]. 0 or -1. */
+/* encode_search.c; weight [block]. 0 or -1. The second does without the instructions that the first looks for; the
+ * result is the same. */
 int encode_search_parts(const encode_form *form, const float *x, const float *weight, encode_parts *parts);
+int encode_search_plain(const encode_form *form, const float *x, const float *weight, encode_parts *parts);
 
 #endif

@@ -338,15 +338,16 @@ static void attention_join(const attention_job *j, const attention_tile *tile, i
     }
 }
 
-/* o / sum into the rows of the attention output. */
+/* o / sum takes the place of the queries, which nobody needs any more: whoever computes this head and tile has copied
+ * them. */
 static void attention_finish(const minim_engine *e, const attention_tile *tile, int head, attention_part all) {
     const model_shape *s = &e->model->shape;
     int group = attention_group(s);
     for (int t = 0; t < tile->n_tokens; t++) {
         for (int g = 0; g < group; g++) {
             int r = t * group + g;
-            float *out = e->scratch.attention +
-                         ((int64_t)(tile->first_row + t) * s->n_heads + (int64_t)head * group + g) * s->head_dim;
+            float *out =
+                e->scratch.q + ((int64_t)(tile->first_row + t) * s->n_heads + (int64_t)head * group + g) * s->head_dim;
             e->kern.scale(all.o + (int64_t)r * s->head_dim, 1.0f / all.sum[r], s->head_dim, out);
         }
     }

@@ -34,9 +34,8 @@ typedef struct attention_tile {
 typedef struct forward_scratch {
     float *x;              /* [B][n_embd]            the residual stream */
     float *h;              /* [B][widest]            input of the next matrices */
-    float *q, *k, *v;      /* [B][heads * head_dim], [B][kv heads * head_dim] twice */
-    float *attention;      /* [B][heads * head_dim] */
-    float *gate, *up;      /* [B][n_ff] */
+    float *q, *k, *v;      /* [B][heads * head_dim], [B][kv heads * head_dim] twice; attention takes q's place */
+    float *gate, *up;      /* [B][n_ff]              often where q, k and v were */
     int8_t *codes;         /* [B][widest]            h, quantised */
     float *scale;          /* [B][widest / 32] */
     int32_t *sum;          /* [B][widest / 32] */
@@ -99,7 +98,7 @@ void forward_scratch_free(minim_engine *e);
 /* Runs n <= n_batch rows through the model. Pages are there; nothing can fail. */
 void forward_run(minim_engine *e, const step_row *rows, int n);
 
-/* attention.c: causal attention of n rows whose keys and values are stored: q -> attention. */
+/* attention.c: causal attention of n rows whose keys and values are stored; q becomes what it gives. */
 size_t attention_worker_floats(const model_shape *s);
 /* Makes sure that a step whose longest sequence has n_tokens tokens can run: the scratch memory that depends on length.
  */

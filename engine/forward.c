@@ -26,7 +26,13 @@ static int forward_carve(uint64_t *offset, uint64_t count, uint64_t size) {
     return size_add(*offset, bytes / 64 * 64, offset);
 }
 
-/* The layout of the block; with base NULL only its size. */
+/* Attention and feed-forward part from the same h? */
+static int forward_is_parallel(const minim_model *m, const model_layer *layer) {
+    return m->family->order == FAMILY_PRE_NORM && !layer->ffn_norm.weight;
+}
+
+/* The layout of the block; with base NULL only its size. q, k and v lie where gate and up do later, unless a layer has
+ * all of them at once. */
 static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads, forward_scratch *f, char *base) {
     const model_shape *s = &m->shape;
     uint64_t b = (uint64_t)n_batch, embd = (uint64_t)s->n_embd, ff = (uint64_t)s->n_ff;
@@ -34,6 +40,7 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
     uint64_t widest = embd > q ? embd : q;
     if (ff > widest) widest = ff;
     uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
+    const int parallel = m->family->parallel != FAMILY_SEQUENTIAL; /* some layers may be */
     f->worker_floats = attention_worker_floats(s);
     const struct {
         void *where; /* of the pointer to set */
@@ -44,7 +51,6 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         {&f->q, b * q, sizeof(float)},
         {&f->k, b * kv, sizeof(float)},
         {&f->v, b * kv, sizeof(float)},
-        {&f->attention, b * q, sizeof(float)},
         {&f->gate, b * ff, sizeof(float)},
         {&f->up, b * ff, sizeof(float)},
         {&f->codes, b * blocks * KERN_BLOCK, 1},
@@ -56,7 +62,12 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
     };
+    enum { Q = 2, GATE = 5, CODES = 7 }; /* their places in part */
+    uint64_t q_begin = 0, end = 0;
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        if (i == Q) q_begin = offset;
+        if (i == GATE && !parallel) end = offset, offset = q_begin;
+        if (i == CODES && !parallel && offset < end) offset = end;
         if (base) *(void **)part[i].where = base + offset;
         if (forward_carve(&offset, part[i].count, part[i].size)) return 0;
     }
@@ -303,7 +314,7 @@ static void forward_attention_quantize_task(void *arg, uint32_t item, int worker
     (void)worker;
     const forward_step *s = arg;
     const model_shape *p = &s->e->model->shape;
-    forward_quantize(s->e, s->e->scratch.attention, (int)item, (int64_t)p->n_heads * p->head_dim);
+    forward_quantize(s->e, s->e->scratch.q, (int)item, (int64_t)p->n_heads * p->head_dim);
 }
 
 static void forward_activation_task(void *arg, uint32_t item, int worker) {
@@ -345,11 +356,13 @@ static void forward_keep_wanted(forward_step *s) {
         float *row;
         int width;
     } kept[] = {{f->x, p->n_embd}, {f->q, p->n_heads * p->head_dim}, {f->gate, p->n_ff}, {f->up, p->n_ff}};
+    const int parallel = forward_is_parallel(s->e->model, &s->e->model->layers[p->n_layers - 1]);
+    const size_t n_kept = parallel ? 4 : 2; /* otherwise there is no gate and up yet, or any more */
     int n = 0;
     for (int i = 0; i < s->n; i++) {
         if (!s->rows[i].logits) continue;
         f->wanted[n] = s->rows[i];
-        for (size_t k = 0; n < i && k < sizeof kept / sizeof *kept; k++) {
+        for (size_t k = 0; n < i && k < n_kept; k++) {
             const size_t width = (size_t)kept[k].width;
             memcpy(kept[k].row + (size_t)n * width, kept[k].row + (size_t)i * width, width * sizeof(float));
         }
@@ -385,7 +398,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     for (s.layer = m->first_layer; s.layer < m->end_layer; s.layer++) {
         const model_layer *layer = &m->layers[s.layer];
         const int gated = m->family->ffn != FAMILY_FFN_GELU;
-        const int parallel = m->family->order == FAMILY_PRE_NORM && !layer->ffn_norm.weight;
+        const int parallel = forward_is_parallel(m, layer);
         const forward_product in[] = {{&layer->q, f->q},
                                       {&layer->k, f->k},
                                       {&layer->v, f->v},
@@ -404,7 +417,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
         }
         attention_run(e, s.layer, n_tiles, s.n);
         forward_rows(&s, forward_attention_quantize_task, s.n);
-        forward_multiply(e, f->attention, s.n, &(forward_product){&layer->attn_output, f->h}, 1);
+        forward_multiply(e, f->q, s.n, &(forward_product){&layer->attn_output, f->h}, 1);
 
         s.post = &layer->attn_post, s.pre = parallel ? NULL : &layer->ffn_norm;
         forward_rows(&s, forward_join_task, s.n);

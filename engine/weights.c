@@ -98,10 +98,11 @@ static minim_status weights_arena(weights_loader *l) {
     uint64_t bytes = 0;
     /* All memory comes from the allocator of a caller who has one: then nothing is mapped. */
     if (gguf_panels(m->file) && !l->o->no_map && mem_is_default(&m->allocator)) gguf_map(m->file);
-    /* Vectors get room as well: ggml leaves trailing dimensions of 1 away, so a matrix of one row looks like one. What
-     * is not touched takes no memory. */
+    /* What has one dimension gets room unless its name tells that it is a vector: ggml leaves trailing dimensions of 1
+     * away, so a matrix of one row looks like one. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        if (strstr(t->name.s, "norm") || strstr(t->name.s, ".bias")) continue;
         if (weights_is_needed(m, t) && !weights_mapped(l, t) && size_add(bytes, weights_arena_bytes(t), &bytes))
             bytes = UINT64_MAX;
     }

@@ -4,8 +4,6 @@
 #include <fenv.h>
 #include <string.h>
 
-#include "speculate.h"
-
 const char *minim_stop_name(minim_stop stop) {
     static const char *const name[] = {"end", "length", "stop", "context", "cancelled", "callback"};
     return (unsigned)stop < sizeof name / sizeof *name ? name[stop] : "unknown";
@@ -158,6 +156,31 @@ minim_status generate_take(generate_run *g, const float *logits, int32_t *token,
     return MINIM_OK;
 }
 
+int generate_room(const generate_run *g, const minim_seq *seq) {
+    size_t room = (size_t)g->engine->n_ctx - seq->length - 1;
+    const size_t left = g->o.max_tokens ? (size_t)g->o.max_tokens - g->r.n_generated - 1 : room;
+    if (room > left) room = left;
+    return room < SPECULATE_MAX ? (int)room : SPECULATE_MAX;
+}
+
+minim_status generate_verify(generate_run *g, minim_seq *seq, speculator *s, const speculation *guess,
+                             const float *logits, int *n_right, int32_t *token, minim_error *e) {
+    int at = 0;
+    for (int is_right = 1; is_right; at += is_right) {
+        g->guess = at < guess->n && guess->is_drafted ? guess->token[at] : -1;
+        minim_status status = generate_take(g, logits + (size_t)at * (size_t)g->engine->model->n_vocab, token, e);
+        if (status) return status;
+        is_right = at < guess->n && *token == guess->token[at];
+        g->r.n_accepted += (size_t)is_right;
+        if (s && !g->stopped) status = speculator_push(s, *token, 1, e);
+        if (status) return status;
+        is_right = is_right && !g->stopped;
+    }
+    if (at < guess->n) minim_seq_truncate(seq, seq->length - (size_t)(guess->n - at));
+    *n_right = at;
+    return MINIM_OK;
+}
+
 minim_status generate_end(generate_run *g, minim_error *e) {
     const double now = time_now() - g->start;
     if (!g->r.n_generated) g->r.prefill_seconds = now;
@@ -202,14 +225,6 @@ static minim_status generate_prefill(generate_run *g, minim_seq *seq, const int3
     return status;
 }
 
-/* How many tokens may be guessed behind the one to be run: no more than can become part of the answer. */
-static int generate_room(const generate_run *g, const minim_seq *seq) {
-    size_t room = (size_t)g->engine->n_ctx - seq->length - 1;
-    const size_t left = g->o.max_tokens ? (size_t)g->o.max_tokens - g->r.n_generated - 1 : room;
-    if (room > left) room = left;
-    return room < SPECULATE_MAX ? (int)room : SPECULATE_MAX;
-}
-
 /* Runs the token and, in the same step, the guesses behind it; logits gets a row for each. What there is no room for is
  * not guessed; without room for the token the answer ends. */
 static minim_status generate_step(generate_run *g, minim_seq *seq, int32_t token, speculation *guess, float *logits,
@@ -232,29 +247,16 @@ static minim_status generate_step(generate_run *g, minim_seq *seq, int32_t token
     return MINIM_OK;
 }
 
-/* logits: [1 + SPECULATE_MAX][n_vocab] with a speculator, else one row. A row is that of a plain step, to the bit, as
- * long as the tokens before it were guessed right; so each token is chosen as ever, and the first that was not guessed
- * ends the use of the step. The sequence then loses the rows that were run in vain. */
+/* logits: [1 + SPECULATE_MAX][n_vocab] with a speculator, else one row. */
 static minim_status generate_tokens(generate_run *g, minim_seq *seq, speculator *s, float *logits, minim_error *e) {
     speculation guess = {.n = 0};
-    int at = 0; /* row of the step whose logits are next */
     while (!g->stopped) {
         int32_t token;
-        g->guess = at < guess.n && guess.is_drafted ? guess.token[at] : -1;
-        minim_status status = generate_take(g, logits + (size_t)at * (size_t)g->engine->model->n_vocab, &token, e);
-        if (status) return status;
-        const int is_right = at < guess.n && token == guess.token[at];
-        g->r.n_accepted += (size_t)is_right;
-        if (s && !g->stopped) status = speculator_push(s, token, 1, e);
-        if (status) return status;
-        if (is_right && !g->stopped) {
-            at++;
-            continue;
-        }
-        if (at < guess.n) minim_seq_truncate(seq, seq->length - (size_t)(guess.n - at));
-        at = guess.n = 0;
-        if (g->stopped) break;
-        if (s) status = speculator_guess(s, token, generate_room(g, seq), &guess, e);
+        int n_right;
+        minim_status status = generate_verify(g, seq, s, &guess, logits, &n_right, &token, e);
+        if (status || g->stopped) return status;
+        guess.n = 0;
+        if (s) status = speculator_guess(s, token, generate_room(g, seq), 0, &guess, e);
         if (!status) status = generate_step(g, seq, token, &guess, logits, e);
         if (status) return status;
     }

@@ -1,13 +1,14 @@
 /* generate.h: one answer in the making: what happens between the logits of a token and the token that is run next.
  *
- * It does not step the engine and knows no sequence, so that whoever does can run one answer, many of them together, or
+ * It does not step the engine, so that whoever does can run one answer, many of them together, or
  * several tokens at a time:
  *
  *     generate_begin(&g, ...)                   checks and prepares
  *     run the prompt; generate_prefilled(&g, done, total) after each chunk
  *     while (!g.stopped)
  *         generate_take(&g, logits, &token)     samples, tells the caller, counts, decides whether to stop
- *         if (!g.stopped) run token             or generate_stop(&g, MINIM_STOP_CONTEXT) when there is no room
+ *         if (!g.stopped) run token             or generate_stop(&g, MINIM_STOP_CONTEXT) when there is no room;
+ *                                               generate_verify() where tokens were guessed
  *     generate_end(&g)                          text that was held back; g.r is complete
  *     generate_free(&g)                         also after an error
  *
@@ -20,6 +21,7 @@
 
 #include "engine.h"
 #include "sample.h"
+#include "speculate.h"
 #include "text.h"
 
 typedef struct generate_run {
@@ -49,6 +51,17 @@ void generate_prefilled(generate_run *g, size_t done);
 
 /* The logits [n_vocab] behind the last token make the next one, which is run next unless g->stopped. */
 minim_status generate_take(generate_run *g, const float *logits, int32_t *token, minim_error *e);
+
+/* How many tokens may be guessed behind the one to be run: no more than can become part of the answer. */
+int generate_room(const generate_run *g, const minim_seq *seq);
+
+/* Takes tokens from a step that has run a token and the guesses behind it: logits [1 + guess->n][n_vocab]. A row is
+ * that of a plain step, to the bit, as long as the tokens before it were guessed right; so each token is chosen as
+ * ever, and the first that was not guessed ends the use of the step. seq then loses the rows that were run in vain.
+ * *n_right of the guesses have become part of the answer, and *token is to be run next unless g->stopped. s may be
+ * NULL. */
+minim_status generate_verify(generate_run *g, minim_seq *seq, speculator *s, const speculation *guess,
+                             const float *logits, int *n_right, int32_t *token, minim_error *e);
 
 /* Gives out the text that was held back, unless a stop string or the caller ended it, and sets the times. */
 minim_status generate_end(generate_run *g, minim_error *e);

@@ -444,7 +444,8 @@ typedef struct minim_generate_options {
     /* Speculation: the next tokens are guessed, and verified in one step. It changes the speed and nothing else: text,
      * events, random numbers and the sequence afterwards are those of plain generation, to the bit, whatever the
      * sampling (but see accept_min_p). It turns itself off where it does not pay. While a callback runs, the sequence
-     * may hold guesses behind the tokens that were given out. minim_generate() only. */
+     * may hold guesses behind the tokens that were given out. A scheduler guesses as long as few answers run, and does
+     * not draft. */
     int n_lookup;       /* most tokens guessed from what the sequence said before, 0..16; 0 = off; default 16 */
     minim_seq *draft;   /* guesses of a smaller model: a sequence of an engine of its own whose model has the same
                            vocabulary. It is minim_generate()'s to fill and cut; keep it for the next turn. NULL = none */

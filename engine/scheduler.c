@@ -64,8 +64,9 @@ minim_status minim_scheduler_new(minim_engine *engine, const minim_scheduler_opt
     s->engine = engine;
     s->o = o;
     s->next_id = 1;
-    /* A step is a token of every answer, or none, and a piece of the prompts. */
+    /* A step is a token of every answer, or none, a piece of the prompts, and guesses. */
     s->n_rows = (size_t)o.max_running + (size_t)(o.chunk > engine->n_batch ? o.chunk : engine->n_batch);
+    s->n_rows += SPECULATE_MAX;
     s->rows = mem_alloc(&engine->allocator, s->n_rows, sizeof *s->rows);
     minim_status status = s->rows ? MINIM_OK : err_memory(error, "the rows of a step", s->n_rows * sizeof *s->rows);
     if (!status && pthread_mutex_init(&s->lock, NULL))
@@ -98,6 +99,7 @@ minim_status minim_scheduler_get_info(minim_scheduler *s, minim_scheduler_info *
 static void sched_request_free(minim_scheduler *s, sched_request *r) {
     const minim_allocator *a = &s->engine->allocator;
     generate_free(&r->g);
+    speculator_free(r->speculator);
     minim_seq_free(r->seq);
     mem_free(a, r->tokens, r->capacity, sizeof *r->tokens);
     mem_free(a, r->stop_block, r->stop_bytes, 1);
@@ -149,7 +151,9 @@ static minim_status sched_fill(minim_scheduler *s, sched_request *r, const minim
     if (o) memcpy(&r->o, o, o->size < sizeof r->o ? o->size : sizeof r->o);
     if (request->behind && request->behind->engine != s->engine)
         return err_set(e, MINIM_ERR_ARGUMENT, "the sequence to go behind is of another engine");
-    minim_status status = request->behind ? minim_seq_fork(request->behind, &r->seq, e) : MINIM_OK;
+    if (r->o.draft) return err_set(e, MINIM_ERR_ARGUMENT, "draft: a scheduler does not draft, minim_generate() does");
+    minim_status status = speculator_check(&r->o, e);
+    if (!status && request->behind) status = minim_seq_fork(request->behind, &r->seq, e);
     if (status) return status;
     r->n_behind = r->computed = r->seq ? r->seq->length : 0;
     /* Whatever is wrong with it is said now; what an answer needs is made when it starts. */
@@ -285,6 +289,9 @@ static minim_status sched_begin(minim_scheduler *s, sched_request *r, minim_erro
                                 &r->cancelled, e);
         r->g.start = r->submitted;
     }
+    if (!status) status = speculator_new(r->seq, &r->o, &r->speculator, e);
+    for (size_t i = 0; i < r->n_tokens && r->speculator && !status; i++)
+        status = speculator_push(r->speculator, r->tokens[i], 0, e);
     r->started = !status;
     return status;
 }
@@ -362,12 +369,28 @@ static size_t sched_share(sched_request *first, size_t budget) {
     return budget;
 }
 
+/* Tokens that may follow those who answer run with them, as many as pay beside the n rows there are; the first in order
+ * choose first. Returns their number. */
+static minim_status sched_guess(minim_scheduler *s, size_t n, size_t *n_guesses, minim_error *e) {
+    minim_status status = MINIM_OK;
+    *n_guesses = 0;
+    for (sched_request *r = s->running.first; r && !status; r = r->after) {
+        if (!r->speculator || r->n_rows != 1 || sched_left(r) != 1 || !r->g.r.n_generated) continue;
+        const int left = SPECULATE_MAX - (int)*n_guesses, room = generate_room(&r->g, r->seq);
+        status = speculator_guess(r->speculator, r->tokens[r->n_tokens - 1], room < left ? room : left,
+                                  (int)(n - 1 + *n_guesses), &r->guess, e);
+        *n_guesses += (size_t)r->guess.n;
+    }
+    return status;
+}
+
 /* How many rows everybody has; the sum. *n_logits: those that want logits. */
 static size_t sched_plan(minim_scheduler *s, size_t *n_logits) {
     size_t n = 0;
     int answering = 0;
     for (sched_request *r = s->running.first; r; r = r->after) {
         r->n_rows = sched_left(r) == 1;
+        r->guess.n = 0;
         answering |= r->n_rows > 0;
     }
     size_t budget = (size_t)(answering ? s->o.chunk : s->engine->n_batch);
@@ -395,32 +418,46 @@ static minim_status sched_run_rows(minim_scheduler *s, size_t n_logits, minim_er
             size_t at = r->seq->length + i;
             s->rows[n++] = (minim_row){r->seq, r->tokens[at], at + 1 == r->n_tokens};
         }
+        for (int i = 0; i < r->guess.n; i++) s->rows[n++] = (minim_row){r->seq, r->guess.token[i], 1};
     }
     return minim_engine_step(s->engine, s->rows, n, s->logits, e);
+}
+
+static void sched_count(minim_scheduler *s, uint64_t *count, size_t n) {
+    pthread_mutex_lock(&s->lock);
+    *count += n;
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* What a step means for one request. Returns 1 when it has ended, and then *status. */
 static int sched_advance(minim_scheduler *s, sched_request *r, const float *logits, minim_status *status,
                          minim_error *e) {
-    const size_t length = r->seq->length, before = length - r->n_rows;
+    const size_t length = r->seq->length - (size_t)r->guess.n, before = length - r->n_rows;
     const size_t again = r->computed > before ? (r->computed < length ? r->computed : length) - before : 0;
     const int prompt = !r->g.r.n_generated;
     r->n_recomputed += again;
-    pthread_mutex_lock(&s->lock);
-    s->counts.n_recomputed += again;
-    *(prompt || again ? &s->counts.n_prefill : &s->counts.n_decode) += r->n_rows;
-    pthread_mutex_unlock(&s->lock);
+    sched_count(s, prompt || again ? &s->counts.n_prefill : &s->counts.n_decode, r->n_rows);
+    sched_count(s, &s->counts.n_recomputed, again);
     if (prompt && length > r->computed) generate_prefilled(&r->g, length - r->n_behind);
     if (length > r->computed) r->computed = length;
-    if (!prompt && !again) r->g.r.decode_bytes += s->engine->model->step_bytes;
+    if (!prompt && !again) {
+        r->g.r.decode_bytes += s->engine->model->step_bytes;
+        r->g.r.n_steps++;
+        r->g.r.n_drafted += (size_t)r->guess.n;
+    }
     *status = MINIM_OK;
     if (!logits || r->g.stopped) return r->g.stopped;
     int32_t token;
-    if (mem_grow(&s->engine->allocator, &r->tokens, &r->capacity, r->n_tokens + 1, sizeof *r->tokens))
-        *status = err_memory(e, "a token list", (r->n_tokens + 1) * sizeof *r->tokens);
-    if (!*status) *status = generate_take(&r->g, logits, &token, e);
+    int n_right;
+    const size_t most = r->n_tokens + (size_t)r->guess.n + 1;
+    if (mem_grow(&s->engine->allocator, &r->tokens, &r->capacity, most, sizeof *r->tokens))
+        *status = err_memory(e, "a token list", most * sizeof *r->tokens);
+    if (!*status) *status = generate_verify(&r->g, r->seq, r->speculator, &r->guess, logits, &n_right, &token, e);
     if (*status || r->g.stopped) return 1;
+    sched_count(s, &s->counts.n_decode, (size_t)n_right);
+    for (int i = 0; i < n_right; i++) r->tokens[r->n_tokens++] = r->guess.token[i];
     r->tokens[r->n_tokens++] = token;
+    if (r->seq->length > r->computed) r->computed = r->seq->length;
     return 0;
 }
 
@@ -457,24 +494,30 @@ static size_t sched_give_way(minim_scheduler *s, size_t most, minim_status statu
 
 static void sched_compute(minim_scheduler *s) {
     minim_error e = {MINIM_OK, ""};
-    size_t n_logits, n, most = SIZE_MAX;
-    for (;;) {
+    size_t n_logits, n, n_guesses = 0, most = SIZE_MAX;
+    for (int guessing = 1;; guessing = 0) { /* without room for guesses: without them */
         n = sched_plan(s, &n_logits);
         sched_request *r = s->running.first;
         if (n > most) n = r->n_rows = most, n_logits = 0; /* one is alone */
         if (!n) return;
-        minim_status status = sched_run_rows(s, n_logits, &e);
+        if (guessing && sched_guess(s, n, &n_guesses, &e)) {
+            n_guesses = 0;
+            continue;
+        }
+        minim_status status = sched_run_rows(s, n_logits + n_guesses, &e);
         if (!status) break;
-        most = sched_give_way(s, most, status, &e);
+        if (!n_guesses) most = sched_give_way(s, most, status, &e);
+        n_guesses = 0;
     }
     const float *logits = s->logits;
     for (sched_request *r = s->running.first, *next; r; r = next) {
         next = r->after;
         if (!r->n_rows) continue;
-        const int wants = r->seq->length == r->n_tokens;
+        const size_t n_guessed = (size_t)r->guess.n;
+        const int wants = r->seq->length - n_guessed == r->n_tokens;
         minim_status status;
         if (sched_advance(s, r, wants ? logits : NULL, &status, &e)) sched_end(s, &s->running, r, status, &e);
-        if (wants) logits += s->engine->model->n_vocab;
+        if (wants) logits += (1 + n_guessed) * (size_t)s->engine->model->n_vocab;
     }
 }
 

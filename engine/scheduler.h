@@ -24,9 +24,11 @@ struct sched_request {
 
     int32_t *tokens; /* what it goes behind, the prompt, and what was generated; the last one may not have been run */
     size_t n_behind, n_tokens, capacity;
-    minim_seq *seq;  /* from the start on, or from the submission as a fork; empty during a pause */
-    size_t computed; /* most tokens it ever had in the cache */
-    generate_run g;  /* from the start on */
+    minim_seq *seq;         /* from the start on, or from the submission as a fork; empty during a pause */
+    size_t computed;        /* most tokens it ever had in the cache */
+    generate_run g;         /* from the start on */
+    speculator *speculator; /* the same; NULL = no guesses */
+    speculation guess;      /* in the step being prepared, behind its rows */
     int started, paused;
     size_t n_pauses, n_recomputed;
     size_t n_rows; /* in the step being prepared */

@@ -3,7 +3,8 @@
  * The unit of cost is a step of one row, which yields one token. A step of n rows costs `cost[n]`, a token of the draft
  * model `draft_cost`. With chances p1, p2 ... that the guesses are right, provided those before them were, a step with
  * k guesses yields 1 + p1 + p1 p2 + ... + p1...pk tokens for cost[1 + k]. The k with the most tokens for its cost is
- * taken; it is 0 where guessing does not pay.
+ * taken; it is 0 where guessing does not pay. Rows of others in the same step yield a token each, and make it longer:
+ * so the more there are, the surer a guess has to be.
  *
  * Chances come from counting. A guess by lookup belongs to a class by the length of its match, a guess of the draft by
  * the probability that the draft gave it. Lookup is judged at every generated token, whether or not its guess was made:
@@ -106,17 +107,17 @@ static float spec_attention(const minim_model *m, size_t n_keys) {
  * its rows, whichever is longer. With the weights a row computes for a quarter of the time that reading them takes, and
  * a multiply-add of attention, with its share of the softmax, is as long as three of the others: measured, see
  * bench/README.md. With the reference kernels there is nothing but computing. */
-static void spec_set_cost(speculator *s) {
+static void spec_set_cost(speculator *s, int beside) {
     const minim_engine *en = s->seq->engine;
     const float weights = strcmp(en->kern.isa, "ref") ? 0.25f : 1000.0f;
     const float row = weights * (1 + 3 * spec_attention(en->model, s->seq->length));
     for (int n = 1; n < SPECULATE_MAX + 2; n++) {
-        const float rows = (float)n * row;
-        s->cost[n] = sqrtf((1 + rows * rows) / (1 + row * row));
+        const float rows = (float)(beside + n) * row, plain = (float)(beside + 1) * row;
+        s->cost[n] = sqrtf((1 + rows * rows) / (1 + plain * plain));
     }
 }
 
-static minim_status spec_check(const minim_seq *seq, const minim_generate_options *o, minim_error *e) {
+minim_status speculator_check(const minim_generate_options *o, minim_error *e) {
     const struct {
         const char *name;
         int value;
@@ -135,7 +136,6 @@ static minim_status spec_check(const minim_seq *seq, const minim_generate_option
             return err_set(e, MINIM_ERR_ARGUMENT, "%s is %g, expected 0..1", probability[i].name,
                            (double)probability[i].value);
     }
-    if (o->draft == seq) return err_set(e, MINIM_ERR_ARGUMENT, "draft: a sequence cannot be its own draft");
     return MINIM_OK;
 }
 
@@ -180,8 +180,9 @@ static minim_status spec_prepare_draft(speculator *s, const minim_generate_optio
 
 minim_status speculator_new(minim_seq *seq, const minim_generate_options *o, speculator **out, minim_error *e) {
     const minim_allocator *a = &seq->engine->allocator;
-    minim_status status = spec_check(seq, o, e);
+    minim_status status = speculator_check(o, e);
     *out = NULL;
+    if (!status && o->draft == seq) return err_set(e, MINIM_ERR_ARGUMENT, "draft: a sequence cannot be its own draft");
     if (status || (!o->n_lookup && !o->draft)) return status;
     speculator *s = mem_zalloc(a, 1, sizeof *s);
     if (!s) return err_memory(e, "a speculator", sizeof *s);
@@ -238,9 +239,9 @@ minim_status speculator_push(speculator *s, int32_t token, int is_generated, min
 /* ---- lookup ------------------------------------------------------------------------------------------------------ */
 
 /* How many guesses of the match to make, at most `most`. Each one that is right makes the match longer. */
-static int spec_plan_lookup(const speculator *s, int most) {
+static int spec_plan_lookup(const speculator *s, int most, int beside) {
     const size_t length = ngram_length(s->text);
-    float reach = 1, tokens = 1, best = 1;
+    float reach = 1, tokens = (float)(1 + beside), best = tokens;
     int n = 0;
     for (int i = 1; i <= most; i++) {
         reach *= spec_chance(&s->match[spec_class_of_match(length + (size_t)i - 1)]);
@@ -250,10 +251,10 @@ static int spec_plan_lookup(const speculator *s, int most) {
     return n > s->n_min ? n : s->n_min < most ? s->n_min : most;
 }
 
-static void spec_look_up(const speculator *s, int most, speculation *out) {
+static void spec_look_up(const speculator *s, int most, int beside, speculation *out) {
     if (!s->text || !ngram_length(s->text)) return;
     if (most > s->n_lookup) most = s->n_lookup;
-    out->n = ngram_guess(s->text, out->token, spec_plan_lookup(s, most));
+    out->n = ngram_guess(s->text, out->token, spec_plan_lookup(s, most, beside));
 }
 
 /* ---- the draft --------------------------------------------------------------------------------------------------- */
@@ -338,7 +339,7 @@ static int spec_wants_draft(speculator *s) {
     return 1;
 }
 
-minim_status speculator_guess(speculator *s, int32_t last, int most, speculation *out, minim_error *e) {
+minim_status speculator_guess(speculator *s, int32_t last, int most, int beside, speculation *out, minim_error *e) {
     minim_status status = MINIM_OK;
     fenv_t host; /* the same rounding whatever the host has set */
     if (most > SPECULATE_MAX) most = SPECULATE_MAX;
@@ -347,8 +348,8 @@ minim_status speculator_guess(speculator *s, int32_t last, int most, speculation
     if (most <= 0) return status;
     fegetenv(&host);
     fesetenv(FE_DFL_ENV);
-    spec_set_cost(s);
-    spec_look_up(s, most, out);
+    spec_set_cost(s, beside);
+    spec_look_up(s, most, beside, out);
     if (!out->n && spec_wants_draft(s)) {
         status = spec_draft(s, last, most < s->n_draft ? most : s->n_draft, out, e);
         s->made = *out;

@@ -22,6 +22,9 @@ typedef struct speculation {
     int is_drafted; /* they come from the draft model */
 } speculation;
 
+/* Speculation options that are out of range are an argument error. */
+minim_status speculator_check(const minim_generate_options *o, minim_error *e);
+
 /* For the tokens of seq, under the speculation options in o. *out is NULL when they ask for none. Options that are out
  * of range, and a draft of another vocabulary, are argument errors. */
 minim_status speculator_new(minim_seq *seq, const minim_generate_options *o, speculator **out, minim_error *e);
@@ -31,9 +34,10 @@ void speculator_free(speculator *s); /* NULL is fine */
  * right. */
 minim_status speculator_push(speculator *s, int32_t token, int is_generated, minim_error *e);
 
-/* Guesses what follows the tokens pushed so far, at most `most` tokens. All of them but the last, which is given here
+/* Guesses what follows the tokens pushed so far, at most `most` tokens, for a step that has `beside` rows of others.
+ *  All of them but the last, which is given here
  * too, have been run by seq. A draft that fails for want of memory is an error; one whose context is full guesses no
  * more. */
-minim_status speculator_guess(speculator *s, int32_t last, int most, speculation *out, minim_error *e);
+minim_status speculator_guess(speculator *s, int32_t last, int most, int beside, speculation *out, minim_error *e);
 
 #endif

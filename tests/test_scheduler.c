@@ -54,7 +54,7 @@ typedef struct ask {
     int cancel_at; /* at so many tokens, from the callback; -1 = never */
     minim_stop stop;
     minim_status status;
-    size_t n_recomputed;
+    size_t n_recomputed, n_drafted, n_accepted;
 } ask;
 
 static minim_model *world_model(const char *family) {
@@ -119,8 +119,9 @@ static int on_token(void *user, const minim_token_event *event) {
     ask *a = user;
     assert_true(a->running && !a->done && a->n_tokens < MAX_TOKENS);
     assert_int_equal(event->index, a->n_tokens);
-    /* Once it answers, it gets a token with every step. */
-    if (a->n_tokens && a->last_step) assert_int_equal(a->last_step + 1, a->w->step);
+    /* Once it answers, it gets a token with every step, and more where some were guessed. */
+    if (a->n_tokens && a->last_step && (!a->o.n_lookup || a->last_step != a->w->step))
+        assert_int_equal(a->last_step + 1, a->w->step);
     a->last_step = a->w->step;
     a->logprobs[a->n_tokens] = event->logprob;
     a->tokens[a->n_tokens++] = event->token;
@@ -164,6 +165,7 @@ static void on_done(void *user, uint64_t id, const minim_outcome *outcome) {
     assert_int_equal(outcome->result->n_prompt, a->n_prompt - a->n_behind);
     assert_int_equal(outcome->error[0] != 0, outcome->status != MINIM_OK);
     a->n_recomputed = outcome->n_recomputed;
+    a->n_drafted = outcome->result->n_drafted, a->n_accepted = outcome->result->n_accepted;
     assert_true(a->n_paused > 0 || a->n_behind > 0 || !a->n_recomputed); /* a fork that waits may lose its pages */
     if (a->status != MINIM_ERR_CONTEXT) assert_int_equal(a->status, MINIM_OK);
 }
@@ -178,6 +180,7 @@ static ask *ask_new(world *w, size_t n_prompt, int max_tokens) {
     size_t salt = below(w, 4);
     for (size_t i = 0; i < n_prompt; i++) a->prompt[i] = (int32_t)(3 + (salt * 131 + i * 17) % 500);
     minim_generate_options_default(&a->o);
+    a->o.n_lookup = 0; /* most tests count steps */
     a->o.max_tokens = max_tokens, a->o.ignore_end = 1, a->o.user = a, a->o.on_token = on_token;
     return a;
 }
@@ -349,6 +352,7 @@ static void answers_are_those_of_generate_alone(void **state) {
             if (i % 3) a->o.sampling.temperature = 1, a->o.sampling.seed = i;
             if (i % 4 == 0) a->o.sampling.repeat_penalty = 1.2f, a->o.n_top = 3;
             if (i % 5 == 0) a->o.max_tokens = 0; /* to the end of the context */
+            if (i % 2) a->o.n_lookup = 16;
             ok(ask_submit(a, &e), &e);
             if (i % 2) step(w); /* they join at different times */
         }
@@ -430,6 +434,36 @@ static void a_full_pool_pauses_and_loses_nothing(void **state) {
     world_free(w);
 }
 
+/* Texts that go round in circles are guessed, as long as few are answered together. */
+static void repetition_is_guessed_while_few_answer(void **state) {
+    (void)state;
+    for (int n = 1; n <= 24; n += 23) {
+        ask *asks[24];
+        size_t drafted = 0, accepted = 0, tokens = 0;
+        world *w = world_new(NULL, 400, NULL, 0);
+        for (int i = 0; i < n; i++) {
+            minim_error e;
+            asks[i] = ask_new(w, 20, 100);
+            for (int k = 0; k < 20; k++) asks[i]->prompt[k] = 7 + i + k % 2;
+            asks[i]->o.n_lookup = 16;
+            ok(ask_submit(asks[i], &e), &e);
+        }
+        run(w);
+        for (int i = 0; i < n; i++) {
+            check_answer(asks[i]);
+            drafted += asks[i]->n_drafted, accepted += asks[i]->n_accepted, tokens += asks[i]->n_tokens;
+        }
+        assert_true(accepted <= drafted && tokens == 100u * (size_t)n);
+        minim_scheduler_info info = info_of(w);
+        assert_int_equal(info.n_decode, 99 * n);
+        minim_engine_info about = {.size = sizeof about};
+        minim_engine_get_info(w->engine, &about);
+        if (n == 1 && strcmp(about.isa, "ref") != 0) assert_true(accepted > 20 && info.n_steps < 80);
+        if (n > 1) assert_true(drafted < tokens / 8);
+        world_free(w);
+    }
+}
+
 /* Forks of one beginning: it is computed once, and its pages are one page's worth of memory for all. */
 static void requests_can_go_behind_a_sequence(void **state) {
     (void)state;
@@ -481,7 +515,8 @@ static void forks_share_a_full_pool(void **state) {
         world *w = world_new(NULL, pages, NULL, pages % 2 ? CACHE : 0);
         for (int i = 0; i < 6; i++) {
             ask *a = ask_new(w, 50, 60);
-            a->n_behind = 49, a->o.sampling.temperature = 1, a->o.sampling.seed = (uint64_t)i;
+            a->n_behind = 49, a->o.n_lookup = 16 * (i % 2), a->o.sampling.temperature = 1,
+            a->o.sampling.seed = (uint64_t)i;
             ok(ask_submit(a, &e), &e);
         }
         run(w);
@@ -565,6 +600,15 @@ static void bad_requests_are_refused(void **state) {
     a = ask_new(w, 4, 4);
     a->o.sampling.temperature = -1;
     assert_int_equal(ask_submit(a, &e), MINIM_ERR_ARGUMENT);
+    a = ask_new(w, 4, 4);
+    a->o.n_lookup = 17;
+    assert_int_equal(ask_submit(a, &e), MINIM_ERR_ARGUMENT);
+    a = ask_new(w, 4, 4);
+    ok(minim_seq_new(w->alone, &a->o.draft, &e), &e);
+    minim_seq *draft = a->o.draft;
+    assert_int_equal(ask_submit(a, &e), MINIM_ERR_ARGUMENT);
+    assert_non_null(strstr(e.text, "draft"));
+    minim_seq_free(draft);
     assert_int_equal(minim_scheduler_submit(w->s, NULL, NULL, &e), MINIM_ERR_ARGUMENT);
     assert_int_equal(minim_scheduler_submit(NULL, NULL, NULL, &e), MINIM_ERR_ARGUMENT);
     assert_int_equal(minim_scheduler_step(NULL, NULL, &e), MINIM_ERR_ARGUMENT);
@@ -784,6 +828,8 @@ static void random_ask(world *w) {
     if (!below(w, 4)) a->n_behind = below(w, a->n_prompt);
     if (below(w, 2)) a->o.sampling.temperature = 1, a->o.sampling.seed = below(w, 5);
     if (!below(w, 8)) a->cancel_at = 1 + (int)below(w, 20);
+    if (below(w, 2)) a->o.n_lookup = 1 + (int)below(w, 16);
+    if (!below(w, 4)) a->o.n_draft_min = (int)below(w, 17); /* guesses, pay or not */
     minim_status status = ask_submit(a, &e);
     if (status && status != MINIM_ERR_SPACE && status != MINIM_ERR_CONTEXT) ok(status, &e);
 }
@@ -831,6 +877,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_those_of_generate_alone),
         cmocka_unit_test(a_long_prompt_does_not_hold_up_answers),
+        cmocka_unit_test(repetition_is_guessed_while_few_answer),
         cmocka_unit_test(equals_share_the_step),
         cmocka_unit_test(who_is_more_urgent_goes_first),
         cmocka_unit_test(a_full_pool_pauses_and_loses_nothing),

@@ -1,7 +1,7 @@
 /* bench_router.c: what the router itself costs: before the first token, and beside each token. The sides are scripts
  * that take no time, so all of it is the router's; the sampler's figures are timed on logits of a large vocabulary.
  *
- *     build/bench/bench_router [SECONDS_A_TOKEN]      of the model to compare with; default 0.01 (100 tokens/s) */
+ *     build/bench/bench_router */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,30 +96,48 @@ static int route_measure(const minim_router_config *config, minim_ledger *ledger
     return 0;
 }
 
-/* Seconds that choosing a token takes, its log-probability, margin and entropy with it. */
-static double route_sampler(void) {
+/* The best of the logits and nothing else: what a greedy choice without figures would take. */
+static int route_plain(const float *logits, int n) {
+    int best = 0;
+    for (int i = 0; i < n; i += KERN_LANES) {
+        int above = 0;
+        for (int lane = 0; lane < KERN_LANES && i + lane < n; lane++) above |= logits[i + lane] > logits[best];
+        for (int lane = 0; above && lane < KERN_LANES && i + lane < n; lane++)
+            if (logits[i + lane] > logits[best]) best = i + lane;
+    }
+    return best;
+}
+
+/* Median seconds that choosing a token takes, with its log-probability, margin and entropy and without. */
+static int route_sampler(int n_vocab, double *with, double *without) {
     const minim_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
     static float logits[VOCAB];
+    static double seconds[2][DRAWS];
     kern_table kern;
     sampler *chooser = NULL;
     kern_table_init(&kern, NULL);
-    for (int i = 0; i < VOCAB; i++) logits[i] = (float)((i * 2654435761U) >> 20) / 400;
+    for (int i = 0; i < n_vocab; i++) logits[i] = (float)((i * 2654435761U) >> 20) / 400;
     const minim_allocator memory = mem_allocator(NULL);
-    if (sampler_new(&memory, &kern, VOCAB, &greedy, 0, &chooser, NULL) != MINIM_OK) return (double)NAN;
-    static double seconds[DRAWS];
+    if (sampler_new(&memory, &kern, n_vocab, &greedy, 0, &chooser, NULL) != MINIM_OK) return -1;
+    int wrong = 0;
     for (int i = 0; i < DRAWS; i++) {
         minim_token_event event;
         double started = router_now();
         sampler_choose(chooser, logits, &event);
-        seconds[i] = router_now() - started;
+        double chosen = router_now();
+        wrong |= route_plain(logits, n_vocab) != event.token;
+        seconds[0][i] = chosen - started;
+        seconds[1][i] = router_now() - chosen;
     }
-    qsort(seconds, DRAWS, sizeof seconds[0], route_compare);
     sampler_free(chooser);
-    return seconds[DRAWS / 2];
+    for (int k = 0; k < 2; k++) qsort(seconds[k], DRAWS, sizeof seconds[k][0], route_compare);
+    *with = seconds[0][DRAWS / 2];
+    *without = seconds[1][DRAWS / 2];
+    return wrong;
 }
 
-int main(int argc, char **argv) {
-    double token = argc > 1 ? strtod(argv[1], NULL) : 0.01, seconds[3] = {0};
+int main(void) {
+    double seconds[3] = {0};
     static const size_t sizes[] = {100, 2000, 20000};
     char folder[] = "/tmp/minim-bench-XXXXXX", path[64];
     minim_router_config config;
@@ -146,10 +164,17 @@ int main(int argc, char **argv) {
     config.hold_tokens = TOKENS + 1; /* the gate looks at every token until the end */
     config.gate_delay = config.hedge_delay = 1000;
     if (route_measure(&config, NULL, 100, TOKENS, seconds)) return 1;
-    double beside = seconds[1] / TOKENS, chooser = route_sampler();
-    printf("a token: signals and gate %.0f ns; choosing it among %d with its figures %.1f us; together %.3f %% of %.4g "
-           "ms\n",
-           beside * 1e9, VOCAB, chooser * 1e6, 100 * (beside + chooser) / token, token * 1e3);
+    double beside = seconds[1] / TOKENS;
+    printf("\na token: signals and gate %.0f ns\n", beside * 1e9);
+    static const int vocabularies[] = {512, 32000, VOCAB};
+    for (size_t i = 0; i < sizeof vocabularies / sizeof *vocabularies; i++) {
+        double with, without;
+        if (route_sampler(vocabularies[i], &with, &without)) return 1;
+        double more = beside + (with > without ? with - without : 0);
+        printf(
+            "chosen among %6d: %.2f us with its figures, %.2f us without; all of it more: %.2f us, 2 %% of %.3f ms\n",
+            vocabularies[i], with * 1e6, without * 1e6, more * 1e6, more * 50e3);
+    }
 #ifdef MINIM_WITH_LEDGER
     minim_ledger_close(ledger);
     char command[96];

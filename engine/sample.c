@@ -12,16 +12,17 @@ struct sampler {
     minim_allocator allocator;
     const kern_table *kernels;
     minim_sampling options;
-    int n_vocab;
+    int n_vocab, n_blocks;
     uint64_t random[4];
     int32_t *recent; /* [n_recent_max]: ring of the tokens that the penalty looks at */
     size_t n_recent, next_recent, n_recent_max;
-    float *logit;   /* [n_vocab]: cleaned, later penalised */
-    float *weight;  /* [n_vocab]: exp(logit - max), the softmax without its division */
-    float max, sum; /* of the logits, of the weights */
-    double log_sum; /* log of the sum of the exponentials of the last raw logits */
-    int32_t *rank;  /* [n_vocab]: the n_ranked best tokens, best first */
-    int32_t *heap;  /* [n_vocab]: n_heap more, the best on top */
+    float *logit;     /* [n_vocab]: cleaned, later penalised */
+    float *block_max; /* [n_blocks]: the largest of KERN_CLEAN of them */
+    float *weight;    /* [n_vocab]: exp(logit - max), the softmax without its division */
+    float max, sum;   /* of the logits, of the weights */
+    double log_sum;   /* log of the sum of the exponentials of the last raw logits */
+    int32_t *rank;    /* [n_vocab]: the n_ranked best tokens, best first */
+    int32_t *heap;    /* [n_vocab]: n_heap more, the best on top */
     int n_ranked, n_heap;
     float floor, band; /* all tokens with a logit of at least floor have been on the heap; width of the next band */
     minim_logprob top[SAMPLER_MAX_TOP];
@@ -69,15 +70,17 @@ minim_status sampler_new(const minim_allocator *a, const kern_table *k, int n_vo
     s->kernels = k;
     s->options = *options;
     s->n_vocab = n_vocab;
+    s->n_blocks = (n_vocab - 1) / KERN_CLEAN + 1;
     s->n_top_max = n_top < n_vocab ? n_top : n_vocab;
     if (options->repeat_penalty != 1) s->n_recent_max = (size_t)options->repeat_last_n;
     sampler_seed(s, options->seed);
     s->logit = mem_alloc(a, (size_t)n_vocab, sizeof *s->logit);
+    s->block_max = mem_alloc(a, (size_t)s->n_blocks, sizeof *s->block_max);
     s->weight = mem_alloc(a, (size_t)n_vocab, sizeof *s->weight);
     s->rank = mem_alloc(a, (size_t)n_vocab, sizeof *s->rank);
     s->heap = mem_alloc(a, (size_t)n_vocab, sizeof *s->heap);
     s->recent = mem_alloc(a, s->n_recent_max, sizeof *s->recent);
-    if (!s->logit || !s->weight || !s->rank || !s->heap || !s->recent) {
+    if (!s->logit || !s->block_max || !s->weight || !s->rank || !s->heap || !s->recent) {
         sampler_free(s);
         return err_memory(e, "a sampler", 16 * (uint64_t)n_vocab);
     }
@@ -90,6 +93,7 @@ void sampler_free(sampler *s) {
     const minim_allocator a = s->allocator;
     const size_t n = (size_t)s->n_vocab;
     mem_free(&a, s->logit, n, sizeof *s->logit);
+    mem_free(&a, s->block_max, (size_t)s->n_blocks, sizeof *s->block_max);
     mem_free(&a, s->weight, n, sizeof *s->weight);
     mem_free(&a, s->rank, n, sizeof *s->rank);
     mem_free(&a, s->heap, n, sizeof *s->heap);
@@ -111,40 +115,34 @@ static float sampler_clean_one(float x) {
     return x >= -FLT_MAX ? (x <= FLT_MAX ? x : FLT_MAX) : -INFINITY;
 }
 
-/* Copies the logits, cleaned. Returns how many are finite. */
-static int sampler_clean(sampler *s, const float *logits) {
-    int finite = 0;
-    for (int i = 0; i < s->n_vocab; i++) { /* as sampler_clean_one(), in a form that becomes vector instructions */
-        const int low = logits[i] >= -FLT_MAX, high = logits[i] <= FLT_MAX;
-        const float x = high ? logits[i] : FLT_MAX;
-        finite += low & high;
-        s->logit[i] = low ? x : -INFINITY;
+/* The best tokens so far, best first, lower id first among equals. Logprobs are logits for now. */
+typedef struct sampler_top {
+    minim_logprob *best; /* [n] */
+    int n, used;
+} sampler_top;
+
+static void sampler_rank(sampler_top *top, int32_t token, float logit) {
+    if (top->used == top->n && !(logit > top->best[top->n - 1].logprob)) return;
+    int at = top->used < top->n ? top->used++ : top->n - 1;
+    for (; at > 0 && logit > top->best[at - 1].logprob; at--) top->best[at] = top->best[at - 1];
+    top->best[at] = (minim_logprob){token, logit};
+}
+
+/* Ranks all tokens. Blocks that hold nothing good enough are passed over. */
+static void sampler_best(const sampler *s, sampler_top *top) {
+    for (int b = 0; b * KERN_CLEAN < s->n_vocab; b++) {
+        if (top->used == top->n && !(s->block_max[b] > top->best[top->n - 1].logprob)) continue;
+        const int end = (b + 1) * KERN_CLEAN < s->n_vocab ? (b + 1) * KERN_CLEAN : s->n_vocab;
+        for (int i = b * KERN_CLEAN; i < end; i++) sampler_rank(top, i, s->logit[i]);
     }
+}
+
+/* Whether a token is possible: one logit is finite. */
+static int sampler_can_choose(const sampler *s, const float *logits, float best) {
+    int finite = best > -INFINITY && best < FLT_MAX;
+    for (int i = 0; i < s->n_vocab && !finite && best > -INFINITY; i++) /* the best may have been an infinity */
+        finite = logits[i] >= -FLT_MAX && logits[i] <= FLT_MAX;
     return finite;
-}
-
-/* Whether one of KERN_LANES logits is above a bar. */
-static int sampler_row_has(const float *logit, float bar) {
-    int above = 0;
-    for (int lane = 0; lane < KERN_LANES; lane++) above |= logit[lane] > bar;
-    return above;
-}
-
-/* Fills best[n] with the n best tokens, best first, lower id first among equals. Logprobs are logits for now. */
-static void sampler_best(const sampler *s, minim_logprob *best, int n) {
-    int used = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        int at;
-        /* Rows of lanes that hold nothing good enough are passed over at once. */
-        while (used == n && i % KERN_LANES == 0 && i + KERN_LANES <= s->n_vocab &&
-               !sampler_row_has(s->logit + i, best[n - 1].logprob))
-            i += KERN_LANES;
-        if (i == s->n_vocab) break;
-        if (used == n && !(s->logit[i] > best[n - 1].logprob)) continue;
-        at = used < n ? used++ : n - 1;
-        for (; at > 0 && s->logit[i] > best[at - 1].logprob; at--) best[at] = best[at - 1];
-        best[at] = (minim_logprob){i, s->logit[i]};
-    }
 }
 
 /* The weights of the logits as they are now. */
@@ -153,33 +151,21 @@ static void sampler_weigh(sampler *s) {
     s->kernels->softmax_part(s->weight, s->n_vocab, &s->max, &s->sum);
 }
 
-/* -sum p log p = log(sum w) - sum w (logit - max) / sum w, in 16 partial sums, folded as in kernels.h. Products of two
- * float32 are exact in double. */
-static double sampler_entropy(const sampler *s, double log_sum) {
-    double part[KERN_LANES] = {0};
-    const int whole = s->n_vocab / KERN_LANES * KERN_LANES;
-    /* Whole rows of lanes, without a branch, become vector instructions. What weighs nothing may be minus infinity. */
-    for (int i = 0; i < whole; i += KERN_LANES)
-        for (int lane = 0; lane < KERN_LANES; lane++) {
-            const float w = s->weight[i + lane], below = w > 0 ? s->logit[i + lane] - s->max : 0;
-            part[lane] += (double)w * (double)below;
-        }
-    for (int i = whole; i < s->n_vocab; i++)
-        if (s->weight[i] > 0) part[i - whole] += (double)s->weight[i] * (double)(s->logit[i] - s->max);
-    for (int half = KERN_LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return log_sum - part[0] / (double)s->sum;
-}
-
-/* Everything but the chosen token, from the raw logits. Returns the log of the sum of their exponentials. */
-static double sampler_describe(sampler *s, minim_token_event *event) {
+/* Everything but the chosen token, from the raw logits, in two passes. s->log_sum becomes the log of the sum of their
+ * exponentials. -1 when no token is possible. */
+static int sampler_describe(sampler *s, const float *logits, minim_token_event *event) {
     minim_logprob best[SAMPLER_MAX_TOP] = {{0, 0}};
     const int want = s->n_top_max < 2 ? 2 : s->n_top_max, n = want < s->n_vocab ? want : s->n_vocab;
-    double log_sum, entropy;
-    sampler_best(s, best, n);
-    sampler_weigh(s);
-    log_sum = kern_log((double)s->sum);
-    entropy = sampler_entropy(s, log_sum);
+    double dot;
+    sampler_top top = {best, n, 0};
+    s->kernels->clean(logits, s->n_vocab, s->logit, s->block_max);
+    sampler_best(s, &top);
+    if (!sampler_can_choose(s, logits, best[0].logprob)) return -1;
+    s->max = best[0].logprob + 0.0F; /* no -0, as softmax_part() */
+    s->kernels->weigh(s->logit, s->n_vocab, s->max, s->weight, &s->sum, &dot);
+    const double log_sum = kern_log((double)s->sum);
+    /* -sum p log p = log(sum w) - sum w (logit - max) / sum w */
+    const double entropy = log_sum - dot / (double)s->sum;
     event->entropy = entropy > 0 ? (float)entropy : 0; /* rounding can leave a little below 0 */
     event->margin = n > 1 ? (float)((double)best[0].logprob - (double)best[1].logprob) : INFINITY;
     s->n_top = 0;
@@ -190,7 +176,8 @@ static double sampler_describe(sampler *s, minim_token_event *event) {
     event->n_top = s->n_top;
     event->top = s->top;
     event->token = best[0].token;
-    return (double)s->max + log_sum;
+    s->log_sum = (double)s->max + log_sum;
+    return 0;
 }
 
 /* ---- tokens in falling order ------------------------------------------------------------------------------------ */
@@ -344,15 +331,16 @@ void sampler_choose(sampler *s, const float *logits, minim_token_event *event) {
     event->n_top = 0;
     event->top = s->top;
     s->log_sum = INFINITY; /* no token is possible */
-    if (!sampler_clean(s, logits)) return;
-    s->log_sum = sampler_describe(s, event);
+    if (sampler_describe(s, logits, event)) return;
     if (s->n_recent) sampler_penalise(s, logits);
     if (s->options.temperature > 0) {
         if (s->n_recent) sampler_weigh(s);
         event->token = sampler_draw(s);
     } else if (s->n_recent) {
         minim_logprob best = {0, 0};
-        sampler_best(s, &best, 1);
+        sampler_top top = {&best, 1, 0};
+        s->kernels->clean(s->logit, s->n_vocab, s->logit, s->block_max);
+        sampler_best(s, &top);
         event->token = best.token;
     }
     event->logprob = sampler_logprob(s, logits, event->token);

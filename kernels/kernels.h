@@ -34,9 +34,10 @@
 #endif
 
 enum {
-    KERN_PANEL = 16, /* output rows of a weight panel */
-    KERN_BLOCK = 32, /* activations that share a scale */
-    KERN_LANES = 16, /* partial sums of a scalar reduction */
+    KERN_PANEL = 16,  /* output rows of a weight panel */
+    KERN_BLOCK = 32,  /* activations that share a scale */
+    KERN_LANES = 16,  /* partial sums of a scalar reduction */
+    KERN_CLEAN = 256, /* logits that clean() says the largest of */
     /* The version of the layout of panels. Files keep them (`minim pack`): whoever changes a byte of a layout has to
      * raise it, and tests/test_pack.c says so. */
     KERN_PANEL_LAYOUT = 1
@@ -231,6 +232,16 @@ typedef struct kern_table {
 
     /* s[n], n > 0: returns max m of s in *max; s[i] = exp(s[i] - m); *sum = 16 partial sums of s, folded. */
     void (*softmax_part)(float *s, int64_t n, float *max, float *sum);
+
+    /* For a choice among n tokens, in place or not: y[i] = x[i], but NaN becomes minus infinity and infinity the
+     * largest number; top[b] is the largest y of the b-th KERN_CLEAN numbers, of which the last may be fewer; a zero is
+     * +0. */
+    void (*clean)(const float *x, int64_t n, float *y, float *top);
+
+    /* For a choice among n > 0 tokens, in place or not: x[i] <= max, and no NaN. w[i] = exp(x[i] - max); *sum = 16
+     * partial sums of w, folded; *dot = 16 partial sums in float64 of w[i] * (x[i] - max), which is 0 where w[i] is,
+     * folded. A product of two float32 is exact in float64, so it may be fused or not. */
+    void (*weigh)(const float *x, int64_t n, float max, float *w, float *sum, double *dot);
 
     /* Joins two softmax parts (online softmax, Milakov & Gimelshein 2018), the later into the earlier:
      * m' = max(*max, m2), a = exp(*max - m'), b = exp(m2 - m'); *sum = fma(*sum, a, sum2*b);

@@ -11,19 +11,27 @@ typedef struct complexity_counts {
     double words, numbers, operators, questions, demands, code, sentences;
 } complexity_counts;
 
-/* Words that ask for more than recall. */
-static const char *const complexity_demands[] = {
-    "prove",     "derive",    "compare",   "contrast",    "analyze", "analyse",   "evaluate",  "explain",
-    "why",       "optimize",  "optimise",  "refactor",    "debug",   "implement", "algorithm", "complexity",
-    "theorem",   "integral",  "equation",  "probability", "step",    "steps",     "design",    "strategy",
-    "summarize", "summarise", "translate", "critique",    "argue",   "estimate",  "calculate", "compute",
-    "solve",     "plan",      "essay",     "function"};
+/* Words that ask for more than recall, by their first letter; each ends with a space. */
+static const char *const complexity_demands[26] = {
+    ['a' - 'a'] = "analyze analyse algorithm argue ",
+    ['c' - 'a'] = "compare contrast complexity critique calculate compute ",
+    ['d' - 'a'] = "derive debug design ",
+    ['e' - 'a'] = "evaluate explain equation estimate essay ",
+    ['f' - 'a'] = "function ",
+    ['i' - 'a'] = "implement integral ",
+    ['o' - 'a'] = "optimize optimise ",
+    ['p' - 'a'] = "prove probability plan ",
+    ['r' - 'a'] = "refactor ",
+    ['s' - 'a'] = "step steps strategy summarize summarise solve ",
+    ['t' - 'a'] = "theorem translate ",
+    ['w' - 'a'] = "why ",
+};
 
 static int complexity_is_demand(const char *word, size_t n) {
-    for (size_t i = 0; i < sizeof complexity_demands / sizeof *complexity_demands; i++) {
-        if ((word[0] | 32) == complexity_demands[i][0] && strlen(complexity_demands[i]) == n &&
-            !strncasecmp(word, complexity_demands[i], n))
-            return 1;
+    unsigned first = (unsigned)(word[0] | 32) - 'a';
+    const char *at = n > 2 && n < 12 && first < 26 ? complexity_demands[first] : NULL;
+    for (; at && *at; at = strchr(at, ' ') + 1) {
+        if (!strncasecmp(word, at, n) && at[n] == ' ') return 1;
     }
     return 0;
 }

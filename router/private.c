@@ -219,6 +219,7 @@ static int private_has_iban(const char *text) {
         char iban[34];
         int n = 0;
         if (!private_is_letter(text[i]) || !private_starts(text, i) || !private_is_letter(text[i + 1])) continue;
+        if (private_is_letter(text[i + 2])) continue; /* most words end here */
         for (size_t j = i; n < 34; j++) {
             if ((text[j] == ' ' || text[j] == '-') && n >= 2) continue;
             if (!private_is_digit(text[j]) && !private_is_letter(text[j])) break;
@@ -234,19 +235,20 @@ static int private_has_iban(const char *text) {
 
 static size_t private_token_length(const char *text) {
     size_t n = 0;
-    while (private_is_digit(text[n]) || private_is_letter(text[n]) || text[n] == '_' || text[n] == '-') n++;
+    while (private_is_letter(text[n]) || private_is_digit(text[n]) || text[n] == '_' || text[n] == '-') n++;
     return n;
 }
 
 /* Long, of capital and small letters and digits in one word: nobody writes so. */
 static int private_is_random(const char *text, size_t n) {
     int upper = 0, lower = 0, digit = 0;
+    if (n < 32) return 0;
     for (size_t i = 0; i < n; i++) {
         upper += text[i] >= 'A' && text[i] <= 'Z';
         lower += text[i] >= 'a' && text[i] <= 'z';
         digit += private_is_digit(text[i]);
     }
-    return n >= 32 && upper >= 3 && lower >= 3 && digit >= 2;
+    return upper >= 3 && lower >= 3 && digit >= 2;
 }
 
 /* "password: hunter22", "API_KEY=...", "secret is ..." */
@@ -256,7 +258,7 @@ static int private_names_secret(const char *text) {
                                         "token",      "access_key",  "access-key",   "accesskey", "account_key",
                                         "accountkey", "private_key", "client_secret"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if ((text[0] | 32) != names[i][0]) continue; /* most words end here */
+        if ((text[0] | 32) != names[i][0] || (text[1] | 32) != names[i][1]) continue; /* most words end here */
         size_t n = strlen(names[i]);
         if (strncasecmp(text, names[i], n)) continue;
         const char *p = text + n;
@@ -291,13 +293,14 @@ static int private_has_key(const char *text) {
     if (strstr(text, "PRIVATE KEY-----")) return 1;
     for (size_t i = 0; text[i]; i++) {
         if (!private_is_word(text[i]) || !private_starts(text, i)) continue;
-        for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++) {
+        size_t n = private_token_length(text + i);
+        int is_long = n >= 15 || text[i + n] == '.'; /* the shortest is "xoxb-" and 10; one has a full stop in it */
+        for (size_t k = 0; is_long && k < sizeof tokens / sizeof *tokens; k++) {
             if (text[i] != tokens[k].prefix[0]) continue;
-            size_t n = strlen(tokens[k].prefix);
-            if (!strncmp(text + i, tokens[k].prefix, n) && private_token_length(text + i + n) >= tokens[k].least)
+            size_t m = strlen(tokens[k].prefix);
+            if (!strncmp(text + i, tokens[k].prefix, m) && private_token_length(text + i + m) >= tokens[k].least)
                 return 1;
         }
-        size_t n = private_token_length(text + i);
         if (private_is_random(text + i, n)) return 1;
         if ((text[i] | 32) == 'b' && !strncasecmp(text + i, "bearer ", 7) && private_token_length(text + i + 7) >= 16)
             return 1;

@@ -19,6 +19,16 @@ static uint32_t sha256_rotate(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
+/* One of 64 rounds; instead of moving the eight words along, the next round is given them in other places. */
+#define SHA256_ROUND(a, b, c, d, e, f, g, h, i)                                                                        \
+    do {                                                                                                               \
+        uint32_t t = (h) + (sha256_rotate(e, 6) ^ sha256_rotate(e, 11) ^ sha256_rotate(e, 25)) +                       \
+                     ((g) ^ ((e) & ((f) ^ (g)))) + sha256_k[i] + w[i];                                                 \
+        (d) += t;                                                                                                      \
+        (h) = t + (sha256_rotate(a, 2) ^ sha256_rotate(a, 13) ^ sha256_rotate(a, 22)) +                                \
+              (((a) & (b)) | ((c) & ((a) | (b))));                                                                     \
+    } while (0)
+
 static void sha256_block(uint32_t h[8], const uint8_t *p) {
     uint32_t w[64], s[8];
     for (int i = 0; i < 16; i++) {
@@ -30,15 +40,15 @@ static void sha256_block(uint32_t h[8], const uint8_t *p) {
                (sha256_rotate(b, 17) ^ sha256_rotate(b, 19) ^ b >> 10);
     }
     memcpy(s, h, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t a = s[0], e = s[4];
-        uint32_t t1 = s[7] + (sha256_rotate(e, 6) ^ sha256_rotate(e, 11) ^ sha256_rotate(e, 25)) +
-                      ((e & s[5]) ^ (~e & s[6])) + sha256_k[i] + w[i];
-        uint32_t t2 = (sha256_rotate(a, 2) ^ sha256_rotate(a, 13) ^ sha256_rotate(a, 22)) +
-                      ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t1;
-        s[0] = t1 + t2;
+    for (int i = 0; i < 64; i += 8) {
+        SHA256_ROUND(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], i);
+        SHA256_ROUND(s[7], s[0], s[1], s[2], s[3], s[4], s[5], s[6], i + 1);
+        SHA256_ROUND(s[6], s[7], s[0], s[1], s[2], s[3], s[4], s[5], i + 2);
+        SHA256_ROUND(s[5], s[6], s[7], s[0], s[1], s[2], s[3], s[4], i + 3);
+        SHA256_ROUND(s[4], s[5], s[6], s[7], s[0], s[1], s[2], s[3], i + 4);
+        SHA256_ROUND(s[3], s[4], s[5], s[6], s[7], s[0], s[1], s[2], i + 5);
+        SHA256_ROUND(s[2], s[3], s[4], s[5], s[6], s[7], s[0], s[1], i + 6);
+        SHA256_ROUND(s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[0], i + 7);
     }
     for (int i = 0; i < 8; i++) h[i] += s[i];
 }

@@ -11,6 +11,7 @@
  * or reorders something changes it. --hashes prints them. */
 #include "../kernels/kernels.h"
 
+#include <float.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -489,6 +490,37 @@ static void check_softmax_part(const kern_table *k) {
     record_floats(out, 2);
 }
 
+static void check_clean(const kern_table *k) {
+    int64_t n = random_between(1, 800), blocks = (n + KERN_CLEAN - 1) / KERN_CLEAN;
+    float *x = slot_floats(0, n, random_kind()), *y = slot_output(1, n), *top = slot_output(2, blocks);
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t which = random_u32() % 64;
+        if (which < 6) x[i] = (float[]){NAN, INFINITY, -INFINITY, FLT_MAX, -FLT_MAX, -0.0f}[which];
+    }
+    if (random_u32() % 8 == 0) /* nothing but zeros and what is no number */
+        for (int64_t i = 0; i < n; i++) x[i] = (float[]){0.0f, -0.0f, NAN, -INFINITY}[random_u32() % 4];
+    k->clean(x, n, y, top);
+    record_floats(y, n);
+    record_floats(top, blocks);
+}
+
+/* Numbers up to the largest, of which it is told; some of them minus infinity. */
+static void check_weigh(const kern_table *k) {
+    int64_t n = random_between(1, 70);
+    const int in_place = random_u32() % 4 == 0;
+    float *x = slot_floats(0, n, random_kind()), *w = in_place ? x : slot_output(1, n), max = -INFINITY, sum;
+    double dot;
+    for (int64_t i = 0; i < n; i++) {
+        if (!(x[i] >= -FLT_MAX && x[i] <= FLT_MAX)) x[i] = -INFINITY;
+        if (x[i] > max) max = x[i];
+    }
+    if (!(max > -INFINITY)) x[0] = max = 0;
+    k->weigh(x, n, max + 0.0f, w, &sum, &dot);
+    record_floats(w, n);
+    record_floats(&sum, 1);
+    record_bytes((const int8_t *)&dot, sizeof dot);
+}
+
 static void check_softmax_join(const kern_table *k) {
     int64_t n = random_between(1, 140);
     int kind = random_kind();
@@ -662,6 +694,8 @@ static const struct check {
     {"quantize_weights", check_quantize_weights, 500, 0x1a2deab2ff062831, 0},
     {"qk q8", check_qk_q8, 300, 0x29e315596608a5c3, 0},
     {"pv q8", check_pv_q8, 300, 0xa77fb4a49084d66d, 0},
+    {"clean", check_clean, 300, 0x0ac3540283830a51, 0},
+    {"weigh", check_weigh, 1000, 0xf081961fe41160a5, 0},
 };
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };

@@ -7,6 +7,7 @@
 
 #if defined(KERN_ARM)
 
+#include <float.h>
 #include <math.h>
 
 /* The first n of 4 values; the others read as 0 and are not written. */
@@ -347,6 +348,58 @@ static void neon_softmax_part(float *s, int64_t n, float *max, float *sum) {
     *sum = neon_fold(partial);
 }
 
+static void neon_clean(const float *x, int64_t n, float *y, float *top) {
+    const float32x4_t lowest = vdupq_n_f32(-INFINITY), highest = vdupq_n_f32(FLT_MAX);
+    for (int64_t i = 0; i < n;) {
+        const int64_t end = n - i < KERN_CLEAN ? n : i + KERN_CLEAN;
+        float32x4_t largest = lowest;
+        float *best = top + i / KERN_CLEAN;
+        for (; i < end; i += 4) {
+            const float32x4_t v = neon_load_n(x + i, end - i);
+            const uint32x4_t is_number = vcgeq_f32(v, vdupq_n_f32(-FLT_MAX)); /* false for NaN */
+            const float32x4_t clean = vbslq_f32(is_number, vminq_f32(v, highest), lowest);
+            neon_store_n(y + i, end - i, clean);
+            if (end - i >= 4) largest = neon_larger(clean, largest);
+            for (int64_t k = i; end - i < 4 && k < end; k++) /* lanes that are not there are not the largest */
+                largest = neon_larger(vdupq_n_f32(y[k]), largest);
+        }
+        i = end;
+        *best = vmaxvq_f32(largest) + 0.0f;
+    }
+}
+
+/* Lanes 0, 1 to 14, 15 of the products are product[0..7]. */
+static void neon_weigh(const float *x, int64_t n, float max, float *w, float *sum, double *dot) {
+    float32x4_t partial[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    float64x2_t product[8];
+    for (int h = 0; h < 8; h++) product[h] = vdupq_n_f64(0);
+    for (int64_t i = 0; i < n; i += 16) {
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            const int64_t left = n - i - 4 * h;
+            if (left <= 0) break;
+            float32x4_t below =
+                vsubq_f32(left < 4 ? neon_load_n(x + i + 4 * h, left) : vld1q_f32(x + i + 4 * h), vdupq_n_f32(max));
+            float32x4_t e = neon_exp(below);
+            if (left < 4) { /* a lane that is not there adds +0 to sums that are never -0: nothing */
+                neon_store_n(w + i + 4 * h, left, e);
+                e = neon_load_n(w + i + 4 * h, left);
+            } else {
+                vst1q_f32(w + i + 4 * h, e);
+            }
+            partial[h] = vaddq_f32(partial[h], e);
+            below = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(below), vcgtzq_f32(e)));
+            product[2 * h] =
+                vfmaq_f64(product[2 * h], vcvt_f64_f32(vget_low_f32(e)), vcvt_f64_f32(vget_low_f32(below)));
+            product[2 * h + 1] = vfmaq_f64(product[2 * h + 1], vcvt_high_f64_f32(e), vcvt_high_f64_f32(below));
+        }
+    }
+    for (int step = 4; step > 0; step /= 2)
+        for (int h = 0; h < step; h++) product[h] = vaddq_f64(product[h], product[h + step]);
+    *sum = neon_fold(partial);
+    *dot = vgetq_lane_f64(product[0], 0) + vgetq_lane_f64(product[0], 1);
+}
+
 static void neon_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
     const float m = *max > m2 ? *max : m2;
     const float a = kern_expf(*max - m), b = kern_expf(m2 - m);
@@ -567,6 +620,8 @@ void kern_table_neon(kern_table *table) {
     table->pv[KERN_KV_F16] = neon_pv_f16;
     table->pv[KERN_KV_F32] = neon_pv_f32;
     table->softmax_part = neon_softmax_part;
+    table->clean = neon_clean;
+    table->weigh = neon_weigh;
     table->softmax_join = neon_softmax_join;
     table->scale = neon_scale;
     table->to_f16 = neon_to_f16;

@@ -8,6 +8,7 @@
  * and the caller divides by the sum at the end. K is stored transposed: a key is a column. */
 #include "../internal.h"
 
+#include <float.h>
 #include <math.h>
 
 static float ref_kv_f16(const void *base, int64_t i) {
@@ -133,6 +134,34 @@ static void ref_softmax_part(float *s, int64_t n, float *max, float *sum) {
     *sum = partial[0];
 }
 
+static void ref_clean(const float *x, int64_t n, float *y, float *top) {
+    for (int64_t i = 0; i < n; i++) {
+        float *best = top + i / KERN_CLEAN;
+        if (i % KERN_CLEAN == 0) *best = -INFINITY;
+        y[i] = x[i] >= -FLT_MAX ? x[i] <= FLT_MAX ? x[i] : FLT_MAX : -INFINITY;
+        if (y[i] > *best) *best = y[i];
+        *best += 0.0f; /* -0 becomes +0, so that the order of equal zeros does not show */
+    }
+}
+
+static void ref_weigh(const float *x, int64_t n, float max, float *w, float *sum, double *dot) {
+    float partial[KERN_LANES] = {0};
+    double product[KERN_LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        const float below = x[i] - max; /* may be minus infinity */
+        w[i] = kern_expf(below);
+        partial[i % KERN_LANES] += w[i];
+        if (w[i] > 0) product[i % KERN_LANES] += (double)w[i] * (double)below;
+    }
+    for (int step = KERN_LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) {
+            partial[i] += partial[i + step];
+            product[i] += product[i + step];
+        }
+    *sum = partial[0];
+    *dot = product[0];
+}
+
 static void ref_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
     float m = *max > m2 ? *max : m2;
     float a = kern_expf(*max - m), b = kern_expf(m2 - m);
@@ -151,5 +180,7 @@ void kern_table_ref_attention(kern_table *table) {
     table->quantize_weights = ref_quantize_weights;
     table->pv_q8 = ref_pv_q8;
     table->softmax_part = ref_softmax_part;
+    table->clean = ref_clean;
+    table->weigh = ref_weigh;
     table->softmax_join = ref_softmax_join;
 }

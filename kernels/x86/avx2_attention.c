@@ -1,5 +1,7 @@
 /* avx2_attention.c: attention for AVX2, but the products of float keys and values, which are in avx2.c beside the
  * float matrices. */
+#include <float.h>
+
 #include "../internal.h"
 
 #if defined(KERN_X86)
@@ -57,6 +59,67 @@ AVX2_TARGET static void avx2_softmax_part(float *s, int64_t n, float *max, float
     }
     *max = top;
     *sum = avx2_fold(partial[0], partial[1]);
+}
+
+AVX2_TARGET static void avx2_clean(const float *x, int64_t n, float *y, float *top) {
+    const __m256 lowest = _mm256_set1_ps(-INFINITY), highest = _mm256_set1_ps(FLT_MAX);
+    for (int64_t i = 0; i < n;) {
+        const int64_t end = n - i < KERN_CLEAN ? n : i + KERN_CLEAN;
+        __m256 largest = lowest;
+        float *best = top + i / KERN_CLEAN;
+        for (; i < end; i += 8) {
+            const __m256 v = avx2_load_n(x + i, end - i);
+            const __m256 is_number = _mm256_cmp_ps(v, _mm256_set1_ps(-FLT_MAX), _CMP_GE_OQ);
+            const __m256 clean = _mm256_blendv_ps(lowest, _mm256_min_ps(v, highest), is_number);
+            avx2_store_n(y + i, end - i, clean);
+            const __m256 there = _mm256_castsi256_ps(avx2_mask(0, end - i));
+            largest = _mm256_max_ps(largest, end - i < 8 ? _mm256_blendv_ps(lowest, clean, there) : clean);
+        }
+        i = end;
+        *best = avx2_max_lane(largest) + 0.0f;
+    }
+}
+
+/* Lanes 0..3, 4..7, 8..11 and 12..15 of the products are product[0..3]. */
+AVX2_TARGET static void avx2_weigh(const float *x, int64_t n, float max, float *w, float *sum, double *dot) {
+    __m256 partial[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    __m256d product[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
+    int64_t i = 0;
+    for (; i < n; i += 16) {
+        __m256 below[2], e[2];
+        const int whole = i + 16 <= n;
+        KERN_UNROLL
+        for (int h = 0; h < 2; h++) {
+            const int64_t left = n - i - 8 * h;
+            const __m256 read = whole      ? _mm256_loadu_ps(x + i + 8 * h)
+                                : left > 0 ? avx2_load_n(x + i + 8 * h, left)
+                                           : _mm256_setzero_ps();
+            below[h] = e[h] = _mm256_sub_ps(read, _mm256_set1_ps(max));
+        }
+        avx2_exp_below_1(2, e);
+        KERN_UNROLL
+        for (int h = 0; h < 2; h++) {
+            const int64_t left = n - i - 8 * h;
+            if (whole)
+                _mm256_storeu_ps(w + i + 8 * h, e[h]);
+            else if (left > 0)
+                avx2_store_n(w + i + 8 * h, left, e[h]);
+            /* a lane that is not there adds +0 to sums that are never -0: nothing */
+            if (!whole)
+                e[h] = left > 0 ? _mm256_and_ps(e[h], _mm256_castsi256_ps(avx2_mask(0, left))) : _mm256_setzero_ps();
+            partial[h] = _mm256_add_ps(partial[h], e[h]);
+            below[h] = _mm256_and_ps(below[h], _mm256_cmp_ps(e[h], _mm256_setzero_ps(), _CMP_GT_OQ));
+            product[2 * h] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(e[h])),
+                                             _mm256_cvtps_pd(_mm256_castps256_ps128(below[h])), product[2 * h]);
+            product[2 * h + 1] =
+                _mm256_fmadd_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(e[h], 1)),
+                                _mm256_cvtps_pd(_mm256_extractf128_ps(below[h], 1)), product[2 * h + 1]);
+        }
+    }
+    const __m256d b = _mm256_add_pd(_mm256_add_pd(product[0], product[2]), _mm256_add_pd(product[1], product[3]));
+    const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
+    *sum = avx2_fold(partial[0], partial[1]);
+    *dot = _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
 AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
@@ -304,6 +367,8 @@ AVX2_TARGET static void avx2_pv_q8(const int8_t *p, int64_t ldp, const float *sc
 
 void kern_table_avx2_attention(kern_table *table) {
     table->softmax_part = avx2_softmax_part;
+    table->clean = avx2_clean;
+    table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
     table->quantize_weights = avx2_quantize_weights;

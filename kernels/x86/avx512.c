@@ -9,6 +9,7 @@
 
 #include "avx512.h"
 
+#include <float.h>
 #include <math.h>
 
 /* ---- float products ---------------------------------------------------------------------------------------------- */
@@ -242,6 +243,49 @@ AVX512_TARGET static void avx512_softmax_part(float *s, int64_t n, float *max, f
     *sum = avx512_fold(partial);
 }
 
+AVX512_TARGET static void avx512_clean(const float *x, int64_t n, float *y, float *top) {
+    const __m512 lowest = _mm512_set1_ps(-INFINITY), highest = _mm512_set1_ps(FLT_MAX);
+    for (int64_t i = 0; i < n;) {
+        const int64_t end = n - i < KERN_CLEAN ? n : i + KERN_CLEAN;
+        __m512 largest = lowest;
+        float *best = top + i / KERN_CLEAN;
+        for (; i < end; i += 16) {
+            const __mmask16 m = avx512_mask(end - i);
+            const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+            const __mmask16 is_number = _mm512_mask_cmp_ps_mask(m, v, _mm512_set1_ps(-FLT_MAX), _CMP_GE_OQ);
+            const __m512 clean = _mm512_mask_min_ps(lowest, is_number, v, highest);
+            _mm512_mask_storeu_ps(y + i, m, clean);
+            largest = _mm512_max_ps(largest, clean);
+        }
+        i = end;
+        *best = _mm512_reduce_max_ps(largest) + 0.0f;
+    }
+}
+
+AVX512_TARGET static void avx512_weigh(const float *x, int64_t n, float max, float *w, float *sum, double *dot) {
+    __m512 partial = _mm512_setzero_ps();
+    __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd(); /* lanes 0..7, 8..15 */
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        const __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(max));
+        const __m512 e = avx512_exp(below);
+        _mm512_mask_storeu_ps(w + i, m, e);
+        partial = _mm512_mask_add_ps(partial, m, partial, e);
+        const __mmask16 counts = _mm512_mask_cmp_ps_mask(m, e, _mm512_setzero_ps(), _CMP_GT_OQ);
+        const __m512d e_low = _mm512_cvtps_pd(_mm512_castps512_ps256(e));
+        const __m512d e_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1));
+        const __m512d below_low = _mm512_cvtps_pd(_mm512_castps512_ps256(below));
+        const __m512d below_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(below, 1));
+        low = _mm512_mask3_fmadd_pd(e_low, below_low, low, (__mmask8)counts);
+        high = _mm512_mask3_fmadd_pd(e_high, below_high, high, (__mmask8)(counts >> 8));
+    }
+    const __m512d a = _mm512_add_pd(low, high);
+    const __m256d b = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+    const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
+    *sum = avx512_fold(partial);
+    *dot = _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
+}
+
 AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
                                               int64_t n) {
     const float m = *max > m2 ? *max : m2;
@@ -450,6 +494,8 @@ void kern_table_avx512(kern_table *table) {
     table->pv[KERN_KV_F16] = avx512_pv_f16;
     table->pv[KERN_KV_F32] = avx512_pv_f32;
     table->softmax_part = avx512_softmax_part;
+    table->clean = avx512_clean;
+    table->weigh = avx512_weigh;
     table->softmax_join = avx512_softmax_join;
     table->scale = avx512_scale;
     table->to_f16 = avx512_to_f16;

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -485,6 +486,64 @@ static void a_killed_process_loses_no_settled_line(void **state) {
     scene_end(&s);
 }
 
+/* Opens the ledger, asks, says so, and ends; its parent counts the system calls. */
+static void ask_once_under_watch(int pipe_end) {
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL)) _exit(77);
+    raise(SIGSTOP);
+    scene s = scene_make();
+    if (scene_try(&s) != MINIM_OK || s.answer->ledger_error || write(pipe_end, "x", 1) != 1) _exit(1);
+    _exit(0);
+}
+
+/* Lets a process run until it enters or leaves its n-th system call, and kills it there. *said: it had an answer.
+ * Returns 1, 0 when it had ended before, -1 where nobody may be watched. */
+static int kill_at_call(int n, int *said) {
+    int ends[2], status = 0;
+    char byte;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (!child) ask_once_under_watch(ends[1]);
+    close(ends[1]);
+    waitpid(child, &status, 0);
+    int killed = WIFSTOPPED(status) ? 0 : -1;
+    for (int i = 0; !killed && !WIFEXITED(status); i++) {
+        killed = i == n;
+        if (killed)
+            kill(child, SIGKILL);
+        else
+            ptrace(PTRACE_SYSCALL, child, NULL, NULL);
+        waitpid(child, &status, 0);
+    }
+    *said = read(ends[0], &byte, 1) == 1;
+    close(ends[0]);
+    if (!killed) assert_int_equal(WEXITSTATUS(status), 0);
+    return killed;
+}
+
+/* Files change in system calls only (and in the memory that they share, in between): a process is killed at each one,
+ * from the opening of the ledger on, and the next one finds every line that it has told of. */
+static void a_process_may_be_killed_at_each_of_its_system_calls(void **state) {
+    (void)state;
+    int settled = 0, said, killed = 1, n = 0;
+    for (; killed && n < 2000; n++) {
+        killed = kill_at_call(n, &said);
+        if (killed < 0) skip();
+        settled += said;
+        if (access(path, F_OK)) continue; /* not even made */
+        sqlite3 *db = NULL;
+        if (sqlite3_open(path, &db) == SQLITE_OK && settled) {
+            double found = query("SELECT count(*) FROM line WHERE settled");
+            if (found < settled || found > n + 1) fail_msg("call %d: %d settled, %g found", n, settled, found);
+            assert_true(query("SELECT count(*) FROM line WHERE NOT settled AND booked <> 100000000") == 0);
+        }
+        sqlite3_close(db);
+        if (n % 16 == 0 || !killed)
+            assert_true(query("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'") == 1);
+    }
+    assert_true(n > 40 && !killed && settled > 0);
+    print_message("  %d calls\n", n - 1);
+}
+
 /* ---- the cache -------------------------------------------------------------------------------------------------- */
 
 static void the_same_request_is_answered_from_the_cache(void **state) {
@@ -758,6 +817,7 @@ int main(void) {
         cmocka_unit_test_setup(a_budget_bounds_answers_that_have_no_bound, begin),
         cmocka_unit_test_setup(money_for_ten_calls_is_ten_calls_for_64_threads_in_4_processes, begin),
         cmocka_unit_test_setup(a_killed_process_loses_no_settled_line, begin),
+        cmocka_unit_test_setup(a_process_may_be_killed_at_each_of_its_system_calls, begin),
         cmocka_unit_test_setup(the_same_request_is_answered_from_the_cache, begin),
         cmocka_unit_test_setup(every_part_of_a_request_is_in_the_key, begin),
         cmocka_unit_test_setup(what_is_broken_private_or_left_to_chance_is_not_cached, begin),

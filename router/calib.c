@@ -131,7 +131,7 @@ minim_status calib_head_fit(calib_head *head, const minim_route_label *const *ro
         start[n] = n * K;
         for (int k = 0; k < K; k++) ridge[k] = calib_head_ridge;
         learn_matrix x = {n, K, start, column, value};
-        status = learn_logistic(&x, target, ridge, head->weight, &head->bias);
+        status = learn_logistic(&x, target, ridge, LEARN_EXACT, head->weight, &head->bias);
     }
     free(target);
     free(start);

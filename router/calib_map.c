@@ -37,7 +37,7 @@ static minim_status calib_fit_platt(calib_map *map, const double *score, const d
         }
         start[n] = n;
         learn_matrix x = {n, 1, start, column, value};
-        status = learn_logistic(&x, target, &ridge, &slope, &offset);
+        status = learn_logistic(&x, target, &ridge, LEARN_EXACT, &slope, &offset);
     }
     if (status == MINIM_OK && slope <= 0) {
         double base = (rights + 1) / ((double)n + 2);

@@ -27,6 +27,13 @@ static inline uint32_t learn_random_below(uint64_t *state, uint32_t n) {
 /* Fills order[n] with 0 .. n-1, shuffled (Fisher & Yates). n < 2^32. */
 void learn_shuffle(uint32_t *order, size_t n, uint64_t seed);
 
+/* The nearest float, as a double: what nine digits give back exactly. volatile because gcc 12 -O3 forgets the rounding
+ * of two neighbours (it takes a double for a float and back for the double). */
+static inline double learn_round(double x) {
+    volatile float rounded = (float)x;
+    return (double)rounded;
+}
+
 /* 1 / (1 + exp(-x)) without overflow. */
 double learn_sigmoid(double x);
 
@@ -42,9 +49,11 @@ typedef struct learn_matrix {
 
 /* Minimises sum_i cross-entropy(target[i], sigmoid(w . x_i + bias)) + sum_j ridge[j] w[j]^2 / 2 by Newton's method with
  * conjugate gradients (Lin, Weng & Keerthi 2008, without the trust region: a step that does not help is halved). The
- * bias is not penalised. target is in [0, 1]; weights[n_columns] is the result and the start. MINIM_ERR_MEMORY. */
-minim_status learn_logistic(const learn_matrix *x, const double *target, const double *ridge, double *weights,
-                            double *bias);
+ * bias is not penalised. target is in [0, 1]; weights[n_columns] is the result and the start. Ends when a step gains
+ * less than this share of the loss: LEARN_EXACT, or more where it is only tried. MINIM_ERR_MEMORY. */
+#define LEARN_EXACT 1e-7
+minim_status learn_logistic(const learn_matrix *x, const double *target, const double *ridge, double tolerance,
+                            double *weights, double *bias);
 
 /* ---- n-grams of a text ------------------------------------------------------------------------------------------ */
 

@@ -26,6 +26,7 @@ double learn_sigmoid(double x) {
 typedef struct logistic_fit {
     const learn_matrix *x;
     const double *target, *ridge;
+    double tolerance;
     size_t n;
     double *w, *gradient, *step, *residual, *direction, *product, *trial; /* [n] */
     double *margin, *curvature, *change;                                  /* [n_rows] */
@@ -111,13 +112,13 @@ static int logistic_improve(const logistic_fit *fit, double *loss) {
         if (!(now < before)) continue;
         memcpy(fit->w, fit->trial, n * sizeof *fit->w);
         *loss = now;
-        return before - now > 1e-7 * (before + 1);
+        return before - now > fit->tolerance * (before + 1);
     }
     return 0;
 }
 
-minim_status learn_logistic(const learn_matrix *x, const double *target, const double *ridge, double *weights,
-                            double *bias) {
+minim_status learn_logistic(const learn_matrix *x, const double *target, const double *ridge, double tolerance,
+                            double *weights, double *bias) {
     size_t n = x->n_columns + 1;
     double *memory = calloc(7 * n + 3 * x->n_rows + 1, sizeof *memory);
     if (!memory) return MINIM_ERR_MEMORY;
@@ -125,6 +126,7 @@ minim_status learn_logistic(const learn_matrix *x, const double *target, const d
     logistic_fit fit = {.x = x,
                         .target = target,
                         .ridge = ridge,
+                        .tolerance = tolerance,
                         .n = n,
                         .w = memory,
                         .gradient = memory + n,

@@ -24,7 +24,10 @@ uint32_t learn_prompt_hash(const char *prompt, size_t n_bytes);
 /* A model with room for n n-grams and no list of prompts; NULL when memory is short. */
 minim_route_model *learn_model_new(size_t n);
 
-/* shape[LEARN_SHAPES] as it enters. 1 when a prompt of this shape was never seen, else 0. */
-int learn_model_shape(const minim_route_model *model, const char *prompt, size_t n_bytes, double *shape);
+/* Makes of shape[LEARN_SHAPES] what enters. 1 when a prompt of this shape was never seen, else 0. */
+int learn_scale_shape(const float *middle, const float *spread, double *shape);
+
+/* Of uint32_t, for qsort() and bsearch(). */
+int learn_compare_hashes(const void *a, const void *b);
 
 #endif

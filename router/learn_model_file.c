@@ -47,6 +47,8 @@ minim_status minim_route_model_save(const minim_route_model *m, const char *path
     failed |= learn_set(root, "strong_mean", json_real(m->info.strong_mean));
     failed |= learn_set(root, "apgr", learn_numbers(apgr, has_apgr ? 3 : 0));
     failed |= learn_set(root, "familiarity", json_real(m->info.familiarity));
+    failed |= learn_set(root, "ridge", json_real(m->info.ridge));
+    failed |= learn_set(root, "shape_ridge", json_real(m->info.shape_ridge));
     failed |= learn_set(root, "bias", model_file_floats(m->bias, 2));
     failed |= learn_set(root, "shape_middle", model_file_floats(m->shape_middle, LEARN_SHAPES));
     failed |= learn_set(root, "shape_spread", model_file_floats(m->shape_spread, LEARN_SHAPES));
@@ -131,6 +133,11 @@ static int model_file_read(const model_file *file, minim_route_model *m) {
         learn_get_number(path, "", root, "weak_mean", 0, 1, &m->info.weak_mean, file->error) ||
         learn_get_number(path, "", root, "strong_mean", 0, 1, &m->info.strong_mean, file->error) ||
         learn_get_number(path, "", root, "familiarity", 0, 1, &m->info.familiarity, file->error) ||
+        /* older files do not say */
+        (json_object_get(root, "ridge") &&
+         learn_get_number(path, "", root, "ridge", 0, 1e9, &m->info.ridge, file->error)) ||
+        (json_object_get(root, "shape_ridge") &&
+         learn_get_number(path, "", root, "shape_ridge", 0, 1e9, &m->info.shape_ridge, file->error)) ||
         (has_apgr && model_file_read_floats(file, "apgr", 3, -1e9, 1e9, apgr)) ||
         model_file_read_floats(file, "bias", 2, -100, 100, m->bias) ||
         model_file_read_floats(file, "shape_middle", LEARN_SHAPES, -1e9, 1e9, m->shape_middle) ||
@@ -143,9 +150,9 @@ static int model_file_read(const model_file *file, minim_route_model *m) {
         model_file_read_floats(file, "strong", m->n, -1e3, 1e3, m->weights[1])) {
         return -1;
     }
-    m->info.weak_mean = (double)(float)m->info.weak_mean;
-    m->info.strong_mean = (double)(float)m->info.strong_mean;
-    m->info.familiarity = (double)(float)m->info.familiarity;
+    m->info.weak_mean = learn_round(m->info.weak_mean);
+    m->info.strong_mean = learn_round(m->info.strong_mean);
+    m->info.familiarity = learn_round(m->info.familiarity);
     m->info.n_labels = (uint64_t)labels;
     m->info.n_grams = m->n;
     m->info.apgr = (minim_route_figure){(double)apgr[0], (double)apgr[1], (double)apgr[2]};

@@ -21,11 +21,10 @@ static size_t predict_find(const uint32_t *hashes, size_t n, uint32_t hash) {
     return low < n && hashes[low] == hash ? low : n;
 }
 
-int learn_model_shape(const minim_route_model *model, const char *prompt, size_t n_bytes, double *shape) {
+int learn_scale_shape(const float *middle, const float *spread, double *shape) {
     int is_odd = 0;
-    learn_shape(prompt, n_bytes, shape);
     for (int k = 0; k < LEARN_SHAPES; k++) {
-        double z = (shape[k] - (double)model->shape_middle[k]) / (double)model->shape_spread[k];
+        double z = (shape[k] - (double)middle[k]) / (double)spread[k];
         is_odd |= fabs(z) > PREDICT_ODD;
         shape[k] = z > 3 ? 3 : z < -3 ? -3 : z; /* a shape never seen does not outvote the words */
     }
@@ -73,7 +72,8 @@ minim_status minim_route_predict(const minim_route_model *model, const char *pro
         for (int head = 0; head < 2; head++) sum[head] += value * (double)model->weights[head][known->at[i]];
     }
     double shape[LEARN_SHAPES];
-    int is_odd = learn_model_shape(model, prompt, n_bytes, shape);
+    learn_shape(prompt, n_bytes, shape);
+    int is_odd = learn_scale_shape(model->shape_middle, model->shape_spread, shape);
     for (int head = 0; head < 2; head++) {
         for (int k = 0; k < LEARN_SHAPES; k++) sum[head] += shape[k] * (double)model->shape_weights[head][k];
     }

@@ -109,7 +109,8 @@ MINIM_API minim_status minim_route_write_svg(const char *path, const minim_route
 typedef struct minim_route_train_options {
     size_t size;
     uint64_t seed; /* of the folds */
-    int n_folds;   /* cross-validation for the figures of _model_info; 0 = none; default 5 */
+    int n_folds;   /* of the cross-validation that chooses the ridges and makes the figures of _model_info; default 5.
+                      0 = none: no figures, fixed ridges, and unfamiliar words are not abstained from */
 } minim_route_train_options;
 
 MINIM_API void minim_route_train_options_default(minim_route_train_options *options);
@@ -127,6 +128,7 @@ typedef struct minim_route_model_info {
     double weak_mean, strong_mean; /* of the labels */
     minim_route_figure apgr;       /* cross-validated on the labels; NaN without folds */
     double familiarity;            /* prompts below it are abstained from */
+    double ridge, shape_ridge;     /* how strongly the weights of words and of the shape are held back; 0 = not known */
 } minim_route_model_info;
 
 MINIM_API minim_status minim_route_model_get_info(const minim_route_model *model, minim_route_model_info *info);

@@ -19,7 +19,8 @@ static const option train_options[] = {
      "where the model goes; \"prompt_model\" of minim.json"},
     {"--labels", "N", OPTION_INT, TRAIN(n_labels), 0, 200000,
      "learn from N of the prompts, drawn at random\n(default 0: all)"},
-    {"--folds", "N", OPTION_INT, TRAIN(folds), 0, 20, "folds of the cross-validation; 0: none\n(default 5)"},
+    {"--folds", "N", OPTION_INT, TRAIN(folds), 0, 20,
+     "folds of the cross-validation that chooses settings\nand measures; 0: neither (default 5)"},
     {"--seed", "N", OPTION_U64, TRAIN(seed), 0, 0, "of draws and folds (default 1)"},
     {"--json", NULL, OPTION_FLAG, TRAIN(json), 0, 0, "print one JSON object"},
     {0},
@@ -54,6 +55,10 @@ static void train_print(const train_settings *settings, const minim_route_model_
         json_write_name(stdout, "strong_mean", &first);
         json_write_number(stdout, info->strong_mean, 9);
         route_write_figure("apgr", &info->apgr, &first);
+        json_write_name(stdout, "ridge", &first);
+        json_write_number(stdout, info->ridge, 6);
+        json_write_name(stdout, "shape_ridge", &first);
+        json_write_number(stdout, info->shape_ridge, 6);
         json_write_name(stdout, "beats_random", &first);
         fputs(known ? works ? "true" : "false" : "null", stdout);
         json_write_name(stdout, "seconds", &first);
@@ -61,9 +66,11 @@ static void train_print(const train_settings *settings, const minim_route_model_
         puts("}");
         return;
     }
-    printf("labels       %llu (%llu n-grams), %.2f s\nquality      weak %.4f, strong %.4f\nAPGR         %s",
+    printf("labels       %llu (%llu n-grams), %.2f s\nquality      weak %.4f, strong %.4f\n",
            (unsigned long long)info->n_labels, (unsigned long long)info->n_grams, seconds, info->weak_mean,
-           info->strong_mean, route_figure_text(&info->apgr, 1, 3, apgr, sizeof apgr));
+           info->strong_mean);
+    printf("ridges       words %g, shape %g%s\nAPGR         %s", info->ridge, info->shape_ridge,
+           known ? ", chosen by cross-validation" : "", route_figure_text(&info->apgr, 1, 3, apgr, sizeof apgr));
     puts(known ? ", cross-validated; random 0.5" : "");
     if (known && !works) {
         puts("             No better than random as far as these labels can tell: more labels, or prompts that\n"

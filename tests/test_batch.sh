@@ -48,7 +48,7 @@ check "lines without an answer say why" '[ "$(grep -c error out)" = 3 ]' 'grep -
     'grep -q "line 4" out' 'grep -q "3 of 8 lines" err'
 text=$("$M" run -q -n 15 --temp 1 --seed 3 "A dog" 2>/dev/null </dev/null)
 check "an answer is that of minim run" 'sed -n 2p out | grep -qF -- "\"text\": \"$text\""'
-check "stop strings of a line" 'sed -n 7p out | grep -q "\"stop\": \"stop\""' '[ "$(sed -n 7p out | cut -c 10-)" = "$(sed -n 8p out | cut -c 10-)" ]'
+check "stop strings of a line" 'sed -n 7p out | grep -q "\"stop\": \"stop\""' '[ "$(sed -n 7p out | grep -o "text.*tokens")" = "$(sed -n 8p out | grep -o "text.*tokens")" ]'
 "$M" batch - <few.jsonl >piped 2>err
 check "- is standard input" 'cmp -s out piped'
 "$M" batch nothing.jsonl >out 2>err </dev/null
@@ -81,7 +81,36 @@ code=$?
 check "when all is done nothing is left to do" '[ $code = 0 ]' 'cmp -s whole parts'
 "$M" batch -q few.jsonl -o parts >/dev/null 2>err </dev/null
 code=$?
-check "the answers of a longer file are not taken for its own" '[ $code = 1 ]' 'cmp -s whole parts' 'grep -q "only 8 prompts" err'
+check "the answers of another file are not taken for its own" '[ $code = 1 ]' 'cmp -s whole parts' \
+    'grep -q "parts: line 1 does not answer line 1 of few.jsonl" err'
+head -n 199 many.jsonl >shorter.jsonl
+"$M" batch -q shorter.jsonl -o parts >/dev/null 2>err </dev/null
+code=$?
+check "nor those of a longer file" '[ $code = 1 ]' 'cmp -s whole parts' 'grep -q "more answers than the 199 prompts" err'
+# other NAME ARGS...: half of it is there, and the rest would be made otherwise
+other() {
+    local name=$1
+    shift
+    { head -n 100 whole && printf '{"id": 101, "te'; } >parts
+    cp parts before
+    "$M" batch -q "$@" -o parts >/dev/null 2>err </dev/null
+    code=$?
+    check "$name is not gone on with" '[ $code = 1 ]' 'cmp -s parts before' 'grep -q "parts: line $line does not answer line $line of" err'
+}
+sed '40s/Number/number/' many.jsonl >edited.jsonl
+line=40 other "an edited prompt" edited.jsonl
+sed '7d' many.jsonl >shifted.jsonl
+line=7 other "a file with a line less" shifted.jsonl
+line=1 other "what was made with another temperature" many.jsonl --temp 0.5
+line=1 other "what was made with another cache" many.jsonl --kv q8
+head -n 10 many.jsonl | sed 's/^/{"id": 1, "text": "/; s/$/"}/' >parts
+"$M" batch -q many.jsonl -o parts >/dev/null 2>err </dev/null
+code=$?
+check "a file of something else stays as it is" '[ $code = 1 ]' '[ "$(wc -l <parts)" = 10 ]'
+printf 'no newline' >parts
+"$M" batch -q many.jsonl -o parts >/dev/null 2>err </dev/null
+code=$?
+check "also without a line in it" '[ $code = 1 ]' '[ "$(cat parts)" = "no newline" ]' 'grep -q "ends with something else" err'
 "$M" batch -q many.jsonl >/dev/full 2>err </dev/null
 code=$?
 check "a full disk is an error" '[ $code = 1 ]' 'grep -q "No space" err'

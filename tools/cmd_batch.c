@@ -2,7 +2,9 @@
  * at any moment the rest of it.
  *
  * Every line of the input that is not blank is an object, and so is every line of the output, in the same order: so the
- * number of complete lines in the output says where to go on. A last line that is not complete is cut off. */
+ * number of complete lines in the output says where to go on. A last line that is not complete is cut off. A digest in
+ * every line of the output tells which line it answers, with which settings: what was made from another file, by
+ * another model or otherwise, is not gone on with. */
 #include "commands.h"
 #include "common.h"
 
@@ -46,13 +48,15 @@ static const option_usage batch_usage = {
     .command = "batch",
     .synopsis = "batch [OPTIONS] FILE.jsonl",
     .about = "Answers many prompts together and writes the answers in the order of the prompts.",
-    .epilogue = "A line is {\"prompt\": \"...\"} or {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}, with "
-                "\"id\" and, for\n"
-                "this line only, \"max_tokens\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \"repeat_penalty\", "
-                "\"seed\", \"stop\"\n"
-                "(a string or a list), \"priority\". Answers are {\"id\", \"text\", \"stop\", \"prompt_tokens\",\n"
-                "\"generated_tokens\"}, or {\"id\", \"error\"} for a line that has none; then the exit code is 1.\n"
-                "Run again after an interruption, the same command does what is left.",
+    .epilogue =
+        "A line is {\"prompt\": \"...\"} or {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}, with "
+        "\"id\" and, for\n"
+        "this line only, \"max_tokens\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \"repeat_penalty\", "
+        "\"seed\", \"stop\"\n"
+        "(a string or a list), \"priority\". Answers are {\"id\", \"text\", \"stop\", \"prompt_tokens\",\n"
+        "\"generated_tokens\", \"input\"}, or {\"id\", \"error\", \"input\"} for a line that has none; then the\n"
+        "exit code is 1. Run again after an interruption, the same command does what is left; \"input\", a\n"
+        "digest of the line and all that decides its answer, shows that it is the same.",
     .max_arguments = 1,
 };
 
@@ -60,6 +64,7 @@ static const option_usage batch_usage = {
 typedef struct batch_item {
     struct batch_run *run;
     char *id; /* JSON */
+    uint64_t digest;
     tool_bytes text;
     char *line; /* of the output, when it is ready */
     size_t n_line;
@@ -79,7 +84,8 @@ typedef struct batch_run {
     size_t n_items;
     size_t started, written, skipped, total;
     size_t n_errors, n_tokens;
-    int code; /* >= 0: something is wrong with the whole run */
+    uint64_t digest; /* of all that is the same for all lines */
+    int code;        /* >= 0: something is wrong with the whole run */
     double begun, shown;
 } batch_run;
 
@@ -131,6 +137,8 @@ static void batch_drain(batch_run *run) {
     batch_show_progress(run, 0);
 }
 
+static const char batch_line_begin[] = "{\"id\": ";
+
 /* Begins the line of an item; NULL after a message. */
 static FILE *batch_open_line(batch_item *item) {
     FILE *file = open_memstream(&item->line, &item->n_line);
@@ -138,12 +146,12 @@ static FILE *batch_open_line(batch_item *item) {
         item->run->code = tool_fail("out of memory");
         return NULL;
     }
-    fprintf(file, "{\"id\": %s, ", item->id ? item->id : "null");
+    fprintf(file, "%s%s, ", batch_line_begin, item->id ? item->id : "null");
     return file;
 }
 
 static void batch_close_line(batch_item *item, FILE *file) {
-    fputs("}\n", file);
+    fprintf(file, ", \"input\": \"%016llx\"}\n", (unsigned long long)item->digest);
     if (ferror(file) | fclose(file)) item->run->code = tool_fail("out of memory");
 }
 
@@ -154,6 +162,36 @@ static void batch_error(batch_item *item, const char *text) {
     fputs("\"error\": ", file);
     json_write_string(file, text, strlen(text));
     batch_close_line(item, file);
+}
+
+/* ---- which line, and how it is answered
+ * ------------------------------------------------------------------------------
+ */
+
+/* FNV-1a (Fowler, Noll, Vo). */
+static uint64_t batch_digest(uint64_t digest, const char *text, size_t n) {
+    for (size_t i = 0; i < n; i++) digest = (digest ^ (unsigned char)text[i]) * 0x100000001b3u;
+    return digest;
+}
+
+/* The model, and what the command line says about answers. */
+static uint64_t batch_digest_settings(const batch_run *run) {
+    const tool_settings *tool = &run->settings->tool;
+    const minim_sampling *s = &tool->sampling;
+    const char *format = run->settings->format;
+    minim_model_info info = {.size = sizeof info};
+    char text[512];
+    minim_model_get_info(run->model, &info);
+    snprintf(text, sizeof text, "%.64s %.64s %llu %llu %.64s, %d %d %.16s %.16s %d, %g %d %g %g %g %d %llu, %.64s",
+             info.architecture, info.name, (unsigned long long)info.n_params, (unsigned long long)info.file_bytes,
+             info.weight_types, tool->n_predict, tool->ignore_end, tool->kv ? tool->kv : "",
+             tool->rope_factors ? tool->rope_factors : "", tool->n_ctx, (double)s->temperature, s->top_k,
+             (double)s->top_p, (double)s->min_p, (double)s->repeat_penalty, s->repeat_last_n,
+             (unsigned long long)s->seed, format ? format : "");
+    uint64_t digest = batch_digest(0xcbf29ce484222325u, text, strlen(text));
+    for (size_t i = 0; i < tool->stop.n; i++)
+        digest = batch_digest(digest, tool->stop.items[i], strlen(tool->stop.items[i]) + 1);
+    return digest;
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------
@@ -300,6 +338,7 @@ static void batch_start(batch_run *run, const char *line, size_t n) {
     batch_item *item = &run->items[run->started++ % run->n_items];
     batch_request r = {.root = NULL};
     minim_error error = {.status = MINIM_OK};
+    item->digest = batch_digest(run->digest, line, n);
     batch_read_line(run, &r, item, line, n);
     minim_request request;
     minim_request_default(&request);
@@ -356,6 +395,32 @@ static int batch_answer_all(batch_run *run) {
     return run->code;
 }
 
+/* Does a line of the output answer this line of the input? */
+static int batch_is_answer(const batch_run *run, const char *line, size_t n, const char *input, size_t n_input) {
+    char digest[24];
+    json_t *root = json_loadb(line, n, 0, NULL);
+    const char *found = json_string_value(json_object_get(root, "input"));
+    snprintf(digest, sizeof digest, "%016llx", (unsigned long long)batch_digest(run->digest, input, n_input));
+    const int is_answer = found && !strcmp(found, digest);
+    json_decref(root);
+    return is_answer;
+}
+
+/* Goes past the lines of the input that `old`, complete lines of the output, answers. Returns -1 or an exit code. */
+static int batch_skip(batch_run *run, const char *old, size_t n_old) {
+    const char *path = run->settings->output, *end = old + n_old;
+    for (const char *next; old < end; old = next, run->skipped++) {
+        size_t n;
+        const char *line = batch_next_line(run, &n);
+        next = (const char *)memchr(old, '\n', (size_t)(end - old)) + 1;
+        if (!line) return tool_fail("%s: has more answers than the %zu prompts of %s", path, run->skipped, run->file);
+        if (!batch_is_answer(run, old, (size_t)(next - old), line, n))
+            return tool_fail("%s: line %zu does not answer line %zu of %s with this model and these settings", path,
+                             run->skipped + 1, run->number, run->file);
+    }
+    return -1;
+}
+
 /* The output as it is: complete lines count, what is behind them goes. Returns -1 or an exit code. */
 static int batch_resume(batch_run *run) {
     const char *path = run->settings->output;
@@ -366,20 +431,17 @@ static int batch_resume(batch_run *run) {
     if (run->fd < 0) return tool_fail("%s: %s", path, strerror(errno));
     int code = tool_read_file(path, &old);
     if (code >= 0) return code;
-    const size_t bytes = old.n;
-    size_t lines = 0, complete = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        if (old.data[i] == '\n') lines++, complete = i + 1;
-    }
+    size_t complete = old.n;
+    while (complete && old.data[complete - 1] != '\n') complete--;
+    const size_t n_tail = old.n - complete, n_begin = strlen(batch_line_begin);
+    code = batch_skip(run, old.data, complete);
+    if (code < 0 && n_tail && memcmp(old.data + complete, batch_line_begin, n_tail < n_begin ? n_tail : n_begin) != 0)
+        code = tool_fail("%s: ends with something else than a part of an answer", path);
+    if (code < 0 && n_tail && ftruncate(run->fd, (off_t)complete)) code = tool_fail("%s: %s", path, strerror(errno));
     tool_bytes_free(&old);
-    if (complete < bytes && ftruncate(run->fd, (off_t)complete)) return tool_fail("%s: %s", path, strerror(errno));
-    size_t n;
-    for (; run->skipped < lines && batch_next_line(run, &n); run->skipped++) {
-    }
-    if (run->skipped < lines)
-        return tool_fail("%s: has %zu answers, but %s only %zu prompts", path, lines, run->file, run->skipped);
-    if (lines && !run->settings->tool.quiet) fprintf(stderr, "%s: %zu answers are there already\n", path, lines);
-    return -1;
+    if (code < 0 && run->skipped && !run->settings->tool.quiet)
+        fprintf(stderr, "%s: %zu answers are there already\n", path, run->skipped);
+    return code;
 }
 
 static int batch_new_engine(batch_run *run) {
@@ -405,6 +467,7 @@ static int batch_with_input(batch_run *run) {
     char *begin = run->next;
     while (batch_next_line(run, &n)) run->total++;
     run->next = begin, run->number = 0;
+    run->digest = batch_digest_settings(run);
     int code = batch_resume(run);
     run->n_items = (size_t)run->settings->parallel * 2;
     run->items = calloc(run->n_items, sizeof *run->items);

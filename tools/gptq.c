@@ -73,7 +73,7 @@ void gptq_free(gptq_solver *s) {
 /* ---- rounding ---------------------------------------------------------------------------------------------------- */
 
 enum {
-    GPTQ_ROWS = 32,    /* of a tile: what a thread takes at a time */
+    GPTQ_ROWS = GPTQ_TILE,
     GPTQ_COLUMNS = 128 /* after so many, the columns to come are brought up to date */
 };
 

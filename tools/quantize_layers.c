@@ -162,9 +162,11 @@ static void layers_options(const layers_run *run, minim_model_options *options) 
 /* A matrix by its Hessian, a few rows at a time. */
 static int layers_round_matrix(layers_run *run, const gptq_solver *solver, size_t index) {
     const quantize_tensor *tensor = &run->w->tensors[index];
-    const size_t n = solver->n, all = (size_t)(tensor->elements / n), most = QUANTIZE_PIECE / n + 1;
+    const size_t n = solver->n, all = (size_t)(tensor->elements / n), most = QUANTIZE_PIECE / n;
     const size_t row_bytes = n / (size_t)tensor->to->block * (size_t)tensor->to->bytes;
-    const size_t piece = most > 256 ? most : 256;
+    size_t piece = GPTQ_TILE * (size_t)run->w->settings->n_threads;
+    if (piece < most) piece = most / GPTQ_TILE * GPTQ_TILE;
+    if (piece > all) piece = all;
     float *x = malloc(piece * n * sizeof *x);
     int code = x ? -1 : tool_fail("out of memory");
     for (size_t first = 0, rows, bad; first < all && code < 0; first += rows) {

@@ -360,49 +360,60 @@ static void keys_and_small_tensors_stay(void **state) {
 /* Of 16 layers, as llama-quantize chooses. */
 static void mixtures_give_more_bits_where_they_count(void **state) {
     (void)state;
-    static float x[256 * 2];
+    enum { Q2 = 10, Q3, Q4, Q5, Q6 };
+    static float x[256 * 8];
     static const struct {
         const char *name;
-        uint32_t file_type, base, values[4], down[4]; /* of layers 0, 2, 3, 15 */
+        uint32_t file_type, base, attention_output;
+        uint32_t values[4], shared[4], down[4]; /* of layers 0, 2, 3, 15; shared: values of four heads each */
     } cases[] = {
-        {"Q4_K_M", 15, 12, {14, 12, 12, 14}, {14, 12, 12, 14}},
-        {"Q4_K_S", 14, 12, {13, 13, 13, 12}, {13, 12, 12, 12}},
-        {"Q5_K_M", 17, 13, {14, 13, 13, 14}, {14, 13, 13, 14}},
-        {"Q5_K_S", 16, 13, {13, 13, 13, 13}, {13, 13, 13, 13}},
+        {"Q5_K_M", 17, Q5, Q5, {Q6, Q5, Q5, Q6}, {Q6, Q5, Q5, Q6}, {Q6, Q5, Q5, Q6}},
+        {"Q5_K_S", 16, Q5, Q5, {Q5, Q5, Q5, Q5}, {Q5, Q5, Q5, Q5}, {Q5, Q5, Q5, Q5}},
+        {"Q4_K_M", 15, Q4, Q4, {Q6, Q4, Q4, Q6}, {Q6, Q4, Q4, Q6}, {Q6, Q4, Q4, Q6}},
+        {"Q4_K_S", 14, Q4, Q4, {Q5, Q5, Q5, Q4}, {Q5, Q5, Q5, Q4}, {Q5, Q4, Q4, Q4}},
+        {"Q3_K_L", 13, Q3, Q5, {Q5, Q5, Q5, Q5}, {Q5, Q5, Q5, Q5}, {Q5, Q5, Q5, Q5}},
+        {"Q3_K_M", 12, Q3, Q4, {Q5, Q4, Q4, Q4}, {Q5, Q4, Q4, Q4}, {Q5, Q4, Q4, Q4}},
+        {"Q3_K_S", 11, Q3, Q3, {Q3, Q3, Q3, Q3}, {Q3, Q3, Q3, Q3}, {Q3, Q3, Q3, Q3}},
+        {"Q2_K", 10, Q2, Q3, {Q3, Q3, Q3, Q3}, {Q4, Q4, Q4, Q4}, {Q3, Q3, Q3, Q3}},
+        {"Q2_K_S", 21, Q2, Q2, {Q2, Q2, Q2, Q2}, {Q4, Q4, Q4, Q4}, {Q4, Q2, Q2, Q2}},
     };
     static const int layers[] = {0, 2, 3, 15};
-    for (size_t c = 0; c < 2 * COUNT(cases); c++) {
-        const size_t i = c / 2;
-        const int tied = c % 2;
+    for (size_t c = 0; c < 3 * COUNT(cases); c++) {
+        const size_t i = c / 3;
+        const int tied = c % 3 == 1, shared = c % 3 == 1, pure = c % 3 == 2;
+        const uint32_t base = cases[i].base, *values = shared ? cases[i].shared : cases[i].values;
         char name[64], options[64];
         gw w;
         gw_init(&w);
         gw_str(&w, "general.architecture", "llama");
-        gw_tensor(&w, "token_embd.weight", 0, 2, (uint64_t[]){256, 2}, x, sizeof x);
-        if (!tied) gw_tensor(&w, "output.weight", 0, 2, (uint64_t[]){256, 2}, x, sizeof x);
+        gw_tensor(&w, "token_embd.weight", 0, 2, (uint64_t[]){256, 2}, x, 256 * 2 * sizeof *x);
+        if (!tied) gw_tensor(&w, "output.weight", 0, 2, (uint64_t[]){256, 2}, x, 256 * 2 * sizeof *x);
         for (int layer = 0; layer < 16; layer++) {
-            static const char *const parts[] = {"attn_q", "attn_v", "ffn_down"};
+            static const char *const parts[] = {"attn_q", "attn_v", "attn_output", "ffn_down"};
             for (size_t k = 0; k < COUNT(parts); k++) {
+                const uint64_t rows = shared && k == 0 ? 8 : 2;
                 snprintf(name, sizeof name, "blk.%d.%s.weight", layer, parts[k]);
-                gw_tensor(&w, name, 0, 2, (uint64_t[]){256, 2}, x, sizeof x);
+                gw_tensor(&w, name, 0, 2, (uint64_t[]){256, rows}, x, 256 * rows * sizeof *x);
             }
         }
         save(&w);
-        snprintf(options, sizeof options, "-q --method nearest --type %s", cases[i].name);
+        snprintf(options, sizeof options, "-q --method nearest --type %s%s", cases[i].name, pure ? " --pure" : "");
         quantize(input, options);
         gguf_file *file = open_output();
         uint32_t number = 0;
         assert_int_equal(gguf_get_u32(file, "general.file_type", &number, NULL, NULL), MINIM_OK);
         assert_int_equal(number, cases[i].file_type);
-        assert_int_equal(type_of(file, "token_embd.weight"), tied ? 14 : cases[i].base);
-        if (!tied) assert_int_equal(type_of(file, "output.weight"), 14);
+        assert_int_equal(type_of(file, "token_embd.weight"), tied ? Q6 : base);
+        if (!tied) assert_int_equal(type_of(file, "output.weight"), pure ? base : Q6);
         for (int k = 0; k < 4; k++) {
             snprintf(name, sizeof name, "blk.%d.attn_q.weight", layers[k]);
-            assert_int_equal(type_of(file, name), cases[i].base);
+            assert_int_equal(type_of(file, name), base);
             snprintf(name, sizeof name, "blk.%d.attn_v.weight", layers[k]);
-            assert_int_equal(type_of(file, name), cases[i].values[k]);
+            assert_int_equal(type_of(file, name), pure ? base : values[k]);
+            snprintf(name, sizeof name, "blk.%d.attn_output.weight", layers[k]);
+            assert_int_equal(type_of(file, name), pure ? base : cases[i].attention_output);
             snprintf(name, sizeof name, "blk.%d.ffn_down.weight", layers[k]);
-            assert_int_equal(type_of(file, name), cases[i].down[k]);
+            assert_int_equal(type_of(file, name), pure ? base : cases[i].down[k]);
         }
         gguf_close(file);
     }

@@ -163,8 +163,8 @@ static void it_beats_plain_rounding_on_stories(void **state) {
  * so there is less to win. */
 static void it_beats_plain_rounding_of_k_types(void **state) {
     (void)state;
-    static const char *const types[] = {"Q2_K",   "Q3_K",   "Q4_K",   "Q5_K",   "Q6_K",
-                                        "IQ4_XS", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S"};
+    static const char *const types[] = {"Q2_K",   "Q3_K",   "Q4_K",   "Q5_K",   "Q6_K",   "IQ4_XS", "Q4_K_M",
+                                        "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q3_K_L", "Q3_K_M", "Q2_K_S"};
     int32_t tokens[N];
     char path[128];
     if (is_left_out) skip();

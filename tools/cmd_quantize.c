@@ -24,8 +24,9 @@
 
 static const option quantize_options[] = {
     {"--type", "T", OPTION_STRING, QUANTIZE(type), 0, 0,
-     "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q3_K Q2_K Q5_0 Q5_1 Q4_0\nQ4_1 IQ4_NL IQ4_XS F16 BF16 F32, or a mixture: "
-     "Q5_K_M Q5_K_S Q4_K_M Q4_K_S"},
+     "of the matrices: Q8_0 Q6_K Q5_K Q4_K Q3_K Q5_0 Q5_1 Q4_0 Q4_1\nIQ4_NL IQ4_XS F16 BF16 F32, or a mixture: Q5_K_M "
+     "Q5_K_S Q4_K_M\nQ4_K_S Q3_K_L Q3_K_M Q3_K_S Q2_K Q2_K_S"},
+    {"--pure", NULL, OPTION_FLAG, QUANTIZE(pure), 0, 0, "a mixture without its rules: one type for all matrices"},
     {"--method", "nearest|search|gptq", OPTION_CHOICE, QUANTIZE(method), 0, 0,
      "search (default): for every block the scales with the\nsmallest squared error; nearest: plain rounding; gptq: "
      "the\nweights "
@@ -75,7 +76,7 @@ static int quantize_read_header(quantize_work *w) {
 static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, quantize_tensor *tensor) {
     const minim_tensor *from = &tensor->from;
     tensor->elements = from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3];
-    tensor->to = quantize_choose(w->target, shape, from);
+    tensor->to = quantize_choose(w->target, w->settings->pure, shape, from);
     if (tensor->to && !strcmp(from->layout, "unsupported")) tensor->to = NULL;
     if (tensor->elements > UINT64_MAX / 8) return tool_fail("%s: tensor %s is too large", w->source.name, from->name);
     const encode_type *to = tensor->to;
@@ -93,7 +94,7 @@ static int quantize_make_plan(quantize_work *w) {
     for (size_t i = 0; i < w->n; i++) {
         if (minim_model_tensor(w->source.model, i, &w->tensors[i].from))
             return tool_fail("%s: tensor %zu", w->source.name, i);
-        quantize_see(&shape, w->tensors[i].from.name);
+        quantize_see(&shape, &w->tensors[i].from);
     }
     int code = quantize_read_header(w);
     for (size_t i = 0; i < w->n && code < 0; i++) code = quantize_plan_tensor(w, &shape, &w->tensors[i]);

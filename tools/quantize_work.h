@@ -13,7 +13,7 @@ enum {
 
 typedef struct quantize_settings {
     const char *type, *method, *imatrix, *calibrate;
-    int dry_run, quiet, n_threads, n_ctx, n_chunks; /* 0 = the default */
+    int pure, dry_run, quiet, n_threads, n_ctx, n_chunks; /* 0 = the default */
 } quantize_settings;
 
 typedef struct quantize_tensor {

@@ -38,6 +38,8 @@ printf 'prompt\tweak\tstrong\nWas kostet das Brot?\t0\t1\nWo steht der Wagen?\t1
 
 check 'route train writes a model' 0 '"beats_random": ?true' \
     "$minim" route train --json -o "$folder/model.json" "$folder/labels.tsv"
+check 'and says what it chose from the labels' 0 '^ridges +words [0-9.]+, shape [0-9]+, chosen by cross-validation' \
+    "$minim" route train "$folder/labels.tsv"
 check 'route eval leaves out what was learned' 1 'learned from all of these prompts' \
     "$minim" route eval --model "$folder/model.json" "$folder/labels.tsv"
 check 'route eval says that a model does not transfer' 0 'DOES NOT TRANSFER' \
@@ -56,6 +58,16 @@ check 'route calibrate takes its answers' 0 '^labels +30, 66.7 % right' \
     "$minim" route calibrate -o "$folder/calibration.json" "$folder/answers.tsv"
 check 'minim ask has a confidence then' 0 '"confidence": 0\.[0-9]+' \
     "$minim" ask --json --calibration "$folder/calibration.json" -n 8 'Once upon a time'
+bash tests/stories.sh 40 >"$folder/stories.tsv" 2>/dev/null
+"$minim" route collect --match start -n 6 -o "$folder/told.tsv" "$folder/stories.tsv" 2>/dev/null
+check 'route calibrate measures on answers it did not see' 0 '^held out +AUROC 0\.[5-9][0-9]+, ECE 0\.0' \
+    "$minim" route calibrate --resplits 20 --labels 100 --alpha 0.6 "$folder/told.tsv"
+check 'and counts how often a promise was broken' 0 '"held_out": 1[0-9]{2}, .*"certified": [0-9]+, "broken": [0-9]+, "allowed": 2,' \
+    "$minim" route calibrate --resplits 20 --labels 100 --alpha 0.6 --json "$folder/told.tsv"
+check 'which needs answers to be held out' 1 'expected at least 4020' \
+    "$minim" route calibrate --resplits 20 --labels 4000 "$folder/told.tsv"
+check 'and writes nothing' 2 'goes without -o' \
+    "$minim" route calibrate --resplits 20 -o "$folder/none.json" "$folder/told.tsv"
 check 'a table is no calibration' 1 'answers\.tsv' \
     "$minim" ask --calibration "$folder/answers.tsv" -n 8 'Once upon a time'
 check 'no file is a usage error' 2 'expected a file' "$minim" route calibrate

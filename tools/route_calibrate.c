@@ -12,7 +12,7 @@ typedef struct calibrate_settings {
     const char *output, *method, *model, *quantisation, *map;
     float alpha, delta;
     uint64_t seed;
-    int json;
+    int json, resplits, labels;
 } calibrate_settings;
 
 #define CALIBRATE(field) offsetof(calibrate_settings, field)
@@ -33,6 +33,9 @@ static const option calibrate_options[] = {
     {"--quantisation", "TEXT", OPTION_STRING, CALIBRATE(quantisation), 0, 0,
      "likewise, as `minim ask --json` prints it"},
     {"--seed", "N", OPTION_U64, CALIBRATE(seed), 0, 0, "of the halves and folds (default 1)"},
+    {"--resplits", "N", OPTION_INT, CALIBRATE(resplits), 1, 100000,
+     "instead: N times calibrate with --labels of the\nanswers, drawn at random, and measure on the others"},
+    {"--labels", "N", OPTION_INT, CALIBRATE(labels), 20, 1 << 24, "how many (default 200)"},
     {"--json", NULL, OPTION_FLAG, CALIBRATE(json), 0, 0, "print one JSON object for each model"},
     {0},
 };
@@ -110,6 +113,128 @@ static void calibrate_print(const minim_route_calibration_info *info) {
     }
 }
 
+/* ---- is a promise kept on answers that were not learned from? ---------------------------------------------------- */
+
+typedef struct calibrate_sums {
+    double ece, ece_mass, brier, auroc, accepted;
+    int certified, broken;
+} calibrate_sums;
+
+/* What a calibration sees of an answer. */
+static minim_route_features calibrate_features(const minim_route_label *row) {
+    minim_route_features features = {.size = sizeof features, .has_signals = row->has_signals};
+    memcpy(features.signals, row->signals, sizeof features.signals);
+    features.has_agreement = features.has_verdict = !isnan(row->score);
+    features.agreement = features.verdict = row->score;
+    return features;
+}
+
+/* Calibrates with the first n_labels of rows[n] and measures on the others; memory[3 n]. */
+static int calibrate_split(const minim_route_label *const *rows, size_t n, size_t n_labels,
+                           const minim_route_calibrate_options *options, double *memory, calibrate_sums *sums) {
+    double *confidence = memory, *right = memory + n, *score = memory + 2 * n, accepted = 0, wrong = 0;
+    size_t n_held = n - n_labels;
+    minim_route_calibration *calibration = NULL;
+    minim_route_calibration_info info = {.size = sizeof info};
+    minim_error error = {.status = MINIM_OK};
+    if (minim_route_calibration_new(&calibration, &error) ||
+        minim_route_calibrate(calibration, rows, n_labels, options, &info, &error)) {
+        minim_route_calibration_free(calibration);
+        return tool_fail_error(&error);
+    }
+    int code = -1;
+    for (size_t i = 0; i < n_held && code < 0; i++) {
+        minim_route_features features = calibrate_features(rows[n_labels + i]);
+        if (!minim_route_apply_calibration(calibration, options->model, options->quantisation, options->method,
+                                           &features))
+            code = tool_fail("--resplits: an answer has no signals, which %s is made of",
+                             minim_route_method_name(options->method));
+        confidence[i] = features.confidence;
+        right[i] = rows[n_labels + i]->weak;
+        score[i] = -features.confidence;
+        accepted += features.certified;
+        wrong += features.certified && right[i] < 0.5;
+    }
+    minim_route_calibration_free(calibration);
+    if (code >= 0) return code;
+    minim_route_report report = {.size = sizeof report};
+    minim_route_eval_options eval;
+    minim_route_eval_options_default(&eval);
+    eval.weak = eval.strong = right;
+    eval.confidence = confidence;
+    eval.n_bootstrap = 0;
+    if (minim_route_evaluate(score, n_held, &eval, &report, &error)) return tool_fail_error(&error);
+    sums->ece += report.ece;
+    sums->ece_mass += report.ece_mass;
+    sums->brier += report.brier;
+    sums->auroc += isnan(report.auroc.value) ? 0.5 : report.auroc.value;
+    sums->accepted += accepted / (double)n_held;
+    sums->certified += info.certified;
+    sums->broken += accepted > 0 && wrong / accepted > options->alpha;
+    return -1;
+}
+
+static void calibrate_print_resplits(const calibrate_settings *settings, const minim_route_calibrate_options *options,
+                                     size_t n, const calibrate_sums *sums) {
+    double times = settings->resplits, allowed = options->delta * times;
+    /* what chance adds to delta: three standard deviations of a binomial */
+    double slack = 3 * sqrt(times * options->delta * (1 - options->delta));
+    if (settings->json) {
+        int first = 1;
+        putchar('{');
+        json_write_name(stdout, "model", &first);
+        json_write_string(stdout, options->model, strlen(options->model));
+        json_write_name(stdout, "method", &first);
+        printf("\"%s\"", minim_route_method_name(options->method));
+        calibrate_write_number("resplits", times, &first);
+        calibrate_write_number("labels", settings->labels, &first);
+        calibrate_write_number("held_out", (double)n - settings->labels, &first);
+        calibrate_write_number("auroc", sums->auroc / times, &first);
+        calibrate_write_number("ece", sums->ece / times, &first);
+        calibrate_write_number("ece_mass", sums->ece_mass / times, &first);
+        calibrate_write_number("brier", sums->brier / times, &first);
+        calibrate_write_number("certified", sums->certified, &first);
+        calibrate_write_number("broken", sums->broken, &first);
+        calibrate_write_number("allowed", allowed, &first);
+        calibrate_write_number("slack", slack, &first);
+        calibrate_write_number("accepted", sums->accepted / times, &first);
+        puts("}");
+        return;
+    }
+    printf("%s (%s), %s: mean of %d resplits, %d labels, %zu answers held out\n", options->model, options->quantisation,
+           minim_route_method_name(options->method), settings->resplits, settings->labels,
+           n - (size_t)settings->labels);
+    printf("held out     AUROC %.3f, ECE %.3f (equal mass %.3f), Brier %.3f\n", sums->auroc / times, sums->ece / times,
+           sums->ece_mass / times, sums->brier / times);
+    printf(
+        "promise      at most %.0f %% wrong: certified in %d, keeping %.0f %% of the answers on average; broken in %d"
+        "\n             (delta allows %.0f, and chance %.0f more)\n",
+        100 * options->alpha, sums->certified, 100 * sums->accepted / (sums->certified ? (double)sums->certified : 1),
+        sums->broken, allowed, slack);
+    if (sums->broken > allowed + slack) puts("             THE PROMISE IS NOT KEPT on these answers");
+}
+
+static int calibrate_resplit(const calibrate_settings *settings, const minim_route_label **rows, size_t n,
+                             const minim_route_calibrate_options *options) {
+    route_labels shuffled = {.rows = rows, .n = n};
+    calibrate_sums sums = {0};
+    if (n < (size_t)settings->labels + 20)
+        return tool_fail("found %zu judged answers, expected at least %d, 20 more than --labels", n,
+                         settings->labels + 20);
+    double *memory = malloc(3 * n * sizeof *memory);
+    int code = memory ? -1 : tool_fail("out of memory for %zu answers", n);
+    for (int i = 0; i < settings->resplits && code < 0; i++) {
+        route_shuffle_labels(&shuffled, settings->seed + (uint64_t)i);
+        code = calibrate_split(rows, n, (size_t)settings->labels, options, memory, &sums);
+    }
+    free(memory);
+    if (code < 0) calibrate_print_resplits(settings, options, n, &sums);
+    return code;
+}
+
+/* ---- calibrating --------------------------------------------------------------------------------------------------
+ */
+
 /* Whether two answers are of one model and quantisation. */
 static int calibrate_is_same(const minim_route_label *a, const minim_route_label *b) {
     return !strcmp(a->model, b->model) && !strcmp(a->quantisation, b->quantisation);
@@ -140,6 +265,7 @@ static int calibrate_one(const calibrate_settings *settings, minim_route_calibra
     options.delta = rint((double)settings->delta * 1e6) / 1e6;
     options.seed = settings->seed;
     if (settings->map && strcmp(settings->map, "auto") != 0) options.isotonic = !strcmp(settings->map, "isotonic");
+    if (settings->resplits) return calibrate_resplit(settings, mine, n_mine, &options);
     if (minim_route_calibrate(calibration, mine, n_mine, &options, &info, &error)) return tool_fail_error(&error);
     if (settings->json)
         calibrate_write(&info);
@@ -152,6 +278,8 @@ static int calibrate_run(const calibrate_settings *settings, const char *path) {
     route_labels labels = {0};
     minim_route_calibration *calibration = NULL;
     minim_error error = {.status = MINIM_OK};
+    if (settings->resplits && settings->output)
+        return options_complain("route calibrate", "--resplits only measures: it goes without -o");
     int code = route_load_labels(path, &labels);
     size_t n = 0;
     /* Answers that nobody has judged yet are no labels. */
@@ -181,7 +309,7 @@ static int calibrate_run(const calibrate_settings *settings, const char *path) {
 #endif
 
 int route_calibrate(int argc, char **argv) {
-    calibrate_settings settings = {.alpha = 0.1F, .delta = 0.1F, .seed = 1};
+    calibrate_settings settings = {.alpha = 0.1F, .delta = 0.1F, .seed = 1, .labels = 200};
     option_list arguments = {0};
     const option_table tables[] = {{"calibration", calibrate_options, &settings}, {0}};
     int code = options_parse(&calibrate_usage, tables, argc, argv, &arguments);

@@ -203,6 +203,8 @@ static void save_imatrix(const char *path, uint64_t cols) {
     for (int i = 0; i < COLS; i++) sums[i] = i % 4 == 1 ? 100 : 1;
     gw_init(&w);
     gw_str(&w, "general.type", "imatrix");
+    gw_strings(&w, "imatrix.datasets", (const char *const[]){"first.txt", "second.txt"}, 2);
+    gw_u32(&w, "imatrix.chunk_count", 7);
     gw_tensor(&w, "m.weight.in_sum2", 0, 1, &cols, sums, cols * sizeof *sums);
     gw_tensor(&w, "m.weight.counts", 0, 1, (uint64_t[]){1}, &count, sizeof count);
     uint8_t *image = gw_finish(&w, &n);
@@ -210,6 +212,30 @@ static void save_imatrix(const char *path, uint64_t cols) {
     assert_true(file && fwrite(image, 1, n, file) == n && !fclose(file));
     free(image);
     gw_free(&w);
+}
+
+static gguf_file *open_output(void) {
+    static minim_allocator allocator;
+    gguf_file *file = NULL;
+    minim_error e;
+    allocator = mem_allocator(NULL);
+    if (gguf_open(&allocator, output, NULL, 0, &file, &e)) fail_msg("%s", e.text);
+    return file;
+}
+
+/* The output tells the importance matrix it was made with as llama-quantize does. */
+static void tells_the_imatrix(const char *path) {
+    gguf_file *file = open_output();
+    gguf_str name, dataset;
+    uint32_t entries = 0, chunks = 0;
+    assert_int_equal(gguf_get_str(file, "quantize.imatrix.file", &name, NULL, NULL), MINIM_OK);
+    assert_int_equal(gguf_get_str(file, "quantize.imatrix.dataset", &dataset, NULL, NULL), MINIM_OK);
+    assert_int_equal(gguf_get_u32(file, "quantize.imatrix.entries_count", &entries, NULL, NULL), MINIM_OK);
+    assert_int_equal(gguf_get_u32(file, "quantize.imatrix.chunks_count", &chunks, NULL, NULL), MINIM_OK);
+    assert_string_equal(name.s, path);
+    assert_string_equal(dataset.s, "first.txt");
+    assert_true(entries == 1 && chunks == 7);
+    gguf_close(file);
 }
 
 /* Squared error of the inputs that count. */
@@ -238,7 +264,21 @@ static void an_importance_matrix_moves_the_error_away_from_what_counts(void **st
         const double weighted = weighted_error(x, options);
         if (!(weighted < plain * (types[i].name[1] == '8' ? 1 : 0.97)))
             fail_msg("%s: %g with, %g without an importance matrix", types[i].name, weighted, plain);
+        tells_the_imatrix(path);
     }
+    /* Once more from there: the keys are those of the last time, or of none. */
+    snprintf(options, sizeof options, "mv %s %s", output, input);
+    assert_int_equal(system(options), 0);
+    snprintf(options, sizeof options, "-q --type Q8_0 --imatrix %s", path);
+    quantize(input, options);
+    tells_the_imatrix(path);
+    quantize(input, "-q --type Q8_0");
+    gguf_file *file = open_output();
+    gguf_str none;
+    int found = 1;
+    assert_int_equal(gguf_get_str(file, "quantize.imatrix.file", &none, &found, NULL), MINIM_OK);
+    assert_false(found);
+    gguf_close(file);
     save_imatrix(path, COLS - 32);
     snprintf(options, sizeof options, "--type Q4_0 --imatrix %s", path);
     unlink(output);
@@ -262,15 +302,6 @@ static void threads_do_not_change_a_byte(void **state) {
 }
 
 /* ---- whole files ------------------------------------------------------------------------------------------------- */
-
-static gguf_file *open_output(void) {
-    static minim_allocator allocator;
-    gguf_file *file = NULL;
-    minim_error e;
-    allocator = mem_allocator(NULL);
-    if (gguf_open(&allocator, output, NULL, 0, &file, &e)) fail_msg("%s", e.text);
-    return file;
-}
 
 static uint32_t type_of(const gguf_file *file, const char *name) {
     const gguf_tensor *t = gguf_find_tensor(file, name);
@@ -518,6 +549,8 @@ static void wrong_command_lines_are_explained(void **state) {
     assert_non_null(strstr(err, "Q9_Z"));
     assert_int_equal(run("", "--type Q4_0 models/stories260K.gguf"), 2);
     assert_int_equal(run("", "--type Q4_0 --method magic models/stories260K.gguf /tmp/never.gguf"), 2);
+    assert_int_equal(run("", "--type Q4_0 --method nearest --imatrix x models/stories260K.gguf /tmp/never.gguf"), 2);
+    assert_non_null(strstr(err, "--imatrix"));
     assert_int_equal(run("", "--help"), 0);
     assert_non_null(strstr(out, "--dry-run"));
 }

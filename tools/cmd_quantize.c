@@ -60,9 +60,28 @@ static const option_usage quantize_usage = {
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
+/* What llama-quantize writes about an importance matrix. */
+static void quantize_head_imatrix(quantize_work *w) {
+    const imatrix *im = &w->im;
+    const char *file = w->settings->imatrix;
+    if (!im->n) return;
+    gguf_head_string(&w->head, "quantize.imatrix.file", file, strlen(file));
+    if (im->n_datasets)
+        gguf_head_string(&w->head, "quantize.imatrix.dataset", im->datasets[0], strlen(im->datasets[0]));
+    gguf_head_u32(&w->head, "quantize.imatrix.entries_count", (uint32_t)im->n);
+    if (im->n_chunks) gguf_head_u32(&w->head, "quantize.imatrix.chunks_count", (uint32_t)im->n_chunks);
+}
+
 /* Keys that describe this file are written anew. */
 static int quantize_read_header(quantize_work *w) {
-    static const char *const own[] = {"general.file_type", "general.quantization_version", "general.alignment", NULL};
+    static const char *const own[] = {"general.file_type",
+                                      "general.quantization_version",
+                                      "general.alignment",
+                                      "quantize.imatrix.file",
+                                      "quantize.imatrix.dataset",
+                                      "quantize.imatrix.entries_count",
+                                      "quantize.imatrix.chunks_count",
+                                      NULL};
     uint32_t *ids = calloc(w->n ? w->n : 1, sizeof *ids);
     int code = ids ? gguf_source_copy_header(&w->source, own, &w->head, ids) : tool_fail("out of memory");
     for (size_t i = 0; i < w->n && code < 0; i++) w->tensors[i].id = ids[i];
@@ -70,6 +89,7 @@ static int quantize_read_header(quantize_work *w) {
     if (code >= 0) return code;
     gguf_head_u32(&w->head, "general.quantization_version", 2);
     gguf_head_u32(&w->head, "general.file_type", w->target->file_type);
+    quantize_head_imatrix(w);
     return w->head.failed ? EXIT_CODE_FAILED : -1;
 }
 
@@ -349,6 +369,8 @@ int cmd_quantize(int argc, char **argv) {
         code = options_complain("quantize", "--method gptq: expected --calibrate TEXT");
     if (code < 0 && strcmp(settings.method, "gptq") != 0 && settings.calibrate)
         code = options_complain("quantize", "--calibrate goes with --method gptq only");
+    if (code < 0 && !strcmp(settings.method, "nearest") && settings.imatrix)
+        code = options_complain("quantize", "--imatrix means nothing to --method nearest");
     if (code < 0 && !settings.type) code = options_complain("quantize", "expected --type");
     if (code < 0) {
         work.target = quantize_find_target(settings.type);

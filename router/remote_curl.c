@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 #include "key.h"
@@ -147,6 +148,7 @@ typedef struct remote_attempt {
     remote_kind kind;
     uint64_t n_bytes, n_header_bytes;
     int was_sent;                                 /* the request went out, at least in part */
+    int is_compressed;                            /* the answer, although nobody asked for that */
     double started, first_event, last_byte, done; /* clock; 0 = not yet */
     double deadline;                              /* of the whole chat */
     int cancelled;
@@ -163,6 +165,15 @@ static int remote_fail(remote_attempt *attempt, minim_route_failure failure, con
     return 1;
 }
 
+/* "Content-Encoding: gzip" and the like; "identity" and nothing are none. */
+static int remote_is_encoding(const char *line, size_t n) {
+    static const char name[] = "content-encoding:";
+    size_t at = sizeof name - 1;
+    if (n < at || strncasecmp(line, name, at)) return 0;
+    while (at < n && strchr(" \t", line[at])) at++;
+    return at < n && !strchr("\r\n", line[at]) && !(n - at >= 8 && !strncasecmp(line + at, "identity", 8));
+}
+
 static size_t remote_on_header(char *line, size_t size, size_t n, void *user) {
     remote_attempt *attempt = user;
     n *= size;
@@ -172,6 +183,7 @@ static size_t remote_on_header(char *line, size_t size, size_t n, void *user) {
         return 0;
     }
     if (n >= 5 && !memcmp(line, "HTTP/", 5)) memset(&attempt->hint, 0, sizeof attempt->hint);
+    attempt->is_compressed |= remote_is_encoding(line, n);
     retry_header(&attempt->hint, line, n, time(NULL));
     return n;
 }
@@ -378,7 +390,9 @@ static void remote_judge_stream(remote_attempt *attempt) {
         if (status == MINIM_ERR_MEMORY) remote_fail(attempt, MINIM_ROUTE_FAILED_TOO_LARGE, "out of memory");
     }
     if (reader->failure || reader->cancelled || reader->has_done) return;
-    if (!reader->n_events) {
+    if (!reader->n_events && attempt->is_compressed) {
+        remote_fail(attempt, MINIM_ROUTE_FAILED_PROTOCOL, "the answer is compressed, expected none of that");
+    } else if (!reader->n_events) {
         remote_fail(attempt, MINIM_ROUTE_FAILED_PROTOCOL, "found neither an event stream nor JSON");
     } else if (!reader->has_finish) {
         remote_fail(attempt, MINIM_ROUTE_FAILED_INCOMPLETE, "the stream ended without [DONE] and finish_reason");
@@ -459,7 +473,8 @@ static struct curl_slist *remote_headers(const remote_client *client) {
     remote_request_id(id);
     if (remote_add_header(&headers, "Content-Type: application/json")) return NULL;
     if (remote_add_header(&headers, "Accept: text/event-stream, application/json")) return NULL;
-    if (remote_add_header(&headers, "Expect:")) return NULL; /* no waiting for "100 Continue" */
+    if (remote_add_header(&headers, "Accept-Encoding: identity")) return NULL; /* without it anything goes */
+    if (remote_add_header(&headers, "Expect:")) return NULL;                   /* no waiting for "100 Continue" */
     snprintf(line, sizeof line, "Idempotency-Key: %s", id);
     if (remote_add_header(&headers, line)) return NULL;
     snprintf(line, sizeof line, "X-Client-Request-Id: %s", id);

@@ -185,6 +185,24 @@ static void a_server_without_done_is_accepted_when_told_so(void **state) {
     openai_server_stop(server);
 }
 
+/* No decompression, so no bombs; a proxy that compresses all the same is told apart from one that says nonsense. */
+static void a_compressed_answer_is_refused(void **state) {
+    (void)state;
+    static const openai_reply replies[] = {
+        {.headers = {EVENT_STREAM, "content-encoding:  gzip"}, .pieces = {"\x1f\x8b\x08..."}},
+        {.headers = {EVENT_STREAM, "Content-Encoding: identity"}, .pieces = {CHUNK("Hi") FINISH("stop") DONE}},
+    };
+    openai_server *server = serve(replies, COUNT(replies));
+    question q = ask_about(server);
+    ask(&q);
+    assert_degraded(&q, MINIM_ROUTE_FAILED_PROTOCOL, "the answer is compressed");
+    assert_string_equal(openai_server_header(server, "Accept-Encoding"), "identity");
+    ask(&q);
+    assert_remote(&q, "Hi");
+    end(&q);
+    openai_server_stop(server);
+}
+
 static void a_broken_stream_is_billed_by_estimate(void **state) {
     (void)state;
     const openai_reply cut = {.headers = {EVENT_STREAM}, .pieces = {CHUNK("twelve bytes")}, .end = OPENAI_END_ABORT};
@@ -313,6 +331,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_fault_gives_the_local_answer_marked_degraded),
         cmocka_unit_test(a_server_without_done_is_accepted_when_told_so),
+        cmocka_unit_test(a_compressed_answer_is_refused),
         cmocka_unit_test(a_broken_stream_is_billed_by_estimate),
         cmocka_unit_test(a_port_on_which_nobody_listens_degrades),
         cmocka_unit_test(a_name_without_an_address_degrades),

@@ -217,6 +217,8 @@ static void book_store(router_job *job) {
     int is_whole = side->reply.finish == MINIM_ROUTE_FINISH_END || side->reply.finish == MINIM_ROUTE_FINISH_LENGTH;
     if (!book_writes_cache(job) || job->state.cached || d->degraded || !is_whole || !job->answer.n_bytes) return;
     if (job->state.over_budget) return; /* with money the answer would be another one */
+    if (private_text(job->router->rules, job->answer.text))
+        return; /* not the question's fault, but kept no more for it */
     ledger_cached keep = {.route = d->route, .finish = side->reply.finish, .text = side->text};
     keep.usage = d->route == MINIM_ROUTE_REMOTE ? d->remote : d->local;
     router_line(keep.model, sizeof keep.model, "%s", side->reply.model);
@@ -261,7 +263,8 @@ void book_end(router_job *job, const minim_router_request *request, minim_status
                         .inputs = inputs};
     minim_route_inputs(&job->policy, &job->features, &job->state, inputs, sizeof inputs);
     book_hashes(job, request, &line);
-    int wants_content = job->router->config.ledger_content && !job->state.is_private && status == MINIM_OK;
+    int wants_content = job->router->config.ledger_content && !job->state.is_private && status == MINIM_OK &&
+                        !private_text(job->router->rules, job->answer.text);
     if (wants_content && book_conversation(request, &conversation) == MINIM_OK) {
         line.prompt = conversation.data;
         line.answer = job->answer.text;

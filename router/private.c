@@ -365,7 +365,7 @@ void private_rules_free(private_rules *rules) {
     free(rules);
 }
 
-static unsigned private_text(const private_rules *rules, const char *text) {
+unsigned private_text(const private_rules *rules, const char *text) {
     char *clean = private_clean(text, strlen(text));
     if (!clean) return MINIM_PRIVATE_ALL | MINIM_PRIVATE_PATTERN;
     unsigned found = private_find_clean(clean, rules->detect);

@@ -15,4 +15,7 @@ void private_rules_free(private_rules *rules);
  * be told (no memory): what could not be looked through stays. */
 unsigned private_request(const private_rules *rules, const minim_router_request *request);
 
+/* The same of one text. */
+unsigned private_text(const private_rules *rules, const char *text);
+
 #endif

@@ -141,12 +141,14 @@ typedef struct watch {
     int made, asked, kept;
 } watch;
 
+static const char *local_says = "local";
+
 static minim_status local_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
                                minim_router_reply *reply, minim_error *error) {
     (void)state, (void)request, (void)error;
     reply->n_logprobs = 1;
     reply->sum_logprob = -100; /* as bad as can be */
-    return sink->on_text(sink->user, "local", 5) ? MINIM_ERR_CANCELLED : MINIM_OK;
+    return sink->on_text(sink->user, local_says, strlen(local_says)) ? MINIM_ERR_CANCELLED : MINIM_OK;
 }
 
 static minim_status remote_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
@@ -272,6 +274,28 @@ static void no_field_of_a_request_leads_out(void **state) {
     }
 }
 
+/* A question that hides nothing, answered with something that does: nothing of it is kept. */
+static void answers_are_looked_through_before_they_are_kept(void **state) {
+    (void)state;
+    minim_message message = {"user", "Whom do I write to?"};
+    minim_router_request request;
+    minim_router_config config;
+    minim_route_reason reason;
+    minim_router_request_default(&request);
+    minim_router_config_default(&config);
+    request.messages = &message;
+    request.n_messages = 1;
+    config.threshold = 0;
+    for (size_t i = 0; i < COUNT(private_samples); i++) {
+        local_says = private_samples[i].text;
+        if (!local_says[0]) continue; /* an empty answer goes to the remote */
+        watch w = ask(&config, &request, &reason);
+        assert_int_equal(reason, MINIM_ROUTE_REASON_SCORE_PASSED);
+        if (!w.kept != (private_samples[i].found != 0)) fail_msg("\"%s\" was kept: %d", local_says, w.kept);
+    }
+    local_says = "local";
+}
+
 static void patterns_and_the_request_itself_make_private(void **state) {
     (void)state;
     minim_message message = {"user", "Tell me about Project Bluebird-7."};
@@ -376,6 +400,7 @@ int main(void) {
         cmocka_unit_test(long_texts_are_looked_through_at_once),
         cmocka_unit_test(no_field_of_a_request_leads_out),
         cmocka_unit_test(what_stays_on_the_device_opens_no_socket),
+        cmocka_unit_test(answers_are_looked_through_before_they_are_kept),
         cmocka_unit_test(patterns_and_the_request_itself_make_private),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -173,6 +173,41 @@ if [ -e /dev/full ]; then
     check "figures to a full disk" 'exits 1' 'one_line'
 fi
 
+# The same logits as llama-perplexity --save-all-logits keeps them: 16 bits over the 16 nats below the best.
+if command -v python3 >/dev/null; then
+    cat >to16.py <<'END'
+import array, math, struct, sys
+data = open(sys.argv[1], "rb").read()
+vocab, ctx, chunks = struct.unpack_from("<III", data, 12)
+start, out = 24 + 4 * ctx * chunks, open(sys.argv[2], "wb")
+out.write(b"_logits_" + struct.pack("<III", ctx, vocab, chunks) + data[24:start])
+logits = array.array("f", data[start:])
+for at in range(0, len(logits), vocab):
+    row = logits[at : at + vocab]
+    best = max(row)
+    least = max(min(row), best - 16)
+    total = math.log(sum(math.exp(x - best) for x in row))
+    scale = (best - least) / 65535
+    codes = [max(0, round((x - least) / scale)) for x in row] + [0] * (vocab % 2)
+    out.write(struct.pack("<ff", scale, least - best - total) + array.array("H", codes).tobytes())
+END
+    run synth "${tiny[@]}" --vocab 701 --type f32 c.gguf
+    run eval -m c.gguf -f text.txt -c 33 --chunks 3 --save-logits c.logits
+    for model in story c; do
+        file=$story
+        [ $model = story ] || file=c.gguf
+        python3 to16.py $model.logits ${model}16.logits
+        run eval -m "$file" -f text.txt --reference-logits ${model}16.logits --json
+        check "what llama-perplexity keeps of $model is near" 'exits 0' 'quiet' 'prints "\"n_ctx\": "' \
+            'awk "BEGIN { exit !($(value kl_divergence) < 2e-5 && $(value kl_divergence) > -1e-6) }"' \
+            'awk "BEGIN { exit !($(value same_top) > 0.99) }"'
+    done
+    head -c -1 story16.logits >cut16.bad
+    head -c 15 story16.logits >header16.bad
+    { cat story16.logits; echo; } >long16.bad
+    { head -c -1032 story16.logits; printf '\0\0\300\177'; tail -c 1028 story16.logits; } >nan16.bad
+fi
+
 # damage NAME OFFSET BYTES: a copy of the reference with some bytes replaced.
 damage() {
     cp story.logits "$1" && printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null

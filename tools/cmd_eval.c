@@ -4,7 +4,8 @@
  * a rest is left out; each chunk is run from an empty context, its first token replaced by BOS where the vocabulary
  * asks for one; what is scored is the second half, whose tokens all have some context. One newline at the end of the
  * text is dropped. One difference: the peer keeps reference logits in 16 bits and cuts off what is far below the best;
- * here they are exact, so that figures against a reference agree to two or three digits.
+ * here they are exact, so that figures against a reference agree to two or three digits. Its file can be the reference,
+ * too: how far apart the two engines are on one model.
  *
  * Logits are computed, written and compared a piece at a time: memory does not grow with the text's
  * length but for its tokens and one line of figures for each scored position. */
@@ -38,7 +39,8 @@ static const option score_options[] = {
      "write the logits of all scored positions, to be a reference:\n4 bytes for each position and token of the "
      "vocabulary"},
     {"--reference-logits", "FILE", OPTION_STRING, SCORE(reference), 0, 0,
-     "compare with the model that wrote FILE on the same text"},
+     "compare with the model that wrote FILE on the same text; also\nwhat llama-perplexity --save-all-logits has "
+     "written"},
     {"--json", NULL, OPTION_FLAG, SCORE(json), 0, 0, "print one JSON object"},
     {0},
 };
@@ -65,8 +67,9 @@ typedef struct score_run {
     minim_seq *seq;
     tool_tokens tokens;
     size_t n_vocab, n_ctx, n_chunks;
-    int32_t bos;     /* what replaces the first token of a chunk; -1 = nothing */
-    FILE *reference; /* NULL = none, like output */
+    int32_t bos;         /* what replaces the first token of a chunk; -1 = nothing */
+    FILE *reference;     /* NULL = none, like output */
+    score_header header; /* of reference */
     const tool_output *output;
     size_t piece;    /* rows that logits and reference_logits have room for: [piece][n_vocab] */
     minim_row *rows; /* [piece] */
@@ -115,7 +118,7 @@ static int score_take(score_run *run, const int32_t *next, size_t n) {
     }
     if (run->reference) {
         int code =
-            score_read_rows(run->reference, run->settings->reference, run->n_vocab, position, n, run->reference_logits);
+            score_read_rows(run->reference, run->settings->reference, &run->header, position, n, run->reference_logits);
         if (code >= 0) return code;
     }
     for (size_t i = 0; i < n; i++) {
@@ -224,26 +227,25 @@ static int score_read_text(score_run *run, const minim_model *model, int32_t bos
 static int score_plan(score_run *run) {
     const score_settings *settings = run->settings;
     const char *name = strcmp(settings->text, "-") ? settings->text : "standard input";
-    score_header header = {0};
     run->n_ctx = settings->tool.n_ctx ? (size_t)settings->tool.n_ctx : SCORE_CTX;
     if (settings->reference) {
         run->reference = fopen(settings->reference, "rb");
         if (!run->reference) return tool_fail("%s: %s", settings->reference, strerror(errno));
         int code = score_read_header(run->reference, settings->reference, run->n_vocab, run->tokens.ids, run->tokens.n,
-                                     &header);
+                                     &run->header);
         if (code >= 0) return code;
-        if (settings->tool.n_ctx && header.n_ctx != run->n_ctx) {
+        if (settings->tool.n_ctx && run->header.n_ctx != run->n_ctx) {
             return tool_fail("%s: context: expected %zu tokens (-c), found %u", settings->reference, run->n_ctx,
-                             header.n_ctx);
+                             run->header.n_ctx);
         }
-        run->n_ctx = header.n_ctx;
+        run->n_ctx = run->header.n_ctx;
     }
     /* The peer's rule: with a single chunk the error of the mean says little. */
     if (run->tokens.n / 2 < run->n_ctx) {
         return tool_fail("%s: expected at least %zu tokens, which are two contexts (-c) of %zu, found %zu", name,
                          2 * run->n_ctx, run->n_ctx, run->tokens.n);
     }
-    run->n_chunks = settings->reference ? header.n_chunks : run->tokens.n / run->n_ctx;
+    run->n_chunks = settings->reference ? run->header.n_chunks : run->tokens.n / run->n_ctx;
     if (settings->n_chunks && run->n_chunks > (size_t)settings->n_chunks) run->n_chunks = (size_t)settings->n_chunks;
     if (run->n_chunks <= UINT32_MAX) return -1;
     return tool_fail("%s: expected at most %u chunks, found %zu", name, UINT32_MAX, run->n_chunks);

@@ -56,6 +56,7 @@ void score_print(const score_subject *subject, score_values *values, int json);
  * in the byte order of the machine (little endian wherever minim runs) and without padding. */
 typedef struct score_header {
     uint32_t version, n_vocab, n_ctx, n_chunks;
+    int is_16; /* written by llama-perplexity --save-all-logits, in 16 bits */
 } score_header;
 
 /* Positions of a chunk that are scored: those in its second half that have a next token. The first of them, how many.
@@ -72,6 +73,6 @@ int score_read_header(FILE *file, const char *name, size_t n_vocab, const int32_
                       score_header *header);
 
 /* Reads the next `rows` rows; `row` of them were read before (for the message). As score_read_header. */
-int score_read_rows(FILE *file, const char *name, size_t n_vocab, size_t row, size_t rows, float *logits);
+int score_read_rows(FILE *file, const char *name, const score_header *header, size_t row, size_t rows, float *logits);
 
 #endif

@@ -10,8 +10,9 @@
  * K and V are read from memory once for all of them. Rows of a tile: [token][head of the group]. It goes through a
  * range in blocks of ENGINE_BLOCK rows, whose scores stay in the first-level cache from one pass to the next.
  *
- * With a Q8 cache q is rounded to int8 too, a scale for each row, and so are p times the scales of the values, a scale
- * for 32 keys at fixed positions: both products are sums of integers, exact in any order.
+ * With a Q8 or Q4 cache q is rounded to int8 too, a scale for each row, and so are p times the scales of the values, a
+ * scale for 32 keys at fixed positions: both products are sums of integers, exact in any order. Q4 becomes Q8's codes
+ * once for a tile and range.
  */
 #include <math.h>
 #include <string.h>
@@ -100,14 +101,15 @@ typedef struct attention_scratch {
     float *scores;            /* [rows of a block][ENGINE_RANGE] */
     float *p_scale;           /* [rows of a block][blocks of a range] */
     float *v_scale;           /* [ENGINE_RANGE] */
-    int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 4] */
+    int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 8] */
     int8_t *p_codes;          /* [rows of a block][ENGINE_RANGE] */
+    int8_t *keys, *values;    /* [pages of a range], unpacked: see kv_unpack() */
 } attention_scratch;
 
 enum { ATTENTION_BLOCKS = ENGINE_RANGE / KERN_BLOCK };
 
 static size_t attention_padded(const model_shape *s) {
-    return ((size_t)s->head_dim + 3) / 4 * 4;
+    return ((size_t)s->head_dim + 7) / 8 * 8;
 }
 
 /* Its layout, in *w when there is one; returns floats. */
@@ -116,7 +118,8 @@ static size_t attention_layout(const model_shape *s, float *memory, attention_sc
     size_t all = 0, next = all + rows * (dim + 2), q = next + rows * (dim + 2), q_scale = q + rows * dim;
     size_t scores = q_scale + rows, p_scale = scores + block * ENGINE_RANGE;
     size_t v_scale = p_scale + block * ATTENTION_BLOCKS, q_codes = v_scale + ENGINE_RANGE;
-    size_t p_codes = q_codes + rows * attention_padded(s) / 4, end = p_codes + block * ENGINE_RANGE / 4;
+    size_t p_codes = q_codes + rows * attention_padded(s) / 4, keys = p_codes + block * ENGINE_RANGE / 4;
+    size_t values = keys + ENGINE_RANGE * attention_padded(s) / 4, end = values + ENGINE_RANGE * dim / 4 + 1;
     if (w) {
         *w = (attention_scratch){.all = attention_part_at(memory + all, rows),
                                  .next = attention_part_at(memory + next, rows),
@@ -126,7 +129,9 @@ static size_t attention_layout(const model_shape *s, float *memory, attention_sc
                                  .p_scale = memory + p_scale,
                                  .v_scale = memory + v_scale,
                                  .q_codes = (int8_t *)(void *)(memory + q_codes),
-                                 .p_codes = (int8_t *)(void *)(memory + p_codes)};
+                                 .p_codes = (int8_t *)(void *)(memory + p_codes),
+                                 .keys = (int8_t *)(void *)(memory + keys),
+                                 .values = (int8_t *)(void *)(memory + values)};
     }
     return (end + 15) / 16 * 16;
 }
@@ -151,6 +156,20 @@ static const kv_page *attention_page(const attention_block *b, int key) {
                       b->j->slot);
 }
 
+/* int8 keys and values of the page of this key (counted from the start of the range). */
+static int8_t *attention_key_codes(const attention_block *b, int key) {
+    const minim_engine *e = b->j->e;
+    if (kv_type(e->kv) == KERN_KV_Q4) return b->w->keys + (size_t)(key - key % e->page_size) * kv_key_dims(e->kv);
+    return kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
+}
+
+static const int8_t *attention_value_codes(const attention_block *b, int key) {
+    const minim_engine *e = b->j->e;
+    const size_t dim = (size_t)e->model->shape.head_dim;
+    if (kv_type(e->kv) == KERN_KV_Q4) return b->w->values + (size_t)(key - key % e->page_size) * dim;
+    return kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
+}
+
 /* Scores of all keys that some row of the block sees, for all its rows. Those that a row does not see are not used. */
 static void attention_scores(const attention_block *b) {
     const minim_engine *e = b->j->e;
@@ -165,10 +184,10 @@ static void attention_scores(const attention_block *b) {
         next = key - slot + size < end ? key - slot + size : end;
         char *keys = kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
         float *scores = b->w->scores + key;
-        if (type == KERN_KV_Q8) {
+        if (type >= KERN_KV_FLOATS) {
             e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
-                          (int8_t *)keys + (size_t)slot * 4, size, kv_scales(e->kv, keys) + slot, next - key,
-                          padded / 4, scores, ENGINE_RANGE);
+                          attention_key_codes(b, key) + (size_t)slot * 4, size, kv_scales(e->kv, keys) + slot,
+                          next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
             e->kern.qk[type](b->w->q + b->row * dim, dim, n, keys + (size_t)slot * kv_element(type), size, next - key,
                              dim, s->attn_scale, scores, ENGINE_RANGE);
@@ -222,10 +241,10 @@ static void attention_values_q8(const attention_block *b) {
     if (from >= to) return;
     const int first = from / KERN_BLOCK, end = (to + KERN_BLOCK - 1) / KERN_BLOCK;
     const int8_t *pages[ENGINE_RANGE / 16];
-    const int8_t *any = kv_values(e->kv, attention_page(b, to - 1), b->j->slot, b->head);
+    const int8_t *any = attention_value_codes(b, to - 1);
     for (int key = 0; key < ENGINE_RANGE; key += e->page_size) {
         int seen = key < to && key + e->page_size > from;
-        pages[key / e->page_size] = seen ? kv_values(e->kv, attention_page(b, key), b->j->slot, b->head) : any;
+        pages[key / e->page_size] = seen ? attention_value_codes(b, key) : any;
     }
     for (int64_t r = 0; r < n; r++) {
         attention_view view = attention_visible(b->j, &b->rows, (int)r / attention_group(&e->model->shape), b->range);
@@ -250,7 +269,7 @@ static void attention_values(const attention_block *b) {
     attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
     attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
     memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
-    if (kv_type(e->kv) == KERN_KV_Q8) {
+    if (kv_type(e->kv) >= KERN_KV_FLOATS) {
         attention_values_q8(b);
         return;
     }
@@ -267,18 +286,24 @@ static void attention_values(const attention_block *b) {
     }
 }
 
-/* The scales of all values of a range that the tile sees. */
-static void attention_value_scales(const attention_job *j, const attention_tile *tile, int head, int range,
-                                   float *out) {
+/* The scales of all values of a range that the tile sees; and for Q4 keys and values themselves. */
+static void attention_unpack(const attention_job *j, const attention_tile *tile, int head, int range,
+                             const attention_scratch *w) {
+    float *out = w->v_scale;
     const minim_engine *e = j->e;
     const attention_block b = {.j = j, .rows = *tile, .range = range};
     int from = attention_visible(j, tile, 0, range).first / e->page_size * e->page_size;
     int to = attention_visible(j, tile, tile->n_tokens - 1, range).end;
     memset(out, 0, ENGINE_RANGE * sizeof *out);
     for (int key = from; key < to; key += e->page_size) {
-        const float *scales = kv_scales(e->kv, kv_values(e->kv, attention_page(&b, key), j->slot, head));
+        const kv_page *page = attention_page(&b, key);
+        void *values = kv_values(e->kv, page, j->slot, head);
         int n = to - key < e->page_size ? to - key : e->page_size;
-        memcpy(out + key, scales, (size_t)n * sizeof *out);
+        memcpy(out + key, kv_scales(e->kv, values), (size_t)n * sizeof *out);
+        if (kv_type(e->kv) == KERN_KV_Q4)
+            kv_unpack(e->kv, &e->kern, kv_keys(e->kv, page, j->slot, head), values,
+                      w->keys + (size_t)key * kv_key_dims(e->kv),
+                      w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
 }
 
@@ -308,7 +333,7 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         b.rows = *tile;
         attention_prefetch(&b);
     }
-    if (kv_type(j->e->kv) == KERN_KV_Q8) attention_value_scales(j, tile, head, range, w->v_scale);
+    if (kv_type(j->e->kv) >= KERN_KV_FLOATS) attention_unpack(j, tile, head, range, w);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;
@@ -353,7 +378,7 @@ static void attention_finish(const minim_engine *e, const attention_tile *tile, 
     }
 }
 
-/* The query rows of a tile side by side, [token][head of the group][head_dim]; for Q8 as codes. */
+/* The query rows of a tile side by side, [token][head of the group][head_dim]; for Q8 and Q4 as codes. */
 static void attention_gather(const minim_engine *e, const attention_tile *tile, int head, const attention_scratch *w) {
     const model_shape *s = &e->model->shape;
     size_t dim = (size_t)s->head_dim, row = (size_t)attention_group(s) * dim, padded = attention_padded(s);
@@ -361,7 +386,7 @@ static void attention_gather(const minim_engine *e, const attention_tile *tile, 
         const float *from = e->scratch.q + (int64_t)(tile->first_row + t) * s->n_heads * s->head_dim;
         memcpy(w->q + (size_t)t * row, from + (size_t)head * row, row * sizeof *w->q);
     }
-    if (kv_type(e->kv) != KERN_KV_Q8) return;
+    if (kv_type(e->kv) < KERN_KV_FLOATS) return;
     for (int r = 0; r < tile->n_tokens * attention_group(s); r++) {
         int8_t *codes = w->q_codes + (size_t)r * padded;
         for (size_t d = dim; d < padded; d++) codes[d] = 0;

@@ -7,14 +7,23 @@ size_t kv_element(enum kern_kv type) {
     return type == KERN_KV_F32 ? 4 : type == KERN_KV_F16 ? 2 : 1;
 }
 
-/* Q8 keeps the dimensions of a key in groups of 4. */
-static uint64_t kv_key_dims(const kv_shape *s) {
-    return s->type == KERN_KV_Q8 ? ((uint64_t)s->head_dim + 3) / 4 * 4 : (uint64_t)s->head_dim;
+static uint64_t kv_dims(const kv_shape *s) {
+    const uint64_t group = s->type == KERN_KV_Q8 ? 4 : s->type == KERN_KV_Q4 ? 8 : 1;
+    return ((uint64_t)s->head_dim + group - 1) / group * group;
+}
+
+size_t kv_key_dims(const kv_pool *p) {
+    return (size_t)kv_dims(&p->shape);
+}
+
+/* Of one token's key or value; the scale is extra. */
+static uint64_t kv_token_bytes(const kv_shape *s) {
+    return s->type == KERN_KV_Q4 ? kv_dims(s) / 2 : kv_dims(s) * kv_element(s->type);
 }
 
 uint64_t kv_head_bytes(const kv_shape *s) {
-    uint64_t scale = s->type == KERN_KV_Q8 ? sizeof(float) : 0; /* of each token */
-    return (uint64_t)s->page_size * (kv_key_dims(s) * kv_element(s->type) + scale);
+    const uint64_t scale = s->type >= KERN_KV_FLOATS ? sizeof(float) : 0;
+    return (uint64_t)s->page_size * (kv_token_bytes(s) + scale);
 }
 
 enum kern_kv kv_type(const kv_pool *p) {
@@ -62,20 +71,49 @@ void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head) {
 }
 
 float *kv_scales(const kv_pool *p, void *codes) {
-    return (float *)(void *)((char *)codes + (size_t)p->shape.page_size * (size_t)kv_key_dims(&p->shape));
+    return (float *)(void *)((char *)codes + (size_t)p->shape.page_size * (size_t)kv_token_bytes(&p->shape));
 }
 
 /* K [head_dim/4][page_size][4], V [page_size/4][head_dim][4]: four codes that are multiplied together lie side by side.
  */
 static void kv_store_q8(const kv_pool *p, const kern_table *kern, size_t column, const float *k, const float *v,
                         char *keys, char *values, int8_t *codes) {
-    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, dims = (size_t)kv_key_dims(&p->shape);
+    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, dims = kv_key_dims(p);
     memset(codes, 0, dims);
     kern->quantize_row(k, (int64_t)dim, codes, &kv_scales(p, keys)[column]);
     for (size_t d = 0; d < dims; d += 4) memcpy(keys + d * size + 4 * column, codes + d, 4);
     kern->quantize_row(v, (int64_t)dim, codes, &kv_scales(p, values)[column]);
     values += column / 4 * 4 * dim + column % 4;
     for (size_t d = 0; d < dim; d++) values[4 * d] = codes[d];
+}
+
+static char kv_pair(int low, int high) {
+    return (char)((unsigned)(low + 8) | (unsigned)(high + 8) << 4);
+}
+
+static void kv_store_q4(const kv_pool *p, const kern_table *kern, size_t column, const float *k, const float *v,
+                        char *keys, char *values, int8_t *codes) {
+    size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, dims = kv_key_dims(p),
+           half = (dim + 1) / 2;
+    memset(codes, 0, dims);
+    kern->quantize_row_q4(k, (int64_t)dim, codes, &kv_scales(p, keys)[column]);
+    for (size_t d = 0; d < dims; d += 8) {
+        for (size_t i = 0; i < 4; i++) keys[(d / 8 * size + column) * 4 + i] = kv_pair(codes[d + i], codes[d + 4 + i]);
+    }
+    kern->quantize_row_q4(v, (int64_t)dim, codes, &kv_scales(p, values)[column]);
+    values += column / 4 * 4 * half + column % 4;
+    for (size_t d = 0; d < half; d++) values[4 * d] = kv_pair(codes[d], half + d < dim ? codes[half + d] : 0);
+}
+
+/* Where head_dim is odd, a row of V ends with 4 codes too many, in whose place the next row begins. */
+void kv_unpack(const kv_pool *p, const kern_table *kern, const void *k, const void *v, int8_t *keys, int8_t *values) {
+    const size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, half = (dim + 1) / 2;
+    const uint8_t *packed = k;
+    for (size_t d = 0; d < kv_key_dims(p); d += 8, packed += 4 * size, keys += 8 * size)
+        kern->unpack_q4(packed, (int64_t)(4 * size), keys, keys + 4 * size);
+    packed = v;
+    for (size_t i = 0; i < size; i += 4, packed += 4 * half, values += 4 * dim)
+        kern->unpack_q4(packed, (int64_t)(4 * half), values, values + 4 * half);
 }
 
 void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
@@ -86,6 +124,8 @@ void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int s
         char *keys = kv_keys(p, page, slot, head), *values = kv_values(p, page, slot, head);
         if (p->shape.type == KERN_KV_Q8) {
             kv_store_q8(p, kern, column, k, v, keys, values, scratch);
+        } else if (p->shape.type == KERN_KV_Q4) {
+            kv_store_q4(p, kern, column, k, v, keys, values, scratch);
         } else if (p->shape.type == KERN_KV_F16) {
             const uint16_t *half = scratch;
             kern->to_f16(k, (int64_t)dim, scratch);

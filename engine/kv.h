@@ -5,7 +5,10 @@
  *
  * A page holds, for each of page_layers layers, K [n_kv_heads][head_dim][page_size] (transposed: a key is a column, so
  * that 16 keys lie side by side for QK^T) and V [n_kv_heads][page_size][head_dim]. Q8: int8 codes of a head, K
- * [ceil(head_dim/4)][page_size][4] and V [page_size/4][head_dim][4], each with a float32 scale [page_size] behind.
+ * [ceil(head_dim/4)][page_size][4] and V [page_size/4][head_dim][4], each with a float32 scale [page_size] behind. Q4:
+ * two codes in a byte, of one token, so that whoever stores a token touches nobody else's: K has
+ * [ceil(head_dim/8)][page_size][4] bytes of dimensions 8i + 0..3 and 8i + 4..7, V [page_size/4][ceil(head_dim/2)][4]
+ * bytes of dimensions i and i + ceil(head_dim/2).
  * Layers have slots: first those that see everything, then windowed ones, whose pages are given back once no window
  * reaches them. page_layers divides both numbers, so that a page belongs to one kind and all pages have one size;
  * without windows it is all layers.
@@ -80,7 +83,9 @@ minim_status kv_fork(kv_pool *p, const kv_table *from, kv_table *to, minim_error
 void kv_table_free(kv_pool *p, kv_table *t);
 
 enum kern_kv kv_type(const kv_pool *p);
-size_t kv_element(enum kern_kv type); /* bytes of one number */
+size_t kv_element(enum kern_kv type); /* bytes of one number; Q4: of two */
+/* Dimensions of a key with those that fill its last group: of 4 for Q8, of 8 for Q4. */
+size_t kv_key_dims(const kv_pool *p);
 /* Bytes of K or V of one head of one layer in a page. */
 uint64_t kv_head_bytes(const kv_shape *s);
 size_t kv_page_head_bytes(const kv_pool *p);
@@ -91,10 +96,15 @@ const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int
 void *kv_keys(const kv_pool *p, const kv_page *page, int slot, int head);
 void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head);
 
-/* Q8: the scales [page_size] of what kv_keys() or kv_values() returned. */
+/* Q8, Q4: the scales [page_size] of what kv_keys() or kv_values() returned. */
 float *kv_scales(const kv_pool *p, void *codes);
 
-/* Stores the key and value rows k, v [n_kv_heads][head_dim] of the token at `position`. scratch: [head_dim] floats. */
+/* A page of K and of V of a head, from the 4 bits of Q4 to the codes of Q8: keys [kv_key_dims()/4][page_size][4],
+ * values [page_size/4][head_dim][4] and 4 bytes more. */
+void kv_unpack(const kv_pool *p, const kern_table *kern, const void *k, const void *v, int8_t *keys, int8_t *values);
+
+/* Stores the key and value rows k, v [n_kv_heads][head_dim] of the token at `position`. scratch: [head_dim, and what
+ * fills its last group of 8] floats. */
 void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
               const float *v, void *scratch);
 

@@ -48,13 +48,12 @@ static minim_status kv_take(kv_pool *p, kv_page **out, minim_error *e) {
         return err_set(e, MINIM_ERR_CONTEXT, "the KV pool is full: all %llu pages of %d tokens are in use",
                        (unsigned long long)p->counts.limit, p->shape.page_size);
     }
-    /* Cleared: a page may be saved before it is full. */
+    /* Cleared: a page may be saved before it is full, and integer products go over slots that nothing was written into,
+     * 0 times. */
     kv_page *page = mem_zalloc(&p->allocator, 1, p->page_bytes);
     while (!page && kv_evict(p)) page = mem_zalloc(&p->allocator, 1, p->page_bytes);
     if (!page) return err_memory(e, "a KV page", p->page_bytes);
     *page = (kv_page){.users = 1};
-    /* Integer products go over slots that nothing was written into; they count 0 times. */
-    if (p->shape.type == KERN_KV_Q8) memset((char *)page + KV_HEADER, 0, p->page_bytes - KV_HEADER);
     p->counts.in_use++;
     *out = page;
     return MINIM_OK;

@@ -110,6 +110,7 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 /* Each overwrites the entries of the table it has a version of. */
 void kern_table_ref_matmul(kern_table *table);
 void kern_table_ref_attention(kern_table *table);
+void kern_table_ref_attention_q4(kern_table *table);
 void kern_table_ref_elementwise(kern_table *table);
 #if defined(__x86_64__)
 #define KERN_X86 1

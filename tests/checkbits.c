@@ -32,6 +32,7 @@ static const struct bits_model {
     {"BF16", BITS_SHAPE(KERN_BF16, 1, 0, 0), 20, MINIM_KV_F32},
     {"long", BITS_SHAPE(KERN_Q4_0, 1, 0, 0), 280, MINIM_KV_F16},
     {"long_q8", BITS_SHAPE(KERN_Q4_0, 1, 0, 0), 280, MINIM_KV_Q8},
+    {"long_q4", BITS_SHAPE(KERN_Q4_0, 1, 0, 0), 280, MINIM_KV_Q4},
 };
 
 static const struct bits_setup { int threads, chunk, page; } bits_setups[] = {{1, BITS_TOKENS, 64}, {3, 5, 16}};

@@ -31,6 +31,8 @@ static const synth_shape plain_shape = {.type = KERN_Q4_0,
                                         .n_ff = 32,
                                         .n_ctx = N_CTX};
 
+static minim_kv_type world_kv; /* of the worlds to come */
+
 /* An engine whose sequences are watched, and one that says what each of them should be. */
 typedef struct world {
     minim_model *model;
@@ -56,7 +58,7 @@ static minim_engine *world_engine(const minim_model *m, uint64_t pages, int page
     minim_engine_options o;
     minim_engine_options_default(&o);
     o.n_threads = 1, o.page_size = page_size, o.n_ctx = N_CTX, o.n_batch = 32;
-    o.prefix_cache = cache;
+    o.prefix_cache = cache, o.kv_type = world_kv;
     if (pages) {
         minim_engine_info info = {.size = sizeof info};
         ok(minim_engine_new(m, &o, &engine, &e), &e);
@@ -260,8 +262,11 @@ static void a_cancelled_sequence_can_be_forked(void **state) {
 }
 
 /* Forks, cuts, continuations, frees and new beginnings in any order. */
-static void any_order(const char *family, uint64_t pages, uint64_t cache, uint64_t hash_mask, int n_steps) {
+static void any_order(const char *family, minim_kv_type kv, uint64_t pages, uint64_t cache, uint64_t hash_mask,
+                      int n_steps) {
+    world_kv = kv;
     world *w = world_new(family, pages, cache);
+    world_kv = MINIM_KV_F16;
     int full = 0, done = 0;
     size_t found = 0;
     w->engine->kv->hash_mask = hash_mask;
@@ -302,15 +307,18 @@ static void any_order(const char *family, uint64_t pages, uint64_t cache, uint64
 
 static void forks_cuts_and_frees_come_in_any_order(void **state) {
     (void)state;
-    any_order(NULL, 0, 0, 0, 500);
-    any_order(NULL, 20, 0, 0, 500);
+    any_order(NULL, MINIM_KV_F16, 0, 0, 0, 300);
+    any_order(NULL, MINIM_KV_F32, 20, 0, 0, 300);
+    any_order(NULL, MINIM_KV_Q8, 20, 0, 0, 300);
+    any_order(NULL, MINIM_KV_Q4, 20, 0, 0, 300);
 }
 
 /* gemma3 here: pages of windowed layers fall out, of each sequence at its own time. */
 static void forks_of_windowed_layers_come_in_any_order(void **state) {
     (void)state;
-    any_order("gemma3", 0, 0, 0, 300);
-    any_order("gemma2", 30, 0, 0, 300);
+    any_order("gemma3", MINIM_KV_F16, 0, 0, 0, 200);
+    any_order("gemma3", MINIM_KV_Q4, 0, 0, 0, 200);
+    any_order("gemma2", MINIM_KV_Q8, 30, 0, 0, 200);
 }
 
 /* ---- the prefix cache -------------------------------------------------------------------------------------------- */
@@ -468,13 +476,15 @@ static void a_window_needs_its_pages(void **state) {
 
 static void every_beginning_gives_the_same_bits(void **state) {
     (void)state;
-    any_order(NULL, 0, ALL, UINT64_MAX, 600);
-    any_order(NULL, 20, ALL, UINT64_MAX, 600);
-    any_order(NULL, 20, ALL, 0, 400); /* all hashes collide */
-    any_order(NULL, 30, 20000, 1, 400);
-    any_order("gemma3", 0, ALL, UINT64_MAX, 300);
-    any_order("gemma2", 40, ALL, UINT64_MAX, 400);
-    any_order("gemma2", 40, ALL, 0, 200);
+    any_order(NULL, MINIM_KV_F16, 0, ALL, UINT64_MAX, 400);
+    any_order(NULL, MINIM_KV_Q8, 0, ALL, UINT64_MAX, 400);
+    any_order(NULL, MINIM_KV_F32, 20, ALL, UINT64_MAX, 400);
+    any_order(NULL, MINIM_KV_Q4, 20, ALL, UINT64_MAX, 400);
+    any_order(NULL, MINIM_KV_Q8, 20, ALL, 0, 400); /* all hashes collide */
+    any_order(NULL, MINIM_KV_F16, 30, 20000, 1, 400);
+    any_order("gemma3", MINIM_KV_Q8, 0, ALL, UINT64_MAX, 300);
+    any_order("gemma2", MINIM_KV_Q4, 40, ALL, UINT64_MAX, 400);
+    any_order("gemma2", MINIM_KV_F16, 40, ALL, 0, 200);
 }
 
 /* The same answers with it and without. */
@@ -503,6 +513,52 @@ static void answers_do_not_depend_on_it(void **state) {
     world_free(w);
 }
 
+/* What was stored as 4 bits is there within half a step, wherever heads end. */
+static void four_bits_come_back_where_they_were_put(void **state) {
+    (void)state;
+    static const int dims[] = {1, 7, 8, 16, 18, 20, 64, 128};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        enum { DIM = 128, HEADS = 2, TOKENS = 40, PAGES = 3 };
+        const size_t dim = (size_t)dims[i], padded = (dim + 7) / 8 * 8;
+        minim_error e;
+        kern_table kern;
+        kv_pool *pool;
+        kv_table table = {0};
+        const minim_allocator a = mem_allocator(NULL);
+        kv_shape shape = {
+            .n_layers = 1, .n_kv_heads = HEADS, .head_dim = dims[i], .page_size = PAGE, .type = KERN_KV_Q4};
+        float row[2][TOKENS][HEADS * DIM], scratch[DIM];
+        int8_t codes[2][PAGE * DIM + 4];
+        kern_table_init(&kern, NULL);
+        kv_shape_pages(&shape);
+        ok(kv_pool_new(&a, &shape, PAGES, 0, &pool, &e), &e);
+        ok(kv_reserve(pool, &table, 0, TOKENS, &e), &e);
+        for (size_t t = 0; t < TOKENS; t++) {
+            for (size_t d = 0; d < HEADS * dim; d++)
+                for (int v = 0; v < 2; v++) row[v][t][d] = (float)((t * 31 + d * 17 + (size_t)v * 7) % 41) - 20.0f;
+            kv_store(pool, &kern, &table, 0, TOKENS - 1 - t, row[0][t], row[1][t], scratch); /* in any order */
+        }
+        for (size_t t = 0; t < TOKENS; t++) {
+            const size_t at = TOKENS - 1 - t, column = at % PAGE;
+            const kv_page *page = kv_page_at(pool, &table, at / PAGE, 0);
+            for (int head = 0; head < HEADS; head++) {
+                void *k = kv_keys(pool, page, 0, head), *v = kv_values(pool, page, 0, head);
+                kv_unpack(pool, &kern, k, v, codes[0], codes[1]);
+                for (size_t d = 0; d < dim; d++) {
+                    const float key = (float)codes[0][(d / 4 * PAGE + column) * 4 + d % 4] * kv_scales(pool, k)[column];
+                    const float value =
+                        (float)codes[1][(column / 4 * dim + d) * 4 + column % 4] * kv_scales(pool, v)[column];
+                    assert_float_equal(key, row[0][t][(size_t)head * dim + d], 0.501f * kv_scales(pool, k)[column]);
+                    assert_float_equal(value, row[1][t][(size_t)head * dim + d], 0.501f * kv_scales(pool, v)[column]);
+                }
+            }
+        }
+        assert_int_equal(kv_key_dims(pool), padded);
+        kv_table_free(pool, &table);
+        kv_pool_free(pool);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fork_shares_pages_until_one_goes_on),
@@ -519,6 +575,7 @@ int main(void) {
         cmocka_unit_test(a_window_needs_its_pages),
         cmocka_unit_test(every_beginning_gives_the_same_bits),
         cmocka_unit_test(answers_do_not_depend_on_it),
+        cmocka_unit_test(four_bits_come_back_where_they_were_put),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,8 @@ typedef struct ask {
     size_t n_recomputed, n_drafted, n_accepted;
 } ask;
 
+static minim_kv_type world_kv; /* of the worlds to come */
+
 static minim_model *world_model(const char *family) {
     static const synth_shape shape = {.type = KERN_Q4_0,
                                       .n_layers = 2,
@@ -79,7 +81,7 @@ static minim_engine *world_engine(const minim_model *m, uint64_t pages, int thre
     minim_engine_options o;
     minim_engine_options_default(&o);
     minim_engine_info info = {.size = sizeof info};
-    o.n_threads = 1, o.page_size = PAGE, o.n_ctx = N_CTX, o.n_batch = 48, o.prefix_cache = cache;
+    o.n_threads = 1, o.page_size = PAGE, o.n_ctx = N_CTX, o.n_batch = 48, o.prefix_cache = cache, o.kv_type = world_kv;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
     minim_engine_get_info(engine, &info);
     minim_engine_free(engine);
@@ -866,6 +868,7 @@ static void anything_may_happen_at_any_time(void **state) {
     uint64_t seed = 0;
     do {
         seed++;
+        world_kv = (minim_kv_type)(seed % 4);
         done += anything(NULL, 10 + seed % 23, 1 + (int)(seed % 7), 1 + (int)(seed * 13 % 60), seed % 3 ? CACHE : 0,
                          400, seed);
         if (seed % 4 == 0) done += anything("gemma2", 60 + seed % 40, 6, 20, CACHE, 200, seed);

@@ -172,6 +172,10 @@ static void a_sequence_comes_back_with_the_same_bits(void **state) {
     (void)state;
     round_trip(NULL, MINIM_KV_F16, N, N);
     round_trip(NULL, MINIM_KV_F32, N, N);
+    round_trip(NULL, MINIM_KV_Q8, N, N);
+    round_trip(NULL, MINIM_KV_Q4, N, N);
+    round_trip("gemma3", MINIM_KV_Q8, 200, 200);
+    round_trip("gemma3", MINIM_KV_Q4, 200, 30);
     round_trip(NULL, MINIM_KV_F16, 96, 96);
     round_trip(NULL, MINIM_KV_F16, N, 50);
     round_trip(NULL, MINIM_KV_F16, N, 0);
@@ -310,6 +314,10 @@ static void a_file_fits_one_model_and_one_kind_of_page(void **state) {
     refused(bad, MINIM_ERR_UNSUPPORTED, "another model");
     minim_engine_free(bad);
     other.kv_type = MINIM_KV_F32;
+    bad = engine_of(m, &other);
+    refused(bad, MINIM_ERR_UNSUPPORTED, "KV type");
+    minim_engine_free(bad);
+    other.kv_type = MINIM_KV_Q4;
     bad = engine_of(m, &other);
     refused(bad, MINIM_ERR_UNSUPPORTED, "KV type");
     minim_engine_free(bad);

@@ -268,6 +268,28 @@ typedef struct minim_route_policy {
     int max_spans;               /* hybrid: and so often */
 } minim_route_policy;
 
+/* How far the local answer has come, and the remote's beside it. */
+typedef struct minim_route_progress {
+    size_t size;
+    uint64_t n_tokens;    /* of the local model */
+    double sum_logprob;   /* of them */
+    uint64_t last_tokens; /* of the last handover_tokens: how many there are, and their sum */
+    double last_logprob;
+    double seconds;   /* since the prompt came in */
+    int shown;        /* 1: text of it has been shown */
+    int may_ask;      /* 1: there is a remote, the request may leave, there is money, and it has not failed */
+    int remote_open;  /* 1: the remote works beside */
+    int remote_bytes; /* 1: it has text */
+    double complexity;
+} minim_route_progress;
+
+typedef enum minim_route_step {
+    MINIM_ROUTE_STEP_WAIT = 0, /* "wait": go on as before */
+    MINIM_ROUTE_STEP_SHOW,     /* "show": the gate passes; what was held and what comes is shown, the remote stopped */
+    MINIM_ROUTE_STEP_OPEN,     /* "open": the remote begins beside the local model */
+    MINIM_ROUTE_STEP_HAND_OVER /* "hand_over": the local model stops, the remote answers */
+} minim_route_step;
+
 typedef enum minim_route_outcome {
     MINIM_ROUTE_NOT_ASKED = 0,
     MINIM_ROUTE_ANSWERED,
@@ -296,29 +318,10 @@ typedef struct minim_route_state {
     char verify_detail[256];       /* why there is no verdict, one line */
     int spans;                     /* hybrid: that the remote has written */
     minim_route_usage extra_usage; /* of verification and spans; remote_usage is that of a whole answer */
+    minim_route_step
+        gate_step;             /* the last step of minim_route_watch() but to wait; for replay, nothing depends on it */
+    minim_route_progress gate; /* and what it was made from */
 } minim_route_state;
-
-/* How far the local answer has come, and the remote's beside it. */
-typedef struct minim_route_progress {
-    size_t size;
-    uint64_t n_tokens;    /* of the local model */
-    double sum_logprob;   /* of them */
-    uint64_t last_tokens; /* of the last handover_tokens: how many there are, and their sum */
-    double last_logprob;
-    double seconds;   /* since the prompt came in */
-    int shown;        /* 1: text of it has been shown */
-    int may_ask;      /* 1: there is a remote, the request may leave, there is money, and it has not failed */
-    int remote_open;  /* 1: the remote works beside */
-    int remote_bytes; /* 1: it has text */
-    double complexity;
-} minim_route_progress;
-
-typedef enum minim_route_step {
-    MINIM_ROUTE_STEP_WAIT = 0, /* "wait": go on as before */
-    MINIM_ROUTE_STEP_SHOW,     /* "show": the gate passes; what was held and what comes is shown, the remote stopped */
-    MINIM_ROUTE_STEP_OPEN,     /* "open": the remote begins beside the local model */
-    MINIM_ROUTE_STEP_HAND_OVER /* "hand_over": the local model stops, the remote answers */
-} minim_route_step;
 
 typedef struct minim_route_decision {
     size_t size;
@@ -393,6 +396,8 @@ MINIM_API double minim_route_score(minim_route_method method, const minim_route_
 // clang-format on
 MINIM_API minim_status minim_route_decide(const minim_route_policy *policy, const minim_route_features *features,
                                           const minim_route_state *state, minim_route_decision *decision);
+
+MINIM_API const char *minim_route_step_name(minim_route_step step);
 
 /* What to do while the local model answers and its text is held or shown. Pure, as minim_route_decide(); asked after
  * every token. *reason says why when the step is not WAIT. MINIM_ERR_ARGUMENT for NULL or a size of 0. */

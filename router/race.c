@@ -212,6 +212,10 @@ int race_watch(router_job *job) {
     }
     race_progress(job, &progress);
     if (minim_route_watch(&job->policy, &progress, &step, &reason) != MINIM_OK) return 0;
+    if (step != MINIM_ROUTE_STEP_WAIT) {
+        job->state.gate_step = step;
+        job->state.gate = progress;
+    }
     switch (step) {
     case MINIM_ROUTE_STEP_SHOW:
         if (job->race) {

@@ -39,6 +39,9 @@ static const char *record_route(int value) {
 static const char *record_finish(int value) {
     return minim_route_finish_name((minim_route_finish)value);
 }
+static const char *record_step(int value) {
+    return minim_route_step_name((minim_route_step)value);
+}
 static const char *record_outcome(int value) {
     static const char *const words[] = {"not_asked", "answered", "failed", "stopped"};
     return value >= 0 && value < 4 ? words[value] : "unknown";
@@ -125,6 +128,17 @@ static const record_field record_fields[] = {
     STATE("extra_prompt_tokens", RECORD_COUNT, extra_usage.prompt_tokens, NULL),
     STATE("extra_completion_tokens", RECORD_COUNT, extra_usage.completion_tokens, NULL),
     STATE("extra_estimated", RECORD_FLAG, extra_usage.estimated, NULL),
+    STATE("gate_step", RECORD_WORD, gate_step, record_step),
+    STATE("gate_tokens", RECORD_COUNT, gate.n_tokens, NULL),
+    STATE("gate_sum_logprob", RECORD_REAL, gate.sum_logprob, NULL),
+    STATE("gate_last_tokens", RECORD_COUNT, gate.last_tokens, NULL),
+    STATE("gate_last_logprob", RECORD_REAL, gate.last_logprob, NULL),
+    STATE("gate_at_seconds", RECORD_REAL, gate.seconds, NULL),
+    STATE("gate_shown", RECORD_FLAG, gate.shown, NULL),
+    STATE("gate_may_ask", RECORD_FLAG, gate.may_ask, NULL),
+    STATE("gate_remote_open", RECORD_FLAG, gate.remote_open, NULL),
+    STATE("gate_remote_bytes", RECORD_FLAG, gate.remote_bytes, NULL),
+    STATE("gate_complexity", RECORD_REAL, gate.complexity, NULL),
     STATE("remote_latency", RECORD_REAL, remote_latency, NULL),
     STATE("request_bytes", RECORD_COUNT, request_bytes, NULL),
     STATE("seconds", RECORD_REAL, seconds, NULL),
@@ -214,7 +228,7 @@ minim_status minim_route_inputs_read(const char *text, minim_route_policy *polic
     }
     minim_route_policy p = {.size = sizeof p};
     minim_route_features f = {.size = sizeof f};
-    minim_route_state s = {.size = sizeof s};
+    minim_route_state s = {.size = sizeof s, .gate.size = sizeof s.gate};
     void *const parts[] = {&p, &f, &s};
     while (*text) {
         char word[128];

@@ -68,6 +68,11 @@ const char *minim_route_cache_name(minim_route_cache cache) {
     return WORDS_AT(words, cache);
 }
 
+const char *minim_route_step_name(minim_route_step step) {
+    static const char *const words[] = {"wait", "show", "open", "hand_over"};
+    return WORDS_AT(words, step);
+}
+
 const char *minim_private_name(unsigned bit) {
     static const char *const words[] = {"email", "phone", "card", "iban", "key", "pattern", "request"};
     for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {

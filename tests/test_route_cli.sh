@@ -70,6 +70,15 @@ check 'and writes nothing' 2 'goes without -o' \
     "$minim" route calibrate --resplits 20 -o "$folder/none.json" "$folder/told.tsv"
 check 'a table is no calibration' 1 'answers\.tsv' \
     "$minim" ask --calibration "$folder/answers.tsv" -n 8 'Once upon a time'
+# A gate that lets the beginning pass, and what another bar would have made of it.
+printf '{"hold_tokens":4,"gate_threshold":0.01,"remote":{"base_url":"http://127.0.0.1:9/v1"}}' >"$folder/gate.json"
+"$minim" ask --config "$folder/gate.json" --ledger "$folder/ledger.db" -n 8 'Once upon a time' >/dev/null 2>&1
+if [ -e "$folder/ledger.db" ]; then
+    check 'replay decides as before' 0 '1 decisions replayed, 0 would be different' \
+        "$minim" route replay --ledger "$folder/ledger.db"
+    check 'replay tries another gate' 0 '^1: after 4 tokens the gate would say hand_over, said show' \
+        "$minim" route replay --ledger "$folder/ledger.db" --gate-threshold 1
+fi
 check 'no file is a usage error' 2 'expected a file' "$minim" route calibrate
 check 'a file that is not there is named' 1 '/nonexistent' "$minim" route train /nonexistent
 exit $code

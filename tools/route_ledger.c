@@ -12,7 +12,7 @@
 typedef struct ledger_settings {
     const char *ledger, *config;
     int json, days;
-    float threshold; /* -1 = not given */
+    float threshold, gate_threshold; /* -1 = not given */
 } ledger_settings;
 
 #define LEDGER(field) offsetof(ledger_settings, field)
@@ -32,6 +32,7 @@ static const option ledger_report_options[] = {
 
 static const option ledger_replay_options[] = {
     {"--threshold", "X", OPTION_FLOAT, LEDGER(threshold), 0, 1, "with this threshold instead of the one of the time"},
+    {"--gate-threshold", "X", OPTION_FLOAT, LEDGER(gate_threshold), 0, 1, "the same for the gate of streams and races"},
     {0},
 };
 
@@ -178,7 +179,7 @@ static int ledger_export(const ledger_settings *settings) {
 /* ---- replay ------------------------------------------------------------------------------------------------------ */
 
 typedef struct ledger_replay_state {
-    double threshold; /* -1 = as it was */
+    double threshold, gate_threshold; /* -1 = as it was */
     unsigned long long n, changed;
     int failed;
 } ledger_replay_state;
@@ -198,6 +199,17 @@ static int ledger_string(const char *json, const char *name, char *buffer, size_
     return 0;
 }
 
+/* Whether the gate would have taken another step on what it saw then; what the answer would be nobody knows. */
+static int ledger_replay_gate(const char *id, const minim_route_policy *policy, const minim_route_state *state) {
+    minim_route_step step = state->gate_step;
+    minim_route_reason reason;
+    if (state->gate_step == MINIM_ROUTE_STEP_WAIT) return 0;
+    if (minim_route_watch(policy, &state->gate, &step, &reason) != MINIM_OK || step == state->gate_step) return 0;
+    printf("%s: after %llu tokens the gate would say %s, said %s\n", id, (unsigned long long)state->gate.n_tokens,
+           minim_route_step_name(step), minim_route_step_name(state->gate_step));
+    return 1;
+}
+
 static int ledger_replay_line(void *user, const char *json, size_t n) {
     ledger_replay_state *replay = user;
     minim_error error = {.status = MINIM_OK};
@@ -215,6 +227,7 @@ static int ledger_replay_line(void *user, const char *json, size_t n) {
         return 0;
     }
     if (replay->threshold >= 0) policy.threshold = replay->threshold;
+    if (replay->gate_threshold >= 0) policy.gate_threshold = replay->gate_threshold;
     if (minim_route_decide(&policy, &features, &state, &d) != MINIM_OK) {
         replay->failed = 1;
         tool_fail("line %s of the ledger: no decision", id);
@@ -223,14 +236,19 @@ static int ledger_replay_line(void *user, const char *json, size_t n) {
     const char *now = d.action == MINIM_ROUTE_FAIL ? "null" : minim_route_name(d.route);
     int same = !strcmp(now, route) && !strcmp(minim_route_reason_name(d.reason), reason);
     replay->n++;
-    replay->changed += !same;
+    replay->changed += !same || ledger_replay_gate(id, &policy, &state);
     if (!same) printf("%s: %s (%s), was %s (%s)\n", id, now, minim_route_reason_name(d.reason), route, reason);
     return 0;
 }
 
+/* 0.7 as a float is 0.69999998807: back to the digits that were typed. */
+static double ledger_digits(float x) {
+    return x < 0 ? -1 : rint((double)x * 1e6) / 1e6;
+}
+
 static int ledger_replay(const ledger_settings *settings) {
-    ledger_replay_state replay = {.threshold =
-                                      settings->threshold < 0 ? -1 : rint((double)settings->threshold * 1e6) / 1e6};
+    ledger_replay_state replay = {.threshold = ledger_digits(settings->threshold),
+                                  .gate_threshold = ledger_digits(settings->gate_threshold)};
     int code = ledger_print(settings, MINIM_LEDGER_INPUTS, ledger_replay_line, &replay);
     if (code != EXIT_CODE_OK) return code;
     printf("%llu decisions replayed, %llu would be different\n", replay.n, replay.changed);
@@ -256,7 +274,7 @@ static int ledger_missing(const ledger_settings *settings) {
 static int ledger_command(const option_usage *usage, const option *own, int (*run)(const ledger_settings *settings),
                           int argc, char **argv) {
     static const option none[] = {{0}};
-    ledger_settings settings = {.threshold = -1};
+    ledger_settings settings = {.threshold = -1, .gate_threshold = -1};
     option_list arguments = {0};
     const option_table tables[] = {{"ledger", ledger_options, &settings}, {"output", own ? own : none, &settings}, {0}};
     int code = options_parse(usage, tables, argc, argv, &arguments);

@@ -23,7 +23,12 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum { N_VOCAB = 512, N_TOKENS = 12 };
+#if defined(__SANITIZE_THREAD__)
+enum { N_TOKENS = 2 }; /* where every byte that plain C reads costs a call */
+#else
+enum { N_TOKENS = 12 };
+#endif
+enum { N_VOCAB = 512 };
 
 static char folder[64], input[96], output[96], err[4096], out[16384];
 

@@ -125,7 +125,8 @@ static int gguf_source_read_id(gguf_reading *r, uint32_t *id) {
 int gguf_source_copy_header(const gguf_source *source, const char *const *own, gguf_head *head, uint32_t *ids) {
     gguf_reading r = {.source = source};
     const size_t n_keys = minim_model_meta_count(source->model), n_tensors = minim_model_tensor_count(source->model);
-    int code = gguf_source_take(&r, 24); /* magic, version, number of tensors, number of keys */
+    if (head->failed) return EXIT_CODE_FAILED; /* and its message was given */
+    int code = gguf_source_take(&r, 24);       /* magic, version, number of tensors, number of keys */
     for (size_t i = 0; i < n_keys && code < 0; i++) code = gguf_source_copy_key(&r, own, head);
     for (size_t i = 0; i < n_tensors && code < 0; i++) code = gguf_source_read_id(&r, &ids[i]);
     tool_bytes_free(&r.entry);

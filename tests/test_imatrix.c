@@ -332,6 +332,13 @@ static void short_texts_and_wrong_lines_are_refused(void **state) {
     refuses("-f short -o never.gguf", 1, "short: expected at least 128 tokens", "found 2");
     refuses("-f short -o never.gguf -c 8 --chunk 100", 1, "expected at least 808 tokens", "found 2");
     refuses("-f nothing -o never.gguf", 1, "nothing", "No such file");
+    refuses("-f short -c 4 -o ./short", 1, "./short: -o would overwrite an input", "");
+    char command[256];
+    snprintf(command, sizeof command, "cp %s %s/model && ln -s model %s/link", model_path, folder, folder);
+    assert_int_equal(system(command), 0);
+    refuses("-m model -f short -c 4 -o link", 1, "link: -o would overwrite an input", "");
+    snprintf(command, sizeof command, "cmp %s %s/model", model_path, folder);
+    assert_int_equal(system(command), 0);
     refuses("-o never.gguf", 2, "-f TEXT", "");
     refuses("-f short -o never.gguf -c 0", 2, "-c", "");
 }

@@ -466,6 +466,16 @@ static void a_dry_run_tells_the_size_and_writes_nothing(void **state) {
     assert_int_equal(run("", arguments), 0);
     if (!strstr(out, line)) fail_msg("expected \"%s\", found \"%s\"", line, out);
     assert_non_null(strstr(out, "m.weight"));
+    for (size_t i = 0; i < COUNT(types); i++) {
+        snprintf(arguments, sizeof arguments, "-q --method nearest --type %s %s %s", types[i].name,
+                 "models/stories260K.gguf", output);
+        assert_int_equal(run("", arguments), 0);
+        assert_int_equal(stat(output, &status), 0);
+        snprintf(line, sizeof line, "file: %lld bytes\n", (long long)status.st_size);
+        snprintf(arguments, sizeof arguments, "--dry-run --type %s %s", types[i].name, "models/stories260K.gguf");
+        assert_int_equal(run("", arguments), 0);
+        if (!strstr(out, line)) fail_msg("%s: expected \"%s\", found \"%s\"", types[i].name, line, out);
+    }
 }
 
 /* ---- what is refused --------------------------------------------------------------------------------------------- */
@@ -510,6 +520,10 @@ static void the_input_is_never_overwritten(void **state) {
         assert_int_equal(run("", arguments), 1);
         assert_non_null(strstr(err, "the file to be quantized"));
     }
+    free(values_of(input, "m.weight"));
+    snprintf(arguments, sizeof arguments, "--type Q4_0 --imatrix %s models/stories260K.gguf %s", input, input);
+    assert_int_equal(run("", arguments), 1);
+    assert_non_null(strstr(err, "would overwrite an input"));
     free(values_of(input, "m.weight"));
 }
 

@@ -13,7 +13,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -294,12 +293,6 @@ static int score_with_model(score_run *run, const minim_model *model) {
     return EXIT_CODE_OK;
 }
 
-/* Whether two names are of one file; what is not there is no file. */
-static int score_is_same_file(const char *a, const char *b) {
-    struct stat left, right;
-    return a && b && !stat(a, &left) && !stat(b, &right) && left.st_dev == right.st_dev && left.st_ino == right.st_ino;
-}
-
 static int score_check_settings(const score_settings *settings) {
     if (!settings->text) return options_complain("eval", "-f FILE is missing");
     if (!settings->save) return -1;
@@ -310,8 +303,7 @@ static int score_check_settings(const score_settings *settings) {
         return options_complain("eval",
                                 "--save-logits: expected a file, found \"-\": standard output is for the figures");
     }
-    if (score_is_same_file(settings->save, settings->tool.model) ||
-        score_is_same_file(settings->save, settings->text)) {
+    if (tool_is_same_file(settings->save, settings->tool.model) || tool_is_same_file(settings->save, settings->text)) {
         return tool_fail("%s: --save-logits would overwrite an input", settings->save);
     }
     return -1;

@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "common.h"
 #include "imatrix.h"
+#include "output.h"
 #include "progress.h"
 
 typedef struct importance_settings {
@@ -146,6 +147,9 @@ static int importance_main(importance_run *run) {
     const importance_settings *settings = run->settings;
     minim_model *model = NULL;
     int code = -1;
+    if (tool_is_same_file(settings->output, settings->tool.model) ||
+        tool_is_same_file(settings->output, settings->text))
+        return tool_fail("%s: -o would overwrite an input", settings->output);
     for (size_t i = 0; i < settings->in_files.n && code < 0; i++)
         code = imatrix_read(&run->im, settings->in_files.items[i]);
     if (code < 0 && settings->text) code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, NULL);

@@ -340,6 +340,8 @@ static int quantize_file(quantize_work *w, const char *from, const char *name) {
     const double start = tool_seconds();
     int code = quantize_open(w, from);
     if (code < 0 && name) code = gguf_source_check_output(&w->source, name, "quantized");
+    if (code < 0 && (tool_is_same_file(name, w->settings->imatrix) || tool_is_same_file(name, w->settings->calibrate)))
+        code = tool_fail("%s: the output would overwrite an input", name);
     if (code < 0 && !strcmp(w->settings->method, "gptq")) code = blas_open();
     if (code < 0 && w->settings->imatrix) code = imatrix_read(&w->im, w->settings->imatrix);
     if (code < 0) code = quantize_make_plan(w);

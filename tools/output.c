@@ -14,6 +14,12 @@ int tool_fail_output(const tool_output *output) {
     return tool_fail("%s: %s", output->name, strerror(errno));
 }
 
+int tool_is_same_file(const char *a, const char *b) {
+    struct stat left, right;
+    return a && b && !stat(a, &left) && !stat(b, &right) && S_ISREG(left.st_mode) && left.st_dev == right.st_dev &&
+           left.st_ino == right.st_ino;
+}
+
 int tool_open_output(const char *name, tool_output *output) {
     *output = (tool_output){.name = name};
     if (!strcmp(name, "-")) {

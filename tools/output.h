@@ -10,6 +10,9 @@ typedef struct tool_output {
     char *temporary; /* NULL: written directly, because it is a pipe or a device */
 } tool_output;
 
+/* Whether two names are of one file on a disk; NULL and what is not there are none. */
+int tool_is_same_file(const char *a, const char *b);
+
 /* "-" is standard output. Returns -1, or the exit code after a message; also then it must be closed. */
 int tool_open_output(const char *name, tool_output *output);
 /* The message after a write has failed, from errno. Returns the exit code. */

@@ -97,6 +97,13 @@ static double eval_remote_cost(const eval_job *job, const uint32_t *copies) {
     return sum;
 }
 
+static double eval_local_cost(const eval_job *job, const uint32_t *copies) {
+    double sum = 0;
+    for (size_t i = 0; i < job->n && job->options.local_cost; i++)
+        sum += (copies ? copies[i] : 1) * job->options.local_cost[i];
+    return sum;
+}
+
 /* Draws n prompts with replacement. The same seed draws the same prompts for every router: intervals are paired. */
 static void eval_resample(const eval_job *job, uint64_t *random) {
     memset(job->copies, 0, job->n * sizeof *job->copies);
@@ -127,12 +134,13 @@ static const minim_route_figure eval_unknown = {(double)NAN, (double)NAN, (doubl
 
 /* ---- a report --------------------------------------------------------------------------------------------------- */
 
-enum { EVAL_N_FIGURES = 7 };
+enum { EVAL_N_FIGURES = 11 };
 
 /* The figures that have intervals, in the order of eval_values(). */
 static void eval_figure_list(minim_route_report *r, minim_route_figure **list) {
-    minim_route_figure *const figures[EVAL_N_FIGURES] = {&r->apgr,  &r->cpt50,  &r->cpt80, &r->auc_df,
-                                                         &r->auroc, &r->cost50, &r->cost80};
+    minim_route_figure *const figures[EVAL_N_FIGURES] = {&r->apgr,  &r->cpt50,  &r->cpt80,  &r->auc_df,
+                                                         &r->auroc, &r->cost50, &r->cost80, &r->aurc,
+                                                         &r->aiq,   &r->ibc50,  &r->ibc80};
     memcpy(list, figures, sizeof figures);
 }
 
@@ -143,10 +151,25 @@ static void eval_values(const eval_job *job, const uint32_t *copies, double *val
     double remote = eval_remote_cost(job, copies);
     eval_measure(job->points, n, &f);
     /* Without a confidence a high score speaks against the local answer. */
-    double auroc = eval_auroc(job->options.weak, copies, has_confidence ? &job->other : &job->order);
+    const eval_order *surest = has_confidence ? &job->other : &job->order;
+    double auroc = eval_auroc(job->options.weak, copies, surest);
     if (!has_confidence) auroc = 1 - auroc;
-    const double all[EVAL_N_FIGURES] = {f.apgr, f.cpt50,           f.cpt80,          f.auc_df,
-                                        auroc,  f.cost50 / remote, f.cost80 / remote};
+    double aurc = eval_aurc(job->options.weak, copies, surest, !has_confidence);
+    /* What the local model alone costs, unverified; its gain per cost is that of sending everything away. */
+    double local = eval_local_cost(job, copies), aiq = eval_aiq(job->points, n);
+    double ibc50 = 0.5 * (remote - local) / (f.cost50 - local) - 1,
+           ibc80 = 0.8 * (remote - local) / (f.cost80 - local) - 1;
+    const double all[EVAL_N_FIGURES] = {f.apgr,
+                                        f.cpt50,
+                                        f.cpt80,
+                                        f.auc_df,
+                                        auroc,
+                                        f.cost50 / remote,
+                                        f.cost80 / remote,
+                                        aurc,
+                                        aiq,
+                                        f.cost50 > local ? ibc50 : (double)NAN,
+                                        f.cost80 > local ? ibc80 : (double)NAN};
     memcpy(values, all, sizeof all);
 }
 
@@ -232,6 +255,7 @@ static minim_status eval_run(eval_job *job, minim_route_report *r) {
         eval_point at = eval_at(job->points, n, i / (double)(MINIM_ROUTE_CURVE - 1));
         r->quality[i] = at.quality;
         r->cost[i] = at.cost;
+        r->pgr[i] = isnan(r->apgr.value) ? (double)NAN : (at.quality - r->weak_mean) / (r->strong_mean - r->weak_mean);
     }
     return eval_bootstrap(job, r);
 }

@@ -44,6 +44,14 @@ eval_point eval_at(const eval_point *points, size_t n, double share);
  * the right one has the higher score, ties 1/2. NaN when there is only one kind. `order` is that of the score. */
 double eval_auroc(const double *right, const uint32_t *copies, const eval_order *order);
 
+/* Area under the risk-coverage curve for the same: the share of wrong answers among those kept, over the share kept,
+ * the highest score first, or the lowest when from_end. A block of equals is kept in no particular order. */
+double eval_aurc(const double *right, const uint32_t *copies, const eval_order *order, int from_end);
+
+/* Area under the least concave, never falling curve above all points of quality over cost, from the first point to the
+ * largest cost, divided by the latter. NaN when nothing costs anything. Moves points. */
+double eval_aiq(eval_point *points, size_t n);
+
 /* Expected calibration error over 10 bins: of equal width, or of equal mass (then by `order`, that of the confidence).
  */
 double eval_ece_width(const double *confidence, const double *right, size_t n);

@@ -115,6 +115,34 @@ eval_point eval_at(const eval_point *points, size_t n, double share) {
     return points[n - 1];
 }
 
+static int eval_compare_costs(const void *a, const void *b) {
+    const eval_point *x = a, *y = b;
+    if (x->cost != y->cost) return x->cost < y->cost ? -1 : 1;
+    return (x->quality > y->quality) - (x->quality < y->quality);
+}
+
+double eval_aiq(eval_point *points, size_t n) {
+    if (!n) return (double)NAN;
+    qsort(points, n, sizeof *points, eval_compare_costs); /* a prompt may be cheaper when it leaves */
+    double most = points[n - 1].cost, area = 0;
+    size_t m = 0; /* points of the hull so far (Andrew's monotone chain) */
+    for (size_t i = 0; i < n; i++) {
+        eval_point p = points[i];
+        if (m && p.quality <= points[m - 1].quality) continue; /* dearer and no better */
+        while (m > 1) {
+            const eval_point *a = &points[m - 2], *b = &points[m - 1];
+            if ((b->quality - a->quality) * (p.cost - a->cost) > (p.quality - a->quality) * (b->cost - a->cost)) break;
+            m--;
+        }
+        if (m == 1 && points[0].cost == p.cost) m = 0;
+        points[m++] = p;
+    }
+    for (size_t i = 1; i < m; i++)
+        area += (points[i].cost - points[i - 1].cost) * (points[i].quality + points[i - 1].quality) / 2;
+    area += (most - points[m - 1].cost) * points[m - 1].quality;
+    return most > 0 ? area / most : (double)NAN;
+}
+
 /* ---- confidence ------------------------------------------------------------------------------------------------- */
 
 double eval_auroc(const double *right, const uint32_t *copies, const eval_order *order) {
@@ -132,6 +160,27 @@ double eval_auroc(const double *right, const uint32_t *copies, const eval_order 
         wrongs += block_wrong;
     }
     return rights > 0 && wrongs > 0 ? pairs / (rights * wrongs) : (double)NAN;
+}
+
+double eval_aurc(const double *right, const uint32_t *copies, const eval_order *order, int from_end) {
+    double kept = 0, wrong = 0, area = 0;
+    for (size_t k = 0; k < order->n;) {
+        double block = 0, block_wrong = 0;
+        int ends;
+        do {
+            size_t at = from_end ? order->n - 1 - k : k, i = order->order[at];
+            block += eval_copies(copies, i);
+            block_wrong += eval_copies(copies, i) * (1 - right[i]);
+            ends = ++k == order->n || order->first[from_end ? at : at + 1];
+        } while (!ends);
+        if (!(block > 0)) continue;
+        /* the integral of (wrong + rate t) / (kept + t) over t = 0 .. block */
+        double rate = block_wrong / block;
+        area += block_wrong + (kept > 0 ? (wrong - rate * kept) * log1p(block / kept) : 0);
+        kept += block;
+        wrong += block_wrong;
+    }
+    return kept > 0 ? area / kept : (double)NAN;
 }
 
 double eval_ece_width(const double *confidence, const double *right, size_t n) {

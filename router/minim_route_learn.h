@@ -84,13 +84,19 @@ typedef struct minim_route_report {
     double random_apgr, random_cpt50, random_cpt80; /* a router that throws dice, on average */
     /* At i / 100 of the prompts sent away. */
     double quality[MINIM_ROUTE_CURVE], oracle_quality[MINIM_ROUTE_CURVE], cost[MINIM_ROUTE_CURVE];
+    double pgr[MINIM_ROUTE_CURVE];
+    minim_route_figure aurc; /* area under the share of wrong local answers over the share kept, surest first */
+    minim_route_figure
+        aiq; /* area under the hull, rising and bent down, of quality over cost, as a share of the most */
+    minim_route_figure ibc50, ibc80; /* at cpt50, cpt80: quality gained per cost over that of all-remote, minus 1 */
 } minim_route_report;
 
 /* Measures a router that sends the prompts with the highest scores away first. score[n]; prompts of equal score are one
  * block that is sent in no particular order (linear interpolation), so the order of the input never matters.
  * Definitions: Ong et al. 2024 (PGR, APGR, CPT; exact trapezoids and first crossings instead of ten bins), Gupta et al.
- * 2024 (deferral curve), Guo et al. 2017 (ECE). What needs strong_mean > weak_mean is NaN without. Numbers that are not
- * finite are MINIM_ERR_ARGUMENT. */
+ * 2024 (deferral curve), Guo et al. 2017 (ECE), Geifman & El-Yaniv 2017 (AURC; the prediction rejection ratio of
+ * answers that are right or wrong is 2 AUROC - 1), Hu et al. 2024 (AIQ), Madaan et al. 2023 (IBC lift). What needs
+ * strong_mean > weak_mean is NaN without. Numbers that are not finite are MINIM_ERR_ARGUMENT. */
 MINIM_API minim_status minim_route_evaluate(const double *score, size_t n, const minim_route_eval_options *options,
                                             minim_route_report *report, minim_error *error);
 

@@ -122,6 +122,14 @@ static void a_small_curve_is_what_one_gets_by_hand(void **state) {
     assert_close(r.oracle_quality[50], 1, 1e-12);
     /* the score is a router's: high = the local answer is doubted; right ones are those of 3 and 1 */
     assert_close(r.auroc.value, 0.75, 1e-12);
+    assert_close(r.pgr[50], 1, 1e-12);
+    assert_close(r.pgr[75], 2, 1e-12); /* better than the strong model alone */
+    /* surest first: right, wrong, right, wrong; between two prompts the wrong ones grow evenly */
+    assert_close(r.aurc.value, (1 - log(2) + log(1.5) + 1 - 2 * log(4.0 / 3)) / 4, 1e-12);
+    /* the hull: 0.5, 0.75 at one call, 1 at three, then flat */
+    assert_close(r.aiq.value, (0.625 + 2 * 0.875 + 1) / 4, 1e-12);
+    assert_close(r.ibc50.value, 3, 1e-12); /* half of the gain for half a call of four */
+    assert_close(r.ibc80.value, 3, 1e-12);
 }
 
 static void where_the_strong_model_is_no_better_nothing_is_claimed(void **state) {
@@ -130,6 +138,7 @@ static void where_the_strong_model_is_no_better_nothing_is_claimed(void **state)
     learn_arrays a = {score, weak, strong, 2};
     minim_route_report r = learn_evaluate(&a, 100);
     assert_true(isnan(r.apgr.value) && isnan(r.cpt50.value) && isnan(r.cpt80.value) && isnan(r.oracle_apgr));
+    assert_true(isnan(r.pgr[50]) && isnan(r.ibc50.value));
     assert_close(r.quality[0], 0.5, 1e-12);
 }
 
@@ -177,11 +186,16 @@ static void the_order_of_ties_never_matters(void **state) {
     assert_close(before.cpt50.value, after.cpt50.value, 1e-12);
     assert_close(before.cpt80.value, after.cpt80.value, 1e-12);
     assert_close(before.auroc.value, after.auroc.value, 1e-12);
+    assert_close(before.aurc.value, after.aurc.value, 1e-12);
+    assert_close(before.aiq.value, after.aiq.value, 1e-12);
     for (size_t i = 0; i < a.n; i++) a.score[i] = 0; /* one block: random, exactly */
     before = learn_evaluate(&a, 0);
     assert_close(before.apgr.value, 0.5, 1e-12);
     assert_close(before.cpt50.value, 0.5, 1e-12);
     assert_close(before.cpt80.value, 0.8, 1e-12);
+    assert_close(before.aurc.value, 1 - before.weak_mean, 1e-12);
+    assert_close(before.aiq.value, (before.weak_mean + before.strong_mean) / 2, 1e-12);
+    assert_close(before.ibc50.value, 0, 1e-12);
     learn_arrays_free(&a);
     learn_arrays_free(&b);
 }
@@ -226,6 +240,8 @@ static void a_cascade_pays_twice(void **state) {
     assert_close(r.cost[100], 26, 1e-12);
     assert_close(r.cost_strong, 20, 1e-12);
     assert_close(r.cost50.value, (6 + 0.25 * 20) / 20, 1e-12); /* CPT50 is half of the first of two prompts */
+    /* half of the gain for 11 - 2, all of it for 20 - 2 */
+    assert_close(r.ibc50.value, 0.5 / 9 / (1.0 / 18) - 1, 1e-12);
 }
 
 static void confidence_is_measured_against_right_and_wrong(void **state) {

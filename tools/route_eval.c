@@ -51,8 +51,9 @@ static const option_usage eval_usage = {
         "cascade's.\n"
         "Columns local_tokens, verify_tokens and remote_tokens make costs; without them a remote answer counts 1.\n\n"
         "PGR: share of the gap between the two models that is closed. APGR: its mean over all shares of prompts sent\n"
-        "away, 0.5 for a random router. CPT50, CPT80: share to send for a PGR of 0.5, 0.8. In brackets: 95 % "
-        "intervals.",
+        "away, 0.5 for a random router. CPT50, CPT80: share to send for a PGR of 0.5, 0.8. AUC-DF: mean quality over\n"
+        "all shares. AIQ: the same over all costs. IBC: lift of the incremental benefit per cost. AURC: mean share of\n"
+        "wrong answers among the surest. In brackets: 95 % intervals.",
     .max_arguments = 1,
 };
 
@@ -230,10 +231,17 @@ static void eval_print_router(const eval_task *task, size_t k) {
     printf("\n%s\n  APGR     %s\n", router->name, route_figure_text(&r->apgr, 1, 4, t, sizeof t));
     printf("  CPT50    %s %%\n", route_figure_text(&r->cpt50, 100, 2, t, sizeof t));
     printf("  CPT80    %s %%\n", route_figure_text(&r->cpt80, 100, 2, t, sizeof t));
+    if (!isnan(r->pgr[0]))
+        printf("  PGR      %.3f, %.3f, %.3f with 20, 50, 80 %% sent away\n", r->pgr[20], r->pgr[50], r->pgr[80]);
     printf("  AUC-DF   %s\n", route_figure_text(&r->auc_df, 1, 4, t, sizeof t));
     printf("  cost50   %s %% of all-remote\n", route_figure_text(&r->cost50, 100, 2, t, sizeof t));
     printf("  cost80   %s %%\n", route_figure_text(&r->cost80, 100, 2, t, sizeof t));
+    printf("  AIQ      %s\n", route_figure_text(&r->aiq, 1, 4, t, sizeof t));
+    printf("  IBC      %s %% more gained per cost than by all-remote, at CPT50\n",
+           route_figure_text(&r->ibc50, 100, 1, t, sizeof t));
+    printf("           %s %% at CPT80\n", route_figure_text(&r->ibc80, 100, 1, t, sizeof t));
     printf("  AUROC    %s for a right local answer\n", route_figure_text(&r->auroc, 1, 4, t, sizeof t));
+    printf("  AURC     %s\n", route_figure_text(&r->aurc, 1, 4, t, sizeof t));
     if (router->has_confidence)
         printf("  ECE      %.4f (equal mass %.4f), Brier %.4f\n", r->ece, r->ece_mass, r->brier);
     if (k)
@@ -275,7 +283,11 @@ static void eval_write_router(const eval_task *task, size_t k) {
     route_write_figure("auc_df", &r->auc_df, &first);
     route_write_figure("cost50", &r->cost50, &first);
     route_write_figure("cost80", &r->cost80, &first);
+    route_write_figure("aiq", &r->aiq, &first);
+    route_write_figure("ibc50", &r->ibc50, &first);
+    route_write_figure("ibc80", &r->ibc80, &first);
     route_write_figure("auroc", &r->auroc, &first);
+    route_write_figure("aurc", &r->aurc, &first);
     eval_write_pair("ece", r->ece, &first);
     eval_write_pair("ece_mass", r->ece_mass, &first);
     eval_write_pair("brier", r->brier, &first);
@@ -284,6 +296,7 @@ static void eval_write_router(const eval_task *task, size_t k) {
     fputs(isnan(r->apgr.low) ? "null" : eval_beats_random(task, router) ? "true" : "false", stdout);
     if (k) route_write_figure("first_apgr_minus_this", &router->less, &first);
     eval_write_curve("quality", r->quality, &first);
+    eval_write_curve("pgr", r->pgr, &first);
     eval_write_curve("cost", r->cost, &first);
     putchar('}');
 }

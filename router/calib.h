@@ -5,10 +5,11 @@
 #include "learn.h"
 
 /* A map from scores to P(right) that never falls. Platt: sigmoid(slope * x + offset), x = log-odds of the score within
- * 1e-6 .. 1 - 1e-6, slope >= 0. Isotonic: straight lines through the knots, flat beyond the ends. */
+ * 1e-6 .. 1 - 1e-6, slope >= 0; flat below `low` and above `high`. Isotonic: straight lines through the knots, flat
+ * beyond the ends. */
 typedef struct calib_map {
     int isotonic;
-    double slope, offset;
+    double slope, offset, low, high;
     size_t n;      /* knots */
     double *x, *y; /* [n] rising scores; rising probabilities */
 } calib_map;

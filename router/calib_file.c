@@ -54,7 +54,7 @@ static json_t *calib_file_head(const calib_head *head) {
 static json_t *calib_file_entry(calib_entry *entry) {
     json_t *object = json_object();
     double *fields[CALIB_FILE_NUMBERS];
-    const double line[2] = {entry->map.slope, entry->map.offset};
+    const double line[4] = {entry->map.slope, entry->map.offset, entry->map.low, entry->map.high};
     int failed = !object;
     calib_file_table(&entry->info, fields);
     failed |= learn_set(object, "model", json_string(entry->info.model));
@@ -69,7 +69,7 @@ static json_t *calib_file_entry(calib_entry *entry) {
         failed |= learn_set(object, "isotonic_x", learn_numbers(entry->map.x, entry->map.n));
         failed |= learn_set(object, "isotonic_y", learn_numbers(entry->map.y, entry->map.n));
     } else {
-        failed |= learn_set(object, "platt", learn_numbers(line, 2));
+        failed |= learn_set(object, "platt", learn_numbers(line, 4));
     }
     if (entry->info.method == MINIM_ROUTE_LEARNED)
         failed |= learn_set(object, "signals", calib_file_head(&entry->head));
@@ -117,15 +117,17 @@ static int calib_file_read_head(const char *path, const char *where, const json_
 static int calib_file_read_map(const char *path, const char *where, const json_t *object, calib_map *map,
                                minim_error *error) {
     double *line;
-    size_t n = 2;
+    size_t n = json_array_size(json_object_get(object, "platt")) == 2 ? 2 : 4; /* older files have no limits */
     map->isotonic = json_object_get(object, "platt") == NULL;
     if (!map->isotonic) {
-        if (learn_get_numbers(path, where, object, "platt", 2, -1e6, 1e6, &line, &n, error)) return -1;
+        if (learn_get_numbers(path, where, object, "platt", 4, -1e6, 1e6, &line, &n, error)) return -1;
         map->slope = line[0];
         map->offset = line[1];
+        map->low = n > 2 ? line[2] : 0;
+        map->high = n > 2 ? line[3] : 1;
         free(line);
-        if (map->slope >= 0) return 0;
-        router_fail(error, MINIM_ERR_FORMAT, "%s: %splatt: found a slope below 0", path, where);
+        if (map->slope >= 0 && map->low <= map->high) return 0;
+        router_fail(error, MINIM_ERR_FORMAT, "%s: %splatt: found a slope below 0, or limits that fall", path, where);
         return -1;
     }
     map->n = SIZE_MAX;

@@ -13,6 +13,20 @@ static double calib_log_odds(double score) {
     return log(s / (1 - s));
 }
 
+/* The line is believed as far as there are labels: beyond the outer twentieths of them a confidence would be no more
+ * than the shape of a sigmoid. */
+enum { CALIB_OUTER = 20 };
+
+static minim_status calib_limits(calib_map *map, const double *score, size_t n) {
+    eval_order order;
+    if (eval_order_new(&order, score, n)) return MINIM_ERR_MEMORY;
+    size_t outer = n > CALIB_OUTER ? n / CALIB_OUTER - 1 : 0;
+    map->high = score[order.order[outer]];
+    map->low = score[order.order[n - 1 - outer]];
+    eval_order_free(&order);
+    return MINIM_OK;
+}
+
 /* Platt 1999, with his smoothed targets. A slope below zero would say that surer means wronger: on few labels that is
  * chance, on many a broken score; either way the score carries no usable signal and everybody gets the base rate. */
 static minim_status calib_fit_platt(calib_map *map, const double *score, const double *right, size_t n) {
@@ -46,6 +60,7 @@ static minim_status calib_fit_platt(calib_map *map, const double *score, const d
     }
     map->slope = slope / spread;
     map->offset = offset - map->slope * middle;
+    if (status == MINIM_OK) status = calib_limits(map, score, n);
     free(target);
     free(value);
     free(start);
@@ -108,7 +123,10 @@ minim_status calib_fit(calib_map *map, int isotonic, const double *score, const 
 }
 
 double calib_apply(const calib_map *map, double score) {
-    if (!map->isotonic) return learn_sigmoid(map->slope * calib_log_odds(score) + map->offset);
+    if (!map->isotonic) {
+        double within = score < map->low ? map->low : score > map->high ? map->high : score;
+        return learn_sigmoid(map->slope * calib_log_odds(within) + map->offset);
+    }
     if (score <= map->x[0]) return map->y[0];
     if (score >= map->x[map->n - 1]) return map->y[map->n - 1];
     size_t low = 0, high = map->n - 1; /* x[low] < score < x[high] or equal */

@@ -104,6 +104,15 @@ static void a_confidence_is_the_rate_of_right_answers(void **state) {
             if (fabs(is - should) > 0.12) fail_msg("P(right | %.1f) is %.3f, not %.3f", score, is, should);
         }
         assert_true(info.auroc > 0.7 && info.ece < 0.08);
+        /* the usual bar of a cascade */
+        double kept = 0, right = 0;
+        for (size_t i = 400; i < WORLD; i++) {
+            if (calibration_confidence(c, MINIM_ROUTE_AVG_LOGPROB, rows[i].score, NULL) < 0.8) continue;
+            kept++;
+            right += rows[i].weak;
+        }
+        assert_true(kept > 100);
+        if (right / kept < 0.75) fail_msg("of the answers above 0.8 only %.3f are right", right / kept);
         minim_route_calibration_free(c);
     }
 }
@@ -463,7 +472,7 @@ static void the_answers_of_a_real_model_are_calibrated_by_200_labels(void **stat
     static const minim_route_method methods[] = {MINIM_ROUTE_AVG_LOGPROB, MINIM_ROUTE_LEARNED};
     for (size_t k = 0; k < COUNT(methods); k++) {
         double ece = 0, auroc = 0;
-        int broken = 0, certified = 0;
+        int too_sure = 0, broken = 0, certified = 0;
         for (uint64_t round = 0; round < RESPLITS; round++) {
             uint64_t seed = 1 + round;
             for (size_t i = 0; i < n; i++) pointers[i] = &rows[i];
@@ -475,13 +484,15 @@ static void the_answers_of_a_real_model_are_calibrated_by_200_labels(void **stat
             }
             minim_route_calibration *c = calibration_new();
             minim_route_calibration_info info = calibration_fit(c, pointers, LABELS, methods[k], 0.6);
-            double accepted = 0, wrong = 0;
+            double accepted = 0, wrong = 0, high = 0, high_right = 0;
             for (size_t i = LABELS; i < n; i++) {
                 minim_route_features f = {.size = sizeof f, .has_signals = 1};
                 memcpy(f.signals, pointers[i]->signals, sizeof f.signals);
                 assert_true(minim_route_apply_calibration(c, "m", "q", methods[k], &f));
                 confidence[i - LABELS] = f.confidence;
                 right[i - LABELS] = pointers[i]->weak;
+                high += f.confidence >= 0.8;
+                high_right += f.confidence >= 0.8 ? pointers[i]->weak : 0;
                 accepted += f.certified;
                 wrong += f.certified && pointers[i]->weak < 0.5;
             }
@@ -495,14 +506,19 @@ static void the_answers_of_a_real_model_are_calibrated_by_200_labels(void **stat
             ece += r.ece / RESPLITS;
             auroc += r.auroc.value / RESPLITS;
             certified += info.certified;
+            too_sure += high_right < 0.75 * high;
             broken += accepted > 0 && wrong / accepted > 0.6;
             minim_route_calibration_free(c);
         }
         double base = 0;
         for (size_t i = 0; i < n; i++) base += rows[i].weak / (double)n;
-        print_message("# %s: %zu answers, %.0f %% right; AUROC %.3f, ECE %.3f; certified in %d of %d, broken in %d\n",
-                      minim_route_method_name(methods[k]), n, 100 * base, auroc, ece, certified, RESPLITS, broken);
+        print_message("# %s: %zu answers, %.0f %% right; AUROC %.3f, ECE %.3f; certified in %d of %d, broken in %d, "
+                      "too sure in %d\n",
+                      minim_route_method_name(methods[k]), n, 100 * base, auroc, ece, certified, RESPLITS, broken,
+                      too_sure);
         assert_true(ece <= 0.06);
+        /* a bar of 0.8 accepts nothing, or answers that deserve it */
+        if (too_sure > 10) fail_msg("of the answers above 0.8 less than 0.75 are right in %d resplits", too_sure);
         assert_true(auroc > 0.6);
         assert_true(certified > 0);
         assert_true(broken <= 20 + 13); /* delta is 0.1: 20 of 200, and three standard deviations of a binomial */

@@ -115,8 +115,12 @@ static void calibrate_print(const minim_route_calibration_info *info) {
 
 /* ---- is a promise kept on answers that were not learned from? ---------------------------------------------------- */
 
+/* The usual bar of a cascade. */
+static const double calibrate_high = 0.8;
+
 typedef struct calibrate_sums {
     double ece, ece_mass, brier, auroc, accepted;
+    double high, high_right; /* answers with a confidence of at least calibrate_high, and how many of them are right */
     int certified, broken;
 } calibrate_sums;
 
@@ -152,6 +156,8 @@ static int calibrate_split(const minim_route_label *const *rows, size_t n, size_
         confidence[i] = features.confidence;
         right[i] = rows[n_labels + i]->weak;
         score[i] = -features.confidence;
+        sums->high += features.confidence >= calibrate_high;
+        sums->high_right += features.confidence >= calibrate_high ? right[i] : 0;
         accepted += features.certified;
         wrong += features.certified && right[i] < 0.5;
     }
@@ -193,6 +199,8 @@ static void calibrate_print_resplits(const calibrate_settings *settings, const m
         calibrate_write_number("ece", sums->ece / times, &first);
         calibrate_write_number("ece_mass", sums->ece_mass / times, &first);
         calibrate_write_number("brier", sums->brier / times, &first);
+        calibrate_write_number("bar_0.8_kept", sums->high / times / ((double)n - settings->labels), &first);
+        calibrate_write_number("bar_0.8_right", sums->high > 0 ? sums->high_right / sums->high : (double)NAN, &first);
         calibrate_write_number("certified", sums->certified, &first);
         calibrate_write_number("broken", sums->broken, &first);
         calibrate_write_number("allowed", allowed, &first);
@@ -206,6 +214,11 @@ static void calibrate_print_resplits(const calibrate_settings *settings, const m
            n - (size_t)settings->labels);
     printf("held out     AUROC %.3f, ECE %.3f (equal mass %.3f), Brier %.3f\n", sums->auroc / times, sums->ece / times,
            sums->ece_mass / times, sums->brier / times);
+    if (sums->high > 0)
+        printf("confidence   of at least %.1f: %.1f %% of the answers, of which %.1f %% are right\n", calibrate_high,
+               100 * sums->high / times / ((double)n - settings->labels), 100 * sums->high_right / sums->high);
+    else
+        printf("confidence   of at least %.1f: none of the answers\n", calibrate_high);
     printf(
         "promise      at most %.0f %% wrong: certified in %d, keeping %.0f %% of the answers on average; broken in %d"
         "\n             (delta allows %.0f, and chance %.0f more)\n",

@@ -450,6 +450,33 @@ static void mixtures_give_more_bits_where_they_count(void **state) {
     }
 }
 
+/* Models of 80 layers whose heads share values have few of them: they never get less than Q5_K. */
+static void values_of_the_largest_models_get_more_bits(void **state) {
+    (void)state;
+    static float x[256 * 8];
+    static const char *const names[] = {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M"};
+    for (size_t i = 0; i < 2 * COUNT(names); i++) {
+        const uint64_t rows = i % 2 ? 2 : 8; /* of queries, beside 2 of values */
+        char name[64], options[64];
+        gw w;
+        gw_init(&w);
+        gw_str(&w, "general.architecture", "llama");
+        for (int layer = 0; layer < 80; layer++) {
+            snprintf(name, sizeof name, "blk.%d.attn_q.weight", layer);
+            gw_tensor(&w, name, 0, 2, (uint64_t[]){256, rows}, x, 256 * rows * sizeof *x);
+            snprintf(name, sizeof name, "blk.%d.attn_v.weight", layer);
+            gw_tensor(&w, name, 0, 2, (uint64_t[]){256, 2}, x, 256 * 2 * sizeof *x);
+        }
+        save(&w);
+        snprintf(options, sizeof options, "-q --method nearest --type %s", names[i / 2]);
+        quantize(input, options);
+        gguf_file *file = open_output();
+        const int many_bits = type_of(file, "blk.40.attn_v.weight") == 13;
+        gguf_close(file);
+        if (many_bits != (rows == 8)) fail_msg("%s, %d rows of queries", names[i / 2], (int)rows);
+    }
+}
+
 static void a_dry_run_tells_the_size_and_writes_nothing(void **state) {
     (void)state;
     static float x[N];
@@ -578,6 +605,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_quantized_model_still_tells_its_story, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_and_small_tensors_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(mixtures_give_more_bits_where_they_count, setup, teardown),
+        cmocka_unit_test_setup_teardown(values_of_the_largest_models_get_more_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dry_run_tells_the_size_and_writes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_that_are_none_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_too_large_for_the_type_are_refused, setup, teardown),

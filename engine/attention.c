@@ -103,7 +103,7 @@ typedef struct attention_scratch {
     float *v_scale;           /* [ENGINE_RANGE] */
     int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 8] */
     int8_t *p_codes;          /* [rows of a block][ENGINE_RANGE] */
-    int8_t *keys, *values;    /* [pages of a range], unpacked: see kv_unpack() */
+    int8_t *keys, *values;    /* [pages of a range], unpacked from 4 bits */
 } attention_scratch;
 
 enum { ATTENTION_BLOCKS = ENGINE_RANGE / KERN_BLOCK };
@@ -159,14 +159,14 @@ static const kv_page *attention_page(const attention_block *b, int key) {
 /* int8 keys and values of the page of this key (counted from the start of the range). */
 static int8_t *attention_key_codes(const attention_block *b, int key) {
     const minim_engine *e = b->j->e;
-    if (kv_type(e->kv) == KERN_KV_Q4) return b->w->keys + (size_t)(key - key % e->page_size) * kv_key_dims(e->kv);
+    if (kv_is_packed(e->kv, 0)) return b->w->keys + (size_t)(key - key % e->page_size) * kv_key_dims(e->kv);
     return kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
 }
 
 static const int8_t *attention_value_codes(const attention_block *b, int key) {
     const minim_engine *e = b->j->e;
     const size_t dim = (size_t)e->model->shape.head_dim;
-    if (kv_type(e->kv) == KERN_KV_Q4) return b->w->values + (size_t)(key - key % e->page_size) * dim;
+    if (kv_is_packed(e->kv, 1)) return b->w->values + (size_t)(key - key % e->page_size) * dim;
     return kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
 }
 
@@ -186,7 +186,7 @@ static void attention_scores(const attention_block *b) {
         float *scores = b->w->scores + key;
         if (type >= KERN_KV_FLOATS) {
             e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
-                          attention_key_codes(b, key) + (size_t)slot * 4, size, kv_scales(e->kv, keys) + slot,
+                          attention_key_codes(b, key) + (size_t)slot * 4, size, kv_scales(e->kv, keys, 0) + slot,
                           next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
             e->kern.qk[type](b->w->q + b->row * dim, dim, n, keys + (size_t)slot * kv_element(type), size, next - key,
@@ -286,7 +286,7 @@ static void attention_values(const attention_block *b) {
     }
 }
 
-/* The scales of all values of a range that the tile sees; and for Q4 keys and values themselves. */
+/* The scales of all values of a range that the tile sees; and what has 4 bits. */
 static void attention_unpack(const attention_job *j, const attention_tile *tile, int head, int range,
                              const attention_scratch *w) {
     float *out = w->v_scale;
@@ -299,11 +299,12 @@ static void attention_unpack(const attention_job *j, const attention_tile *tile,
         const kv_page *page = attention_page(&b, key);
         void *values = kv_values(e->kv, page, j->slot, head);
         int n = to - key < e->page_size ? to - key : e->page_size;
-        memcpy(out + key, kv_scales(e->kv, values), (size_t)n * sizeof *out);
-        if (kv_type(e->kv) == KERN_KV_Q4)
-            kv_unpack(e->kv, &e->kern, kv_keys(e->kv, page, j->slot, head), values,
-                      w->keys + (size_t)key * kv_key_dims(e->kv),
-                      w->values + (size_t)key * (size_t)e->model->shape.head_dim);
+        memcpy(out + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof *out);
+        if (kv_is_packed(e->kv, 0))
+            kv_unpack_keys(e->kv, &e->kern, kv_keys(e->kv, page, j->slot, head),
+                           w->keys + (size_t)key * kv_key_dims(e->kv));
+        if (kv_is_packed(e->kv, 1))
+            kv_unpack_values(e->kv, &e->kern, values, w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
 }
 
@@ -312,8 +313,8 @@ static void attention_prefetch(const attention_block *b) {
     const minim_engine *e = b->j->e;
     int from = attention_visible(b->j, &b->rows, 0, b->range).first / e->page_size * e->page_size;
     int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
-    size_t bytes = kv_page_head_bytes(e->kv);
     for (int value = 0; value < 2; value++) {
+        size_t bytes = kv_page_head_bytes(e->kv, value);
         for (int key = from; key < to; key += e->page_size) {
             const kv_page *page = attention_page(b, key);
             const char *data =

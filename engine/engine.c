@@ -40,8 +40,8 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
     if (o->page_size < 16 || o->page_size > ENGINE_RANGE || (o->page_size & (o->page_size - 1))) {
         return err_set(e, MINIM_ERR_ARGUMENT, "page_size is %d, expected 16, 32, 64, 128 or 256", o->page_size);
     }
-    if ((unsigned)o->kv_type > MINIM_KV_Q4) {
-        return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16, _F32, _Q8 or _Q4",
+    if ((unsigned)o->kv_type > MINIM_KV_Q8_Q4) {
+        return err_set(e, MINIM_ERR_ARGUMENT, "kv_type is %d, expected MINIM_KV_F16, _F32, _Q8, _Q4 or _Q8_Q4",
                        (int)o->kv_type);
     }
     if ((unsigned)o->rope_factors > MINIM_ROPE_LONG) {

@@ -8,7 +8,7 @@
  * [ceil(head_dim/4)][page_size][4] and V [page_size/4][head_dim][4], each with a float32 scale [page_size] behind. Q4:
  * two codes in a byte, of one token, so that whoever stores a token touches nobody else's: K has
  * [ceil(head_dim/8)][page_size][4] bytes of dimensions 8i + 0..3 and 8i + 4..7, V [page_size/4][ceil(head_dim/2)][4]
- * bytes of dimensions i and i + ceil(head_dim/2).
+ * bytes of dimensions i and i + ceil(head_dim/2). Q8_Q4: K as Q8, V as Q4.
  * Layers have slots: first those that see everything, then windowed ones, whose pages are given back once no window
  * reaches them. page_layers divides both numbers, so that a page belongs to one kind and all pages have one size;
  * without windows it is all layers.
@@ -86,9 +86,10 @@ enum kern_kv kv_type(const kv_pool *p);
 size_t kv_element(enum kern_kv type); /* bytes of one number; Q4: of two */
 /* Dimensions of a key with those that fill its last group: of 4 for Q8, of 8 for Q4. */
 size_t kv_key_dims(const kv_pool *p);
+/* 1: keys, or values, have 4 bits. */
+int kv_is_packed(const kv_pool *p, int is_value);
 /* Bytes of K or V of one head of one layer in a page. */
-uint64_t kv_head_bytes(const kv_shape *s);
-size_t kv_page_head_bytes(const kv_pool *p);
+size_t kv_page_head_bytes(const kv_pool *p, int is_value);
 
 /* The page that holds the index-th page_size tokens of the layer in this slot. */
 const kv_page *kv_page_at(const kv_pool *p, const kv_table *t, size_t index, int slot);
@@ -97,11 +98,12 @@ void *kv_keys(const kv_pool *p, const kv_page *page, int slot, int head);
 void *kv_values(const kv_pool *p, const kv_page *page, int slot, int head);
 
 /* Q8, Q4: the scales [page_size] of what kv_keys() or kv_values() returned. */
-float *kv_scales(const kv_pool *p, void *codes);
+float *kv_scales(const kv_pool *p, void *codes, int is_value);
 
-/* A page of K and of V of a head, from the 4 bits of Q4 to the codes of Q8: keys [kv_key_dims()/4][page_size][4],
- * values [page_size/4][head_dim][4] and 4 bytes more. */
-void kv_unpack(const kv_pool *p, const kern_table *kern, const void *k, const void *v, int8_t *keys, int8_t *values);
+/* A page of K or V of a head, from 4 bits to the codes of Q8: keys [kv_key_dims()/4][page_size][4], values
+ * [page_size/4][head_dim][4] and 4 bytes more. */
+void kv_unpack_keys(const kv_pool *p, const kern_table *kern, const void *k, int8_t *keys);
+void kv_unpack_values(const kv_pool *p, const kern_table *kern, const void *v, int8_t *values);
 
 /* Stores the key and value rows k, v [n_kv_heads][head_dim] of the token at `position`. scratch: [head_dim, and what
  * fills its last group of 8] floats. */

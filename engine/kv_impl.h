@@ -43,7 +43,6 @@ struct kv_pool {
     kv_shape shape;
     size_t together; /* pages that hold the same tokens; the first `kept` of them are never dropped */
     size_t kept;
-    size_t head_bytes; /* K or V of one head of one layer */
     size_t page_bytes;
     kv_counts counts;
 

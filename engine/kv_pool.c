@@ -18,7 +18,6 @@ minim_status kv_pool_new(const minim_allocator *a, const kv_shape *s, uint64_t p
     p->shape = *s;
     p->together = (size_t)(s->n_layers / s->page_layers);
     p->kept = (size_t)((s->n_layers - s->n_windowed) / s->page_layers);
-    p->head_bytes = (size_t)kv_head_bytes(s);
     p->page_bytes = (size_t)page_bytes;
     p->counts.limit = page_limit;
     p->cache_limit = cache_limit;

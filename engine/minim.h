@@ -261,8 +261,15 @@ MINIM_API minim_status minim_chat_tokenize(const minim_model *model, const char 
 typedef struct minim_engine minim_engine;
 
 /* What keys and values are kept in. Q8: int8 with a scale for each token and head, half of F16's memory, less exact.
- * Q4: 4 bits and such a scale, a little more than a quarter, and much less exact. */
-typedef enum minim_kv_type { MINIM_KV_F16 = 0, MINIM_KV_F32 = 1, MINIM_KV_Q8 = 2, MINIM_KV_Q4 = 3 } minim_kv_type;
+ * Q4: 4 bits and such a scale, a little more than a quarter, and much less exact, which is because of the keys. Q8_Q4:
+ * keys as Q8, values as Q4. */
+typedef enum minim_kv_type {
+    MINIM_KV_F16 = 0,
+    MINIM_KV_F32 = 1,
+    MINIM_KV_Q8 = 2,
+    MINIM_KV_Q4 = 3,
+    MINIM_KV_Q8_Q4 = 4
+} minim_kv_type;
 
 /* Models with two sets of rotary factors (Phi): which to use. */
 typedef enum minim_rope_factors {

@@ -138,7 +138,14 @@ typedef struct kern_act {
     const int32_t *sum;  /* [n][cols/32], sum of the codes of the block */
 } kern_act;
 
-enum kern_kv { KERN_KV_F16 = 0, KERN_KV_F32 = 1, KERN_KV_FLOATS = 2, KERN_KV_Q8 = 2, KERN_KV_Q4 = 3 };
+enum kern_kv {
+    KERN_KV_F16 = 0,
+    KERN_KV_F32 = 1,
+    KERN_KV_FLOATS = 2,
+    KERN_KV_Q8 = 2,
+    KERN_KV_Q4 = 3,
+    KERN_KV_Q8_Q4 = 4
+};
 
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
@@ -230,7 +237,7 @@ typedef struct kern_table {
     void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q, const int8_t *const *v,
                   int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o, int64_t ldo);
 
-    /* Keys and values of 4 bits (KERN_KV_Q4), which become int8 before the products:
+    /* Keys and values of 4 bits (KERN_KV_Q4; values: KERN_KV_Q8_Q4), which become int8 before the products:
      *   quantize_row_q4: inv = 7.5 / amax, code = min(7, rint(x * inv)), scale = amax / 7.5; the rest as quantize_row
      *   unpack_q4: n bytes of two codes + 8: low[i] from the lower four bits of packed[i], high[i] from the others */
     void (*quantize_row_q4)(const float *x, int64_t n, int8_t *codes, float *scale);

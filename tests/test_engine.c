@@ -158,8 +158,11 @@ static const synth_shape shape_q4 = {.type = KERN_Q4_0,
  * the other half. */
 static void same_bits(const minim_model *m, const char *what, size_t n, minim_kv_type kv, const char *want) {
     static const int chunks[] = {0, 1, 2, 7, 64}, pages[] = {16, 64, 256};
-    static const char *const kv_names[] = {
-        [MINIM_KV_F16] = "F16", [MINIM_KV_F32] = "F32", [MINIM_KV_Q8] = "Q8", [MINIM_KV_Q4] = "Q4"};
+    static const char *const kv_names[] = {[MINIM_KV_F16] = "F16",
+                                           [MINIM_KV_F32] = "F32",
+                                           [MINIM_KV_Q8] = "Q8",
+                                           [MINIM_KV_Q4] = "Q4",
+                                           [MINIM_KV_Q8_Q4] = "Q8 and Q4"};
     int32_t tokens[300];
     assert_true(n <= COUNT(tokens));
     synth_tokens(tokens, n);
@@ -200,6 +203,8 @@ static void stories_gives_the_same_bits_everywhere(void **state) {
     minim_model *m = model_from(data, size);
     same_bits(m, "stories260K", 100, MINIM_KV_F16, "b8b8fc2e59c2b7de36f857c00a1ad637f77edd66bf88d23711b4384190512df0");
     same_bits(m, "stories260K", 100, MINIM_KV_Q8, "1805d3560baa66a8a234a35a986b24ba87cb10c5bd52f88b3e12e4a9be32f3ff");
+    same_bits(m, "stories260K", 100, MINIM_KV_Q8_Q4,
+              "c1fc12389c010324202f06a50aa60a34074c93052002303ec6e240cdf0cf3b54");
     same_bits(m, "stories260K", 100, MINIM_KV_Q4, "9b03942b00ca7a5be83897104bc5f626cda0389ffd3c3df57b9b037dd58ef997");
     same_bits(m, "stories260K", 100, MINIM_KV_F32, "040c36e746803d8c16f11a00ebf9b11d692f3f26948e8e59a74defe80dc2cf6f");
     minim_model_free(m);
@@ -250,7 +255,7 @@ static void a_damaged_model_gives_the_same_bits_everywhere(void **state) {
     minim_model *m = model_from(image, size);
     free(image);
     synth_tokens(tokens, N);
-    static const minim_kv_type kv[] = {MINIM_KV_F16, MINIM_KV_F32, MINIM_KV_Q8, MINIM_KV_Q4};
+    static const minim_kv_type kv[] = {MINIM_KV_F16, MINIM_KV_F32, MINIM_KV_Q8, MINIM_KV_Q4, MINIM_KV_Q8_Q4};
     for (size_t k = 0; k < COUNT(kv); k++) {
         float *expected = logits_of(m, &(setup){.isa = "ref", .threads = 1, .kv = kv[k]}, tokens, N);
         const char *isa;
@@ -287,6 +292,7 @@ static void odd_heads_with_int8_keys_give_the_same_bits_everywhere(void **state)
     shape.n_layers = 1, shape.type = KERN_F32, shape.head_dim = 18;
     minim_model *m = model_synth(&shape);
     same_bits(m, "odd heads", 40, MINIM_KV_Q8, "6187f4c3da0c3b815f00dd03702fee0150cf741d356f9588977a609da82eebaf");
+    same_bits(m, "odd heads", 40, MINIM_KV_Q8_Q4, "b083a632f3b20db06663eee169d1ec48777d72e7538a50e78203b65c49345384");
     same_bits(m, "odd heads", 40, MINIM_KV_Q4, "f9821da2ea6217ee0d473281214c07f42014f6c90a17e16c5717bd17398c955f");
     minim_model_free(m);
 }

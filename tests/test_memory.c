@@ -132,7 +132,7 @@ static void memory_follows_what_is_used(void **state) {
     grows_with_what_is_used(MINIM_KV_F16, 2);
     grows_with_what_is_used(MINIM_KV_F32, 1);
     grows_with_what_is_used(MINIM_KV_Q8, 2);
-    grows_with_what_is_used(MINIM_KV_Q4, 1);
+    grows_with_what_is_used(MINIM_KV_Q8_Q4, 1);
 }
 
 /* Pages that only the prefix cache holds are no more than it may have, and it needs little to find them. */

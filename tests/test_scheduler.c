@@ -868,7 +868,7 @@ static void anything_may_happen_at_any_time(void **state) {
     uint64_t seed = 0;
     do {
         seed++;
-        world_kv = (minim_kv_type)(seed % 4);
+        world_kv = (minim_kv_type)(seed % 5);
         done += anything(NULL, 10 + seed % 23, 1 + (int)(seed % 7), 1 + (int)(seed * 13 % 60), seed % 3 ? CACHE : 0,
                          400, seed);
         if (seed % 4 == 0) done += anything("gemma2", 60 + seed % 40, 6, 20, CACHE, 200, seed);

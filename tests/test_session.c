@@ -174,6 +174,7 @@ static void a_sequence_comes_back_with_the_same_bits(void **state) {
     round_trip(NULL, MINIM_KV_F32, N, N);
     round_trip(NULL, MINIM_KV_Q8, N, N);
     round_trip(NULL, MINIM_KV_Q4, N, N);
+    round_trip(NULL, MINIM_KV_Q8_Q4, N, N);
     round_trip("gemma3", MINIM_KV_Q8, 200, 200);
     round_trip("gemma3", MINIM_KV_Q4, 200, 30);
     round_trip(NULL, MINIM_KV_F16, 96, 96);

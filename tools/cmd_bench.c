@@ -38,7 +38,7 @@ static const option bench_test_options[] = {
      "threads (default 0: as many as the CPUs\nthis process may use)"},
     {"--isa", "NAME", OPTION_LIST, BENCH(isa), 0, 0,
      "highest instruction set: ref, avx2,\navx512vnni ... (default: MINIM_ISA, else the best)"},
-    {"--kv", "f16|f32|q8_0|q4_0", OPTION_LIST, BENCH(kv), 0, 0, "type of the KV cache (default f16)"},
+    {"--kv", "f16|f32|q8_0|q8q4|q4_0", OPTION_LIST, BENCH(kv), 0, 0, "type of the KV cache (default f16)"},
     {"-ctk, --cache-type-k", "TYPE", OPTION_LIST, BENCH(type_k), 0, 0, "the same; minim keeps keys and values"},
     {"-ctv, --cache-type-v", "TYPE", OPTION_LIST, BENCH(type_v), 0, 0, "in one type, so both have to agree"},
     {0},
@@ -127,9 +127,12 @@ static int bench_read_pairs(const option_list *texts, bench_ints *pairs) {
     return -1;
 }
 
-/* The names of llama-bench; "q8" and "q4" are short for the last two. */
-static const char *const bench_kv_names[] = {
-    [MINIM_KV_F16] = "f16", [MINIM_KV_F32] = "f32", [MINIM_KV_Q8] = "q8_0", [MINIM_KV_Q4] = "q4_0"};
+/* The names of llama-bench, and one for Q8 keys with Q4 values; "q8" and "q4" are short. */
+static const char *const bench_kv_names[] = {[MINIM_KV_F16] = "f16",
+                                             [MINIM_KV_F32] = "f32",
+                                             [MINIM_KV_Q8] = "q8_0",
+                                             [MINIM_KV_Q4] = "q4_0",
+                                             [MINIM_KV_Q8_Q4] = "q8q4"};
 
 enum { BENCH_KV_TYPES = sizeof bench_kv_names / sizeof *bench_kv_names };
 
@@ -150,7 +153,7 @@ static int bench_read_kv(const char *name, const option_list *texts, bench_ints 
             size_t n = strcspn(text, ",");
             int value = bench_kv_type(text, n), *items;
             if (value < 0)
-                return options_complain("bench", "%s: expected f16, f32, q8_0 or q4_0, found \"%s\"", name, text);
+                return options_complain("bench", "%s: expected f16, f32, q8_0, q8q4 or q4_0, found \"%s\"", name, text);
             items = realloc(list->items, (list->n + 1) * sizeof *items);
             if (!items) return tool_fail("out of memory");
             list->items = items;

@@ -62,9 +62,10 @@ const option tool_engine_options[] = {
      "longest conversation in tokens (default 0:\nwhat the model was trained for)"},
     {"-b, --batch-size", "N", OPTION_INT, SETTING(n_batch), 1, 1 << 16,
      "prompt tokens computed together; changes\nspeed and memory, never the result"},
-    {"--kv", "f16|f32|q8|q8_0|q4|q4_0", OPTION_CHOICE, SETTING(kv), 0, 0,
-     "type of the KV cache (default f16); q8 takes half\nthe memory, q4 a quarter, which answers notice; q8_0\nand "
-     "q4_0 are other names for them"},
+    {"--kv", "f16|f32|q8|q8_0|q8q4|q4|q4_0", OPTION_CHOICE, SETTING(kv), 0, 0,
+     "type of the KV cache (default f16); q8 takes half\nthe memory, q8q4 (values of 4 bits) three eighths, and\nq4 a "
+     "quarter, "
+     "which answers notice; q8_0 and q4_0 are\nother names"},
     {"--page-size", "16|32|64|128|256", OPTION_CHOICE, SETTING(page_size), 0, 0, "tokens a KV page (default 64)"},
     {"--rope-factors", "auto|short|long", OPTION_CHOICE, SETTING(rope_factors), 0, 0,
      "of models with two sets (Phi): auto (default) takes\nthe long one when -c is above the original context"},
@@ -258,7 +259,10 @@ void tool_engine_settings(const tool_settings *settings, minim_engine_options *o
     if (settings->page_size) options->page_size = (int)strtol(settings->page_size, NULL, 10);
     if (settings->rope_factors && !strcmp(settings->rope_factors, "short")) options->rope_factors = MINIM_ROPE_SHORT;
     if (settings->rope_factors && !strcmp(settings->rope_factors, "long")) options->rope_factors = MINIM_ROPE_LONG;
-    if (settings->kv && *settings->kv == 'q') options->kv_type = settings->kv[1] == '8' ? MINIM_KV_Q8 : MINIM_KV_Q4;
+    if (settings->kv && *settings->kv == 'q')
+        options->kv_type = settings->kv[1] == '4'         ? MINIM_KV_Q4
+                           : strcmp(settings->kv, "q8q4") ? MINIM_KV_Q8
+                                                          : MINIM_KV_Q8_Q4;
     if (settings->kv && !strcmp(settings->kv, "f32")) options->kv_type = MINIM_KV_F32;
 }
 

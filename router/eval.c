@@ -255,8 +255,10 @@ static minim_status eval_run(eval_job *job, minim_route_report *r) {
         eval_point at = eval_at(job->points, n, i / (double)(MINIM_ROUTE_CURVE - 1));
         r->quality[i] = at.quality;
         r->cost[i] = at.cost;
-        r->pgr[i] = isnan(r->apgr.value) ? (double)NAN : (at.quality - r->weak_mean) / (r->strong_mean - r->weak_mean);
     }
+    double first = r->quality[0], gain = r->quality[MINIM_ROUTE_CURVE - 1] - first;
+    for (int i = 0; i < MINIM_ROUTE_CURVE; i++)
+        r->pgr[i] = isnan(r->apgr.value) ? (double)NAN : (r->quality[i] - first) / gain;
     return eval_bootstrap(job, r);
 }
 

@@ -30,6 +30,14 @@ fi
         printf 'Tell me a story about rivers number %d\t1\t1\n' $((i + 10))
     done
 } >"$folder/labels.tsv"
+{
+    printf 'prompt\tweak\tstrong\n'
+    for i in $(seq 1 29); do # numbers of two digits that were not learned from
+        printf 'Add up %d apples and %d pears\t%d\t1\n' $((i * 7 % 90 + 10)) $((i * 11 % 90 + 10)) $((i % 7 == 0))
+        printf 'Tell me a story about rivers number %d\t%d\t1\n' $((i + 70)) $((i % 5 > 0))
+    done
+} >"$folder/fresh.tsv"
+awk -F '\t' 'NR == 1 { print $0 "\tscore" } NR > 1 { print $0 "\t0." (NR * 7 % 10) }' "$folder/fresh.tsv" >"$folder/scored.tsv"
 printf 'prompt\tweak\tstrong\nWas kostet das Brot?\t0\t1\nWo steht der Wagen?\t1\t1\n' >"$folder/other.tsv"
 {
     printf 'prompt\texpect\n'
@@ -47,6 +55,13 @@ check 'route eval says that a model does not transfer' 0 'DOES NOT TRANSFER' \
 check 'the curves are an SVG' 0 '</svg>' tail -n 1 "$folder/curves.svg"
 check 'route eval needs no router for random and oracle' 0 '^random +APGR 0.5000, CPT50 50.00 %, CPT80 80.00 %' \
     "$minim" route eval "$folder/labels.tsv"
+printf 'weak\tstrong\n1\t0\n1\t1\n' >"$folder/worse.tsv"
+check 'route eval claims nothing where the remote is no better' 0 'APGR, CPT and PGR are n/a' \
+    "$minim" route eval "$folder/worse.tsv"
+check 'route eval prints every figure with its interval' 0 '"aiq": \[[0-9.]+,[0-9.]+,[0-9.]+\].*"aurc": \[[0-9.]+,.*"pgr": \[0,.*,1\]' \
+    "$minim" route eval --json --model "$folder/model.json" "$folder/fresh.tsv"
+check 'route eval compares two routers on the same resamples' 0 'is higher by -?0\.[0-9]+ \(-?0\.[0-9]+ to -?0\.[0-9]+\)' \
+    "$minim" route eval --model "$folder/model.json" "$folder/scored.tsv"
 check 'route eval trains on splits' 0 'mean of 3 splits, 60 labels each' \
     "$minim" route eval --train 60 --splits 3 "$folder/labels.tsv"
 check 'route explain names what is hard' 0 'prompt score 0\.[3-9]' \

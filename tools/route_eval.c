@@ -218,6 +218,10 @@ static void eval_print_base(const eval_task *task, const minim_route_report *r) 
            (unsigned long long)r->n, r->weak_mean, r->strong_mean, (unsigned long long)r->strong_only,
            (unsigned long long)r->weak_only, (unsigned long long)r->neither);
     if (task->n_learned) printf("(left out: %zu prompts that a model was trained on)\n\n", task->n_learned);
+    if (isnan(r->oracle_apgr)) {
+        puts("APGR, CPT and PGR are n/a: the remote model is no better on these prompts");
+        return;
+    }
     printf("%-8s APGR %.4f, CPT50 %.2f %%, CPT80 %.2f %%\n", "random", r->random_apgr, 100 * r->random_cpt50,
            100 * r->random_cpt80);
     printf("%-8s APGR %.4f, CPT50 %.2f %%, CPT80 %.2f %%\n", "oracle", r->oracle_apgr, 100 * r->oracle_cpt50,

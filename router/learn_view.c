@@ -170,7 +170,7 @@ static minim_status train_rows(train_view *view, const uint32_t *column_of) {
     view->memory_column = malloc(most * sizeof *view->memory_column);
     view->memory_value = malloc(most * sizeof *view->memory_value);
     view->familiarity = malloc(n * sizeof *view->familiarity);
-    view->odd = malloc(n);
+    view->odd = malloc(n + 1);
     view->ridge = malloc(n_columns * sizeof *view->ridge);
     int failed = !view->memory_start || !view->memory_column || !view->memory_value || !view->familiarity ||
                  !view->odd || !view->ridge;

@@ -164,13 +164,13 @@ static size_t train_row(train_view *view, size_t row, const uint32_t *column_of,
 
 static minim_status train_rows(train_view *view, const uint32_t *column_of) {
     const train_prompts *prompts = view->prompts;
-    size_t n = view->n, n_columns = view->n_words + LEARN_SHAPES, most = n * LEARN_SHAPES;
+    size_t n = view->n, n_columns = view->n_words + LEARN_SHAPES, most = (n + 1) * LEARN_SHAPES;
     for (size_t i = 0; i < n; i++) most += prompts->start[view->order[i] + 1] - prompts->start[view->order[i]];
     view->memory_start = malloc((n + 1) * sizeof *view->memory_start);
     view->memory_column = malloc(most * sizeof *view->memory_column);
     view->memory_value = malloc(most * sizeof *view->memory_value);
     view->familiarity = malloc(n * sizeof *view->familiarity);
-    view->odd = malloc(n + 1);
+    view->odd = malloc(n);
     view->ridge = malloc(n_columns * sizeof *view->ridge);
     int failed = !view->memory_start || !view->memory_column || !view->memory_value || !view->familiarity ||
                  !view->odd || !view->ridge;

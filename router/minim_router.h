@@ -496,9 +496,9 @@ typedef struct minim_router_config {
     int hold_tokens;             /* "hold_tokens": default 0 = the whole answer (cascade), 8 (race) */
     double gate_threshold;       /* "gate_threshold": default 0.5 */
     double handover_threshold;   /* "handover_threshold": default 0 = never */
-    int handover_tokens;         /* "handover_tokens": default 16 */
     double gate_delay;           /* "gate_delay": seconds, default 0.1 */
     double hedge_delay;          /* "hedge_delay": seconds, default 0.25 */
+    int handover_tokens;         /* "handover_tokens": default 16 */
     int escalation_order;        /* "escalation_order": an array of "privacy", "latency", "complexity", in this order
                                     by default; here as `rules` of minim_route_policy. Privacy always goes first */
     double complexity_threshold; /* "complexity_threshold": default 0.5 (context; race: 1 = not used) */

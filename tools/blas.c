@@ -7,6 +7,7 @@
 
 #include <cblas.h>
 #include <dlfcn.h>
+#include <string.h>
 
 /* Not all versions of its header have LAPACK. */
 typedef void blas_lapack(const char *uplo, const blasint *n, float *a, const blasint *lda, blasint *info);
@@ -66,10 +67,9 @@ int blas_inverse_root(size_t n, float *a) {
     if (info) return -1;
     blas_calls.spotrf("L", &size, a, &size, &info);
     if (info) return -1;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (!(a[i * n + i] > 0)) return -1;
-        for (size_t j = 0; j < i; j++) a[i * n + j] = 0;
-    }
+    for (size_t i = 0; i < n; i++) memset(a + i * n, 0, i * sizeof *a);
     return 0;
 }
 

@@ -20,7 +20,8 @@ void blas_subtract_product(size_t m, size_t n, size_t k, const float *a, size_t 
                            float *c, size_t ldc);
 
 /* The symmetric matrix A [n][n], of which only A[i][j] with i <= j are looked at and written: becomes U with
- * A^-1 = U^T U, U[i][j] = 0 for i > j. 0, or -1 when A is not positive definite; its numbers mean nothing then. */
+ * A^-1 = U^T U, U[i][j] = 0 for i > j. 0, or -1 when A is not positive definite; A[i][j] with i <= j mean nothing then,
+ * and the others are what they were. */
 int blas_inverse_root(size_t n, float *a);
 
 #endif

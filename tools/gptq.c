@@ -37,29 +37,73 @@ static int gptq_rank_columns(gptq_solver *s, const float *h, double mean) {
     return 0;
 }
 
-int gptq_prepare(gptq_solver *s, const char *name, size_t n, const float *h) {
+/* Copies the triangle above the diagonal of h [n][n] to the one below it, or back, in squares that fit the cache. */
+static void gptq_mirror(size_t n, float *h, int back) {
+    enum { SIDE = 64 };
+    for (size_t top = 0; top < n; top += SIDE) {
+        for (size_t left = top; left < n; left += SIDE) {
+            for (size_t i = top; i < n && i < top + SIDE; i++) {
+                for (size_t j = left > i ? left : i + 1; j < n && j < left + SIDE; j++) {
+                    if (back)
+                        h[i * n + j] = h[j * n + i];
+                    else
+                        h[j * n + i] = h[i * n + j];
+                }
+            }
+        }
+    }
+}
+
+/* Puts the rows and columns of s->root in the order of s->order: element (i, j) becomes what (order[i], order[j]) was.
+ * In place, for there may be no room for two. 0, or -1 without memory. */
+static int gptq_permute(const gptq_solver *s) {
+    const size_t n = s->n, bytes = n * sizeof *s->root;
+    float *spare = malloc(bytes);
+    char *done = calloc(n, 1);
+    const int code = spare && done ? 0 : -1;
+    for (size_t i = 0; i < n && !code; i++) {
+        float *row = s->root + i * n;
+        for (size_t j = 0; j < n; j++) spare[j] = row[s->order[j]];
+        memcpy(row, spare, bytes);
+    }
+    for (size_t start = 0; start < n && !code; start++) { /* a cycle of rows, each to the place of the one before */
+        if (done[start]) continue;
+        memcpy(spare, s->root + start * n, bytes);
+        size_t i = start;
+        for (; s->order[i] != start; i = s->order[i]) {
+            memcpy(s->root + i * n, s->root + s->order[i] * n, bytes);
+            done[i] = 1;
+        }
+        memcpy(s->root + i * n, spare, bytes);
+        done[i] = 1;
+    }
+    free(spare);
+    free(done);
+    return code;
+}
+
+int gptq_prepare(gptq_solver *s, const char *name, size_t n, float *h) {
     double mean = 0, damping = 0.01;
-    *s = (gptq_solver){.n = n};
+    *s = (gptq_solver){.n = n, .root = h};
     if (!n) return tool_fail("the Hessian of %s is empty", name);
     for (size_t i = 0; i < n; i++) mean += (double)h[i * n + i] / (double)n;
-    if (n <= SIZE_MAX / n / sizeof *s->root) s->root = malloc(n * n * sizeof *s->root);
     s->order = calloc(n, sizeof *s->order);
     s->weight = malloc(n * sizeof *s->weight);
-    if (!s->root || !s->order || !s->weight || gptq_rank_columns(s, h, mean))
-        return tool_fail("out of memory for the Hessian of %s", name);
+    float *diagonal = malloc(n * sizeof *diagonal);
+    gptq_mirror(n, h, 0);
+    int code = -1, found = 0;
+    if (!s->order || !s->weight || !diagonal || gptq_rank_columns(s, h, mean) || gptq_permute(s))
+        code = tool_fail("out of memory for the Hessian of %s", name);
+    for (size_t i = 0; i < n && code < 0; i++) diagonal[i] = h[i * n + i];
     /* A hundredth of the mean on the diagonal, as in the paper; more where that is not enough. */
-    for (int tries = 0; tries < 5; tries++, damping *= 10) {
+    for (int tries = 0; tries < 5 && code < 0 && !found; tries++, damping *= 10) {
         const float add = mean > 0 ? (float)(damping * mean) : 1;
-        for (size_t i = 0; i < n; i++) {
-            const size_t a = s->order[i];
-            for (size_t j = i; j < n; j++) {
-                const size_t b = s->order[j];
-                s->root[i * n + j] = a < b ? h[a * n + b] : h[b * n + a];
-            }
-            s->root[i * n + i] += add;
-        }
-        if (!blas_inverse_root(n, s->root)) return -1;
+        if (tries) gptq_mirror(n, h, 1);
+        for (size_t i = 0; i < n; i++) h[i * n + i] = diagonal[i] + add;
+        found = !blas_inverse_root(n, h);
     }
+    free(diagonal);
+    if (code >= 0 || found) return code;
     return tool_fail("the Hessian of %s cannot be inverted: expected finite inputs", name);
 }
 

@@ -22,9 +22,9 @@ typedef struct gptq_solver {
     float *weight;   /* [n]: of the columns, for the choice of scales */
 } gptq_solver;
 
-/* From H [n][n], of which only H[i][j] with i <= j are looked at. Returns -1, or the exit code after a message; `name`
- * stands for the matrix. gptq_free() in either case. */
-int gptq_prepare(gptq_solver *solver, const char *name, size_t n, const float *h);
+/* From H [n][n], of which only H[i][j] with i <= j are looked at; it is overwritten, and belongs to the solver
+ * (malloc). Returns -1, or the exit code after a message; `name` stands for the matrix. gptq_free() in either case. */
+int gptq_prepare(gptq_solver *solver, const char *name, size_t n, float *h);
 void gptq_free(gptq_solver *solver);
 
 /* Rounds the rows x [rows][n] of a matrix to out [rows][n / block * bytes], with n_threads. The bytes do not depend on

@@ -188,8 +188,7 @@ static int layers_round_groups(layers_run *run) {
         layers_group *group = &run->groups[g];
         gptq_solver solver;
         code = gptq_prepare(&solver, run->w->tensors[group->members[0]].from.name, group->n_cols, group->h);
-        free(group->h);
-        group->h = NULL;
+        group->h = NULL; /* the solver's */
         for (size_t i = 0; i < group->n_members && code < 0; i++) {
             const size_t index = group->members[i];
             run->made[index] = malloc((size_t)run->w->tensors[index].bytes);

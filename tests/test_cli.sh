@@ -308,6 +308,8 @@ cp out got
 feed 'something else\n/load kept.chat\n/stats\nthere\n/export got.json\n' chat -q -n 4 -sys "Another"
 check "and goes on where it was, without computing anything again" 'exits 0' 'says "5 messages loaded"' \
     'cmp want.json got.json' '! says "context: 0 "' '[ "$(tail -c 9 out)" = "$(tail -c 9 want)" ]'
+feed 'Once upon\n/save full.chat\nand then she went to the big red house\nwhat was it\n/load full.chat\n' chat -q -n 60 -c 128
+check "also into a chat whose context is full" 'exits 0' 'says "context of 128 tokens is full"' 'says "2 messages loaded"'
 # refused FILE TEXT: the chat says TEXT, and goes on with what it had
 refused() {
     feed "Once upon\\n/load $1\\nand\\n/export got.json\\n" chat -q -n 4

@@ -485,6 +485,18 @@ static int chat_try_format(chat_session *chat) {
     return -1;
 }
 
+/* An engine with room for two conversations: one that is loaded is complete before the one at hand is forgotten. */
+static int chat_new_engine(chat_session *chat) {
+    minim_engine_options options;
+    minim_memory_plan plan = {.size = sizeof plan};
+    minim_error error = {.status = MINIM_OK};
+    tool_engine_settings(&chat->settings->tool, &options);
+    minim_status status = minim_engine_plan(chat->model, &options, &plan, &error);
+    if (!status) options.kv_limit = plan.kv_full > UINT64_MAX / 2 ? 0 : plan.kv_full * 2;
+    if (!status) status = minim_engine_new(chat->model, &options, &chat->engine, &error);
+    return status ? tool_fail_error(&error) : -1;
+}
+
 static int chat_run(const chat_settings *settings) {
     chat_session chat = {.settings = settings};
     minim_model *model = NULL;
@@ -492,7 +504,7 @@ static int chat_run(const chat_settings *settings) {
     int code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, &chat.load_seconds);
     chat.model = model;
     if (code < 0) code = chat_try_format(&chat);
-    if (code < 0) code = tool_new_engine(&settings->tool, model, &chat.engine);
+    if (code < 0) code = chat_new_engine(&chat);
     if (code < 0) code = chat_with_engine(&chat);
     chat_remove_messages(&chat, 0, chat.n_messages);
     free(chat.messages);

@@ -257,6 +257,52 @@ static void another_thread_can_cancel(void **state) {
     w->seq = mine;
 }
 
+/* Cancels again and again, a little later each time, until it is told to stop. */
+typedef struct pest {
+    minim_seq *seq;
+    int delay, stop;
+} pest;
+
+static void *pest_main(void *arg) {
+    pest *p = arg;
+    while (!__atomic_load_n(&p->stop, __ATOMIC_RELAXED)) {
+        for (int i = __atomic_load_n(&p->delay, __ATOMIC_RELAXED);
+             i > 0 && !__atomic_load_n(&p->stop, __ATOMIC_RELAXED); i--) {
+        }
+        minim_seq_cancel(p->seq);
+    }
+    return NULL;
+}
+
+/* Whenever it comes: the answer is the beginning of what it would have been, and nothing is lost. */
+static void a_cancel_may_come_at_any_moment(void **state) {
+    world *w = *state;
+    minim_generate_options o = options_for(w);
+    o.max_tokens = 60, o.ignore_end = 1;
+    minim_seq_truncate(w->seq, 0);
+    generate(w, &o);
+    int32_t whole[60];
+    assert_int_equal(w->n_events, 60);
+    for (size_t i = 0; i < 60; i++) whole[i] = w->events[i].token;
+    for (int round = 0; round < 150; round++) {
+        pest p = {.seq = w->seq, .delay = round * 1500};
+        pthread_t thread;
+        w->n_events = w->n_text = 0;
+        minim_seq_truncate(w->seq, 0);
+        assert_int_equal(pthread_create(&thread, NULL, pest_main, &p), 0);
+        minim_result r = generate(w, &o);
+        __atomic_store_n(&p.stop, 1, __ATOMIC_RELAXED);
+        pthread_join(thread, NULL);
+        assert_true(r.stop == MINIM_STOP_CANCELLED || (r.stop == MINIM_STOP_LENGTH && r.n_generated == 60));
+        assert_int_equal(r.n_generated, w->n_events);
+        for (size_t i = 0; i < w->n_events; i++) assert_int_equal(w->events[i].token, whole[i]);
+        if (w->n_events) assert_int_equal(minim_seq_length(w->seq), w->n_prompt + w->n_events - 1);
+    }
+    minim_seq_truncate(w->seq, 0);
+    w->n_events = w->n_text = 0;
+    assert_int_equal(generate(w, &o).stop, MINIM_STOP_LENGTH); /* the next one starts afresh */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_tells_the_story),
@@ -268,6 +314,7 @@ int main(void) {
         cmocka_unit_test(a_sequence_goes_on_where_it_ended),
         cmocka_unit_test(what_does_not_fit_is_refused_and_changes_nothing),
         cmocka_unit_test(another_thread_can_cancel),
+        cmocka_unit_test(a_cancel_may_come_at_any_moment),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

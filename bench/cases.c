@@ -23,8 +23,11 @@ enum {
 
 static void cases_run_matmul(const harness_case *c, harness_worker *w, uint64_t call) {
     const void *panels = harness_next(w, (size_t)c->bytes);
-    int64_t row = (int64_t)(call % (uint64_t)(c->rows / c->call_rows)) * c->call_rows;
-    c->table->matmul[c->weight_type](panels, c->call_rows, c->cols, &c->memory->act, c->call_tokens, w->output + row,
+    const int64_t calls = c->rows / c->call_rows, parts = c->tokens / c->call_tokens;
+    const int64_t row = (int64_t)(call % (uint64_t)calls) * c->call_rows;
+    const int64_t t = (int64_t)(call / (uint64_t)calls % (uint64_t)parts) * c->call_tokens;
+    const kern_act act = kern_act_from(&c->memory->act, t / KERN_TILE_TOKENS * KERN_TILE_TOKENS, c->cols);
+    c->table->matmul[c->weight_type](panels, c->call_rows, c->cols, &act, c->call_tokens, w->output + t * c->rows + row,
                                      c->rows);
 }
 
@@ -223,6 +226,10 @@ static int cases_add_matmul(const cases_plan *plan, const harness_memory *memory
         c.weight_type = type;
         c.call_rows = part * KERN_PANEL < m->rows ? part * KERN_PANEL : m->rows;
         c.call_tokens = ref && tokens > CASES_REF_TOKENS ? CASES_REF_TOKENS : tokens;
+        if (list->table[i].rows_at_once) {
+            const int64_t parts = (tokens - 1) / list->table[i].rows_at_once(m->cols) + 1;
+            c.call_tokens = tokens / parts;
+        }
         c.ops = 2.0 * (double)c.call_rows * (double)m->cols * (double)c.call_tokens;
         c.bytes = (double)part * (double)panel_bytes;
         c.run = cases_run_matmul;

@@ -17,7 +17,22 @@ typedef struct engine_plan {
     kv_shape kv;
     uint64_t together; /* pages that hold the same tokens */
     uint64_t page_bytes, page_limit, cache_limit, scratch_bytes;
+    kern_table kern;
 } engine_plan;
+
+static minim_status engine_choose_isa(kern_table *kern, const char *isa, minim_error *e) {
+    const char *from = "isa";
+    if (!isa) isa = getenv("MINIM_ISA"), from = "MINIM_ISA";
+    if (!kern_table_init(kern, isa)) return MINIM_OK;
+    char known[128] = "";
+    const char *name;
+    for (int i = 0; (name = kern_isa_name(i)); i++) {
+        if (!kern_isa_available(name)) continue;
+        if (known[0]) strncat(known, ", ", sizeof known - strlen(known) - 1);
+        strncat(known, name, sizeof known - strlen(known) - 1);
+    }
+    return err_set(e, MINIM_ERR_ARGUMENT, "%s is \"%.32s\", this machine has: %s", from, isa, known);
+}
 
 static minim_status engine_make_plan(const minim_model *m, const minim_engine_options *user, engine_plan *p,
                                      minim_error *e) {
@@ -61,7 +76,9 @@ static minim_status engine_make_plan(const minim_model *m, const minim_engine_op
                        .type = (enum kern_kv)o->kv_type};
     p->together = (uint64_t)kv_shape_pages(&p->kv);
     p->page_bytes = kv_page_bytes(&p->kv);
-    p->scratch_bytes = forward_scratch_bytes(m, p->n_batch, p->n_threads);
+    minim_status status = engine_choose_isa(&p->kern, o->isa, e);
+    if (status) return status;
+    p->scratch_bytes = forward_scratch_bytes(m, &p->kern, p->n_batch, p->n_threads);
     if (!p->page_bytes || !p->scratch_bytes) {
         return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: the model is too wide for this machine", gguf_path(m->file));
     }
@@ -114,20 +131,6 @@ minim_status minim_engine_plan(const minim_model *m, const minim_engine_options 
     return err_ok(error);
 }
 
-static minim_status engine_choose_isa(minim_engine *en, const char *isa, minim_error *e) {
-    const char *from = "isa";
-    if (!isa) isa = getenv("MINIM_ISA"), from = "MINIM_ISA";
-    if (!kern_table_init(&en->kern, isa)) return MINIM_OK;
-    char known[128] = "";
-    const char *name;
-    for (int i = 0; (name = kern_isa_name(i)); i++) {
-        if (!kern_isa_available(name)) continue;
-        if (known[0]) strncat(known, ", ", sizeof known - strlen(known) - 1);
-        strncat(known, name, sizeof known - strlen(known) - 1);
-    }
-    return err_set(e, MINIM_ERR_ARGUMENT, "%s is \"%.32s\", this machine has: %s", from, isa, known);
-}
-
 minim_status minim_engine_new(const minim_model *m, const minim_engine_options *options, minim_engine **out,
                               minim_error *error) {
     if (!out) return err_set(error, MINIM_ERR_ARGUMENT, "engine is NULL");
@@ -143,6 +146,7 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     if (!en) return err_memory(error, "the engine", sizeof *en);
     en->allocator = a;
     en->model = m;
+    en->kern = p.kern;
     en->log = p.o.log, en->log_user = p.o.log_user;
     en->on_input = p.o.on_input, en->on_input_user = p.o.on_input_user;
     en->n_ctx = p.n_ctx, en->n_batch = p.n_batch, en->page_size = p.kv.page_size;
@@ -155,7 +159,6 @@ minim_status minim_engine_new(const minim_model *m, const minim_engine_options *
     en->rope_freq[1] = m->rope_freq[MODEL_ROPE_WINDOW];
     en->has_lock = !pthread_mutex_init(&en->lock, NULL);
     if (!en->has_lock) status = err_set(error, MINIM_ERR_MEMORY, "cannot create a mutex");
-    if (!status) status = engine_choose_isa(en, p.o.isa, error);
     if (!status) status = pool_new(&a, p.n_threads, &en->pool, error);
     if (!status) status = kv_pool_new(&a, &p.kv, p.page_limit, p.cache_limit, &en->kv, error);
     if (!status) status = forward_scratch_new(en, error);

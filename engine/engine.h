@@ -32,17 +32,18 @@ typedef struct attention_tile {
 
 /* Scratch memory of a forward step of up to n_batch rows (B). One block; see forward_plan(). */
 typedef struct forward_scratch {
-    float *x;              /* [B][n_embd]            the residual stream */
-    float *h;              /* [B][widest]            input of the next matrices */
-    float *q, *k, *v;      /* [B][heads * head_dim], [B][kv heads * head_dim] twice; attention takes q's place */
-    float *gate, *up;      /* [B][n_ff]              often where q, k and v were */
-    int8_t *codes;         /* [B][widest]            h, quantised */
-    float *scale;          /* [B][widest / 32] */
-    int32_t *sum;          /* [B][widest / 32] */
-    float *rope[2];        /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
-    attention_tile *tiles; /* [B] */
-    step_row *wanted;      /* [B]                    the rows that go on behind the last layer's attention */
-    float *worker;         /* [threads][worker_floats]: attention of one tile, see attention.c */
+    float *x;                 /* [B][n_embd]            the residual stream */
+    float *h;                 /* [B][widest]            input of the next matrices */
+    float *q, *k, *v;         /* [B][heads * head_dim], [B][kv heads * head_dim] twice; attention takes q's place */
+    float *gate, *up;         /* [B][n_ff]              often where q, k and v were */
+    int8_t *codes;            /* [B][widest]            h, quantised */
+    float *scale;             /* [B][widest / 32] */
+    int32_t *sum;             /* [B][widest / 32] */
+    kern_act_tile *act_tiles; /* [B / KERN_TILE_TOKENS][widest / 32], the same for kernels that want tiles */
+    float *rope[2];           /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
+    attention_tile *tiles;    /* [B] */
+    step_row *wanted;         /* [B]                    the rows that go on behind the last layer's attention */
+    float *worker;            /* [threads][worker_floats]: attention of one tile, see attention.c */
     size_t worker_floats;
     void *block;
     size_t block_bytes;
@@ -92,7 +93,7 @@ uint64_t engine_pages_most(const minim_engine *e, size_t n_tokens);
 uint64_t engine_pages_least(const minim_engine *e, size_t n_tokens);
 
 /* forward.c: bytes that forward_scratch_new() will take; 0 when they do not fit. */
-uint64_t forward_scratch_bytes(const minim_model *m, int n_batch, int n_threads);
+uint64_t forward_scratch_bytes(const minim_model *m, const kern_table *kern, int n_batch, int n_threads);
 minim_status forward_scratch_new(minim_engine *e, minim_error *error);
 void forward_scratch_free(minim_engine *e);
 /* Runs n <= n_batch rows through the model. Pages are there; nothing can fail. */

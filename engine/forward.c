@@ -33,7 +33,8 @@ static int forward_is_parallel(const minim_model *m, const model_layer *layer) {
 
 /* The layout of the block; with base NULL only its size. q, k and v lie where gate and up do later, unless a layer has
  * all of them at once. */
-static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads, forward_scratch *f, char *base) {
+static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int n_batch, int n_threads,
+                               forward_scratch *f, char *base) {
     const model_shape *s = &m->shape;
     uint64_t b = (uint64_t)n_batch, embd = (uint64_t)s->n_embd, ff = (uint64_t)s->n_ff;
     uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
@@ -56,6 +57,8 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
         {&f->codes, b * blocks * KERN_BLOCK, 1},
         {&f->scale, b * blocks, sizeof(float)},
         {&f->sum, b * blocks, sizeof(int32_t)},
+        {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
+         sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->tiles, b, sizeof(attention_tile)},
         {&f->wanted, b, sizeof(step_row)},
@@ -74,18 +77,18 @@ static uint64_t forward_layout(const minim_model *m, int n_batch, int n_threads,
     return offset <= PTRDIFF_MAX ? offset : 0;
 }
 
-uint64_t forward_scratch_bytes(const minim_model *m, int n_batch, int n_threads) {
+uint64_t forward_scratch_bytes(const minim_model *m, const kern_table *kern, int n_batch, int n_threads) {
     forward_scratch unused;
-    return forward_layout(m, n_batch, n_threads, &unused, NULL);
+    return forward_layout(m, kern, n_batch, n_threads, &unused, NULL);
 }
 
 minim_status forward_scratch_new(minim_engine *e, minim_error *error) {
     forward_scratch *f = &e->scratch;
     int threads = pool_threads(e->pool);
-    f->block_bytes = (size_t)forward_scratch_bytes(e->model, e->n_batch, threads);
+    f->block_bytes = (size_t)forward_scratch_bytes(e->model, &e->kern, e->n_batch, threads);
     f->block = mem_alloc_huge(&e->allocator, f->block_bytes);
     if (!f->block) return err_memory(error, "scratch memory", f->block_bytes);
-    forward_layout(e->model, e->n_batch, threads, f, f->block);
+    forward_layout(e->model, &e->kern, e->n_batch, threads, f, f->block);
     return MINIM_OK;
 }
 
@@ -107,12 +110,29 @@ typedef struct forward_step {
     float *logits;          /* [rows that want them][n_vocab] */
 } forward_step;
 
-/* Runs task(step, row, worker) for n rows. */
+/* Some neighbouring rows. */
+typedef struct forward_rows_job {
+    void *step;
+    pool_task *task;
+    uint32_t n, rows;
+} forward_rows_job;
+
+static void forward_rows_task(void *arg, uint32_t item, int worker) {
+    const forward_rows_job *j = arg;
+    const uint32_t first = item * j->rows, end = j->n - first < j->rows ? j->n : first + j->rows;
+    for (uint32_t i = first; i < end; i++) j->task(j->step, i, worker);
+}
+
+/* Runs task(step, row, worker) for n rows. Rows of a tile share its cache lines, so many rows are handed out by tiles.
+ */
 static void forward_rows(forward_step *s, pool_task *task, int n) {
-    if (n < 4) {
+    const int threads = pool_threads(s->e->pool);
+    forward_rows_job j = {.step = s, .task = task, .n = (uint32_t)n, .rows = 1};
+    if (n >= 4 * KERN_TILE_TOKENS * threads) j.rows = KERN_TILE_TOKENS;
+    if (n < 4 || threads == 1) {
         for (int i = 0; i < n; i++) task(s, (uint32_t)i, 0);
     } else {
-        pool_run(s->e->pool, task, s, (uint32_t)n);
+        pool_run(s->e->pool, forward_rows_task, &j, (j.n + j.rows - 1) / j.rows);
     }
 }
 
@@ -122,7 +142,12 @@ static void forward_quantize(minim_engine *e, const float *x, int t, int64_t col
     forward_scratch *f = &e->scratch;
     if (cols % KERN_BLOCK) return;
     int64_t blocks = cols / KERN_BLOCK;
-    e->kern.quantize(x + t * cols, cols, f->codes + t * cols, f->scale + t * blocks, f->sum + t * blocks);
+    int8_t *codes = f->codes + t * cols;
+    float *scale = f->scale + t * blocks;
+    int32_t *sum = f->sum + t * blocks;
+    e->kern.quantize(x + t * cols, cols, codes, scale, sum);
+    if (e->kern.tile_row)
+        e->kern.tile_row(codes, scale, sum, cols, f->act_tiles + t / KERN_TILE_TOKENS * blocks, t % KERN_TILE_TOKENS);
 }
 
 /* One or more matrices that share their input, each y[B][rows] = W x + bias. */
@@ -137,6 +162,8 @@ typedef struct forward_matmul {
     kern_act act;
     const forward_product *product;
     int n_products;
+    int64_t part;             /* rows of x that are multiplied with all matrices before the next */
+    uint32_t items_of_a_part; /* for all matrices */
     uint32_t panels_per_item;
 } forward_matmul;
 
@@ -151,15 +178,18 @@ static uint32_t forward_items(const forward_matmul *j, int product) {
 static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_matmul *j = arg;
+    const int64_t t = item / j->items_of_a_part * j->part, n = j->n - t < j->part ? j->n - t : j->part;
     int i = 0;
+    item %= j->items_of_a_part;
     for (uint32_t items; item >= (items = forward_items(j, i)); i++) item -= items;
     const model_matrix *w = j->product[i].w;
     int64_t first = (int64_t)item * j->panels_per_item * KERN_PANEL, rows = (int64_t)j->panels_per_item * KERN_PANEL;
     if (rows > w->rows - first) rows = w->rows - first;
     const char *panels = (const char *)w->panels + (size_t)(first / KERN_PANEL) * w->panel_bytes;
-    float *y = j->product[i].y + first;
-    j->e->kern.matmul[w->type](panels, rows, w->cols, &j->act, j->n, y, w->rows);
-    for (int t = 0; w->bias && t < j->n; t++) j->e->kern.add(y + t * w->rows, w->bias + first, rows);
+    float *y = j->product[i].y + t * w->rows + first;
+    const kern_act act = kern_act_from(&j->act, t, w->cols);
+    j->e->kern.matmul[w->type](panels, rows, w->cols, &act, n, y, w->rows);
+    for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, rows);
 }
 
 /* Shows the input of matrices to the caller; parts of a matrix that the file has in one count once. */
@@ -174,12 +204,22 @@ static void forward_show(const minim_engine *e, const float *x, int n, const for
     e->on_input(e->on_input_user, names, n_names, x, (size_t)n, (size_t)product->w->cols);
 }
 
+/* Parts of about the same size. */
+static void forward_part(forward_matmul *j) {
+    j->part = j->n;
+    if (!j->e->kern.rows_at_once) return;
+    const int64_t most = j->e->kern.rows_at_once(j->product->w->cols), parts = (j->n + most - 1) / most;
+    const int64_t tiles = (j->n + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS;
+    if (parts > 1) j->part = (tiles + parts - 1) / parts * KERN_TILE_TOKENS;
+}
+
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
 static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
+    if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     uint32_t panels = 0, items = 0;
     uint64_t work = 0;
     for (int i = 0; i < n_products; i++) {
@@ -192,7 +232,9 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     const uint32_t group = (uint32_t)e->kern.panel_group;
     if (j.panels_per_item < 1) j.panels_per_item = 1;
     j.panels_per_item = (j.panels_per_item + group - 1) / group * group;
-    for (int i = 0; i < n_products; i++) items += forward_items(&j, i);
+    for (int i = 0; i < n_products; i++) j.items_of_a_part += forward_items(&j, i);
+    forward_part(&j);
+    items = j.items_of_a_part * (uint32_t)((n + j.part - 1) / j.part);
     if (work < SMALL) {
         for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);
     } else {

@@ -131,12 +131,34 @@ int kern_find_bad_scale(uint32_t type, int64_t cols, const void *panel, int n_ro
 
 /* ---- activations --------------------------------------------------------------------------------------------------
  * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
+enum { KERN_TILE_TOKENS = 12 }; /* two panels of so many sums fit the registers of AVX-512 */
+
+/* A block of neighbouring rows of activations in the form that tiles of matrix instructions want. */
+typedef struct kern_act_tile {
+    int8_t codes[KERN_TILE_TOKENS][KERN_BLOCK];
+    float scale[16];  /* of which KERN_TILE_TOKENS are there, as below: a tile is whole cache lines */
+    float weight[16]; /* scale * (float)sum */
+} kern_act_tile;
+
 typedef struct kern_act {
-    const float *x;      /* [n][cols] */
-    const int8_t *codes; /* [n][cols], -127..127 */
-    const float *scale;  /* [n][cols/32] */
-    const int32_t *sum;  /* [n][cols/32], sum of the codes of the block */
+    const float *x;             /* [n][cols] */
+    const int8_t *codes;        /* [n][cols], -127..127 */
+    const float *scale;         /* [n][cols/32] */
+    const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
+    const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
 } kern_act;
+
+/* The activations from row t on; t is a multiple of KERN_TILE_TOKENS. */
+static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols) {
+    const int64_t blocks = cols / KERN_BLOCK;
+    kern_act from = *a;
+    if (a->x) from.x += t * cols;
+    if (a->codes) from.codes += t * cols;
+    if (a->scale) from.scale += t * blocks;
+    if (a->sum) from.sum += t * blocks;
+    if (a->tiles) from.tiles += t / KERN_TILE_TOKENS * blocks;
+    return from;
+}
 
 enum kern_kv {
     KERN_KV_F16 = 0,
@@ -162,6 +184,11 @@ typedef struct kern_table {
      * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. */
     void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum);
 
+    /* Writes row `row` (0..KERN_TILE_TOKENS - 1) of n/32 tiles from what quantize() made of a row of activations. NULL
+     * if matmul does not want tiles. */
+    void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
+                     int row);
+
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.
      *   float types:   acc = 0; for k ascending: acc = fma(w, x, acc)
@@ -179,6 +206,10 @@ typedef struct kern_table {
      *     Q5_K. Codes are signed here, without offset; IQ1 counts in eighths. */
     void (*matmul[KERN_TYPE_END])(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                   float *y, int64_t ldy);
+
+    /* With how many rows of activations a product of many is best called, if they have cols numbers each: so many stay
+     * in a core's cache while all panels pass by. A multiple of KERN_TILE_TOKENS. NULL: with all. */
+    int64_t (*rows_at_once)(int64_t cols);
 
     /* Root-mean-square norm (Zhang & Sennrich 2019): ss = 16 partial fma sums of x*x; y = (x * (1/sqrtf(ss/n + eps))) *
      * w. y may be x. */

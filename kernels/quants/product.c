@@ -33,56 +33,80 @@ void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
     }
 }
 
-/* The rows that exist of what was computed. */
-static void quant_store(const quant_work *w, int64_t rows, float *y, int64_t ldy) {
-    const size_t bytes = (size_t)(rows < QUANT_PANELS * KERN_PANEL ? rows : QUANT_PANELS * KERN_PANEL) * sizeof *y;
-    for (int64_t t = 0; t < w->n; t++) memcpy(y + t * ldy, w->sum[t][0], bytes);
+/* The rows that exist of what was computed. Nearly always all of them do, and a length known beforehand is copied
+ * faster. */
+static void quant_store(const quant_work *w) {
+    float *y = w->y;
+    if (w->rows >= QUANT_PANELS * KERN_PANEL)
+        for (int64_t t = 0; t < w->n; t++, y += w->ldy) memcpy(y, w->sum[t][0], sizeof w->sum[t]);
+    else
+        for (int64_t t = 0; t < w->n; t++, y += w->ldy) memcpy(y, w->sum[t][0], (size_t)w->rows * sizeof *y);
+}
+
+/* Asks for the lines that quant_store() will write: they lie a row of y apart, and waiting for them one by one takes
+ * long. */
+static void quant_fetch(const quant_work *w) {
+    for (int64_t t = 0; t < w->n; t++) {
+        __builtin_prefetch(w->y + t * w->ldy, 1, 2);
+        if (w->rows > KERN_PANEL) __builtin_prefetch(w->y + t * w->ldy + KERN_PANEL, 1, 2);
+    }
 }
 
 /* Tokens w->n, from the t-th on: all panels, two at a time. */
 static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const uint8_t *panels, int64_t rows,
-                       const kern_act *act, const int32_t *half_sums, float *y, int64_t ldy) {
+                       const kern_act *act, const int32_t *half_sums, float *y) {
     const int64_t row_groups = w->row_groups;
     const size_t panel_bytes = kern_panel_bytes(p->type, row_groups * KERN_BLOCK);
+    const size_t pair_bytes = QUANT_PANELS * panel_bytes;
+    const uint8_t *end = panels + (size_t)((rows + KERN_PANEL - 1) / KERN_PANEL) * panel_bytes;
     for (int64_t row = 0; row < rows; row += QUANT_PANELS * KERN_PANEL) {
         memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
+        const uint8_t *pair = panels + (size_t)(row / KERN_PANEL) * panel_bytes;
+        const uint8_t *next = (size_t)(end - pair) > pair_bytes ? pair + pair_bytes : end;
+        const size_t next_bytes = (size_t)(end - next) < pair_bytes ? (size_t)(end - next) : pair_bytes;
+        const size_t group_bytes = next_bytes / (size_t)row_groups;
+        w->y = y + row, w->rows = rows - row;
         for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
             w->n_groups = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
             w->codes = act->codes + (t * row_groups + first) * KERN_BLOCK;
             w->scale = act->scale + t * row_groups + first;
             w->sums = act->sum + t * row_groups + first;
             w->half_sums = half_sums ? half_sums + first : NULL;
+            w->tiles = act->tiles ? act->tiles + t / KERN_TILE_TOKENS * row_groups + first : NULL;
             for (int i = 0; i < QUANT_PANELS; i++) {
                 /* A second panel that is not there: something is computed, and nothing of it kept. */
                 if (row + i * KERN_PANEL >= rows) break;
-                const uint8_t *panel = panels + (size_t)(row / KERN_PANEL + i) * panel_bytes;
-                p->unpack(panel, row_groups, first, w->n_groups, &w->part[i]);
+                p->unpack(pair + (size_t)i * panel_bytes, row_groups, first, w->n_groups, &w->part[i]);
             }
+            w->is_last = first + w->n_groups == row_groups;
+            w->ahead = next + (size_t)first * group_bytes, w->ahead_bytes = (size_t)w->n_groups * group_bytes;
+            if (w->is_last && !p->tiled) quant_fetch(w);
             p->multiply(w);
         }
-        quant_store(w, rows - row, y + row, ldy);
+        if (!p->tiled) quant_store(w);
     }
 }
 
 void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
                   int64_t n, float *y, int64_t ldy) {
-    const int halves = kern_format_of(p->type)->halves;
+    const int halves = kern_format_of(p->type)->halves && !p->tiled;
     const int64_t row_groups = cols / KERN_BLOCK;
     int32_t half_sums[QUANT_HALF_SUMS];
     quant_work w;
-    int64_t most = QUANT_TOKENS;
+    int64_t most = p->most;
     if (halves && most > QUANT_HALF_SUMS / row_groups) most = QUANT_HALF_SUMS / row_groups;
     if (most == 0) { /* more than 393216 inputs */
         kern_ref_matmul_int(p->type, panels, rows, cols, act, n, y, ldy);
         return;
     }
     const int64_t parts = (n + most - 1) / most, even = (n + parts - 1) / parts; /* of about the same size */
-    if ((even + 19) / 20 * 20 < most) most = (even + 19) / 20 * 20;
+    const int64_t tiles = (even + p->tile - 1) / p->tile * p->tile;
+    if (tiles < most) most = tiles;
     if (rows <= KERN_PANEL) memset(&w.part[1], 0, sizeof w.part[1]);
-    w.row_groups = row_groups, w.offset = p->offset;
+    w.row_groups = row_groups, w.offset = p->offset, w.ldy = ldy;
     for (int64_t t = 0; t < n; t += w.n) {
         w.n = n - t < most ? n - t : most;
         if (halves) quant_half_sums(act->codes + t * cols, w.n * row_groups, half_sums);
-        quant_rows(p, &w, t, panels, rows, act, halves ? half_sums : NULL, y + t * ldy, ldy);
+        quant_rows(p, &w, t, panels, rows, act, halves ? half_sums : NULL, y + t * ldy);
     }
 }

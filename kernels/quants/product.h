@@ -9,9 +9,10 @@
 enum {
     QUANT_GROUPS = 16, /* groups of 32 inputs that are unpacked at a time: a multiple of what the largest blocks have */
     QUANT_PANELS = 2,  /* panels side by side: an activation that is fetched serves both */
-    QUANT_TOKENS = 120, /* tokens that use what was unpacked before it is overwritten: a multiple of all tiles */
-    QUANT_HALVES = 1,   /* kinds of products: two scales in a group, */
-    QUANT_MIN = 2,      /* and minima; 0..3 in all */
+    QUANT_TOKENS = 264,     /* most tokens that use what was unpacked before it is overwritten, */
+    QUANT_TOKENS_FEW = 120, /* and where their sums shall stay in a first-level cache of 32 KB */
+    QUANT_HALVES = 1,       /* kinds of products: two scales in a group, */
+    QUANT_MIN = 2,          /* and minima; 0..3 in all */
     QUANT_KINDS = 4
 };
 
@@ -27,12 +28,20 @@ typedef struct quant_work {
     quant_part part[QUANT_PANELS];
     _Alignas(64) float sum[QUANT_TOKENS][QUANT_PANELS][KERN_PANEL]; /* y of these panels, so far */
     int64_t n, n_groups;                                            /* tokens, groups */
-    const int8_t *codes;      /* of the first token and group; rows are row_groups * 32 apart, */
-    const float *scale;       /* here and below row_groups */
-    const int32_t *sums;      /* of 32 codes */
-    const int32_t *half_sums; /* of the first 16 of them; NULL without QUANT_HALVES */
+    const int8_t *codes;        /* of the first token and group; rows are row_groups * 32 apart, */
+    const float *scale;         /* here and below row_groups */
+    const int32_t *sums;        /* of 32 codes */
+    const int32_t *half_sums;   /* of the first 16 of them; NULL without QUANT_HALVES */
+    const kern_act_tile *tiles; /* the same activations for tiles, or NULL: the next tile of tokens is row_groups on */
     int64_t row_groups;
     int32_t offset;
+    /* For products that write y themselves: */
+    float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */
+    int64_t ldy, rows;
+    int is_last; /* these are the last groups */
+    /* What a product may fetch meanwhile: its share of the next two panels. */
+    const uint8_t *ahead;
+    size_t ahead_bytes;
 } quant_work;
 
 /* Groups first .. first + n_groups - 1 of a panel; first is a multiple of QUANT_GROUPS. */
@@ -43,6 +52,8 @@ typedef struct quant_product {
     void (*multiply)(quant_work *w); /* sum += parts * activations, for all tokens */
     uint32_t type;
     int32_t offset;
+    int most, tile; /* tokens at a time, at most QUANT_TOKENS, and what should divide their number */
+    int tiled;      /* multiply goes by w->tiles, needs no sums of halves, and writes y itself */
 } quant_product;
 
 static inline int quant_kind(uint32_t type) {

@@ -1,24 +1,25 @@
-/* amx.c: integer products of many tokens on AMX tiles (Sapphire Rapids and later). Everything else is avx512vnni.c's.
+/* amx.c: integer products of many tokens on AMX tiles (Sapphire Rapids and later). Everything else is AVX-512 VNNI's.
  *
- * One tile instruction multiplies 16 tokens with 16 rows over a block of 32 inputs: 8192 products, summed in int32, so
- * the numbers are those of every other version. A panel's block is already what the instruction wants: [8][16 rows][4
- * inputs]. The sums of a block leave the tile through memory and are scaled and added as everywhere else, one fma per
- * block. */
+ * One tile instruction multiplies 12 tokens with 16 rows over a group of 32 inputs: 6144 products, summed in int32, so
+ * the numbers are those of every other version. The codes of a group of a panel are already what it wants: [8][16 rows]
+ * [4 inputs]. The sums leave the tile through memory and are scaled and added as everywhere else, one fma per group.
+ * Twelve tokens by two panels are 24 sums of 16 lanes, as many as the registers hold beside what they are made of. */
 #include "../internal.h"
 
 #if defined(KERN_X86)
 
-#include "chunk.h"
+#include "quants512.h"
 
-#include <immintrin.h>
-
-#define AMX_TARGET                                                                                                     \
-    __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define AMX_INLINE AMX_TARGET __attribute__((always_inline)) static inline
+#define AMX_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni,amx-tile,amx-int8")))
+#define AMX_INLINE AMX_TARGET KERN_INLINE
 
 enum {
-    AMX_TOKENS = 16,                        /* rows of a tile */
-    AMX_BLOCKS = CHUNK_PAIRS / CHUNK_TOKENS /* most blocks of a chunk that has a tile's worth of tokens */
+    AMX_TOKENS = KERN_TILE_TOKENS, /* rows of a tile */
+    AMX_MANY = 32,                 /* tokens from which on it pays */
+    AMX_GROUPS = 8,                /* groups at a time: so much stays in the first-level cache */
+    AMX_MOST = QUANT_TOKENS,       /* tokens at a time, */
+    AMX_LEAST = 48,                /* and how many there shall be, even if their */
+    AMX_CACHE = 5 << 18            /* bytes of activations do not stay in the second-level cache */
 };
 
 /* gcc's tile intrinsics do not say which memory they read: without this, stores before them could be left out. */
@@ -32,154 +33,218 @@ typedef struct amx_shapes {
     uint8_t rows[16];
 } amx_shapes;
 
-/* Tiles 0 and 1: sums [16 tokens][16 rows] int32. 2 and 4: activations [16 tokens][32] int8. 3 and 5: codes [8][16][4].
- */
-AMX_INLINE void amx_configure(void) {
+/* Tiles 0..3: sums [tokens][16 rows] int32. 4: activations [tokens][k] int8. 5 and 6: codes [k/4][16 rows][4]. k is a
+ * group, or half of one. */
+AMX_INLINE void amx_configure(const int kind) {
+    const int k = kind & QUANT_HALVES ? KERN_BLOCK / 2 : KERN_BLOCK;
     amx_shapes s = {.palette = 1};
-    s.rows[0] = s.rows[1] = s.rows[2] = s.rows[4] = AMX_TOKENS;
-    s.rows[3] = s.rows[5] = KERN_BLOCK / 4;
-    s.row_bytes[0] = s.row_bytes[1] = s.row_bytes[3] = s.row_bytes[5] = KERN_PANEL * 4;
-    s.row_bytes[2] = s.row_bytes[4] = KERN_BLOCK;
+    for (int i = 0; i < 7; i++) {
+        s.rows[i] = i < 5 ? AMX_TOKENS : (uint8_t)(k / 4);
+        s.row_bytes[i] = i == 4 ? (uint16_t)k : KERN_PANEL * 4;
+    }
     AMX_WILL_READ(&s);
     _tile_loadconfig(&s);
 }
 
-/* The part of a panel that belongs to a chunk, as signed codes and float32 scales. */
-typedef struct amx_part {
-    _Alignas(64) int8_t codes[AMX_BLOCKS][8][64];
-    _Alignas(64) float scale[AMX_BLOCKS][KERN_PANEL];
-} amx_part;
-
-/* The unpackers: block by block from the panel's codes and scales. */
-AMX_INLINE void amx_unpack(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t n_blocks,
-                           amx_part *part) {
-    for (int64_t b = 0; b < n_blocks; b++, scales += 2 * KERN_PANEL) {
-        if (type == KERN_Q4_0) {
-            const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(8);
-            KERN_UNROLL
-            for (int j = 0; j < 4; j++, codes += 64) {
-                __m512i pair = _mm512_loadu_si512(codes);
-                __m512i high = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low);
-                _mm512_store_si512(part->codes[b][j], _mm512_sub_epi8(_mm512_and_si512(pair, low), offset));
-                _mm512_store_si512(part->codes[b][4 + j], _mm512_sub_epi8(high, offset));
-            }
-        } else {
-            const __m512i offset = _mm512_set1_epi8((char)0x80);
-            KERN_UNROLL
-            for (int j = 0; j < 8; j++, codes += 64) {
-                _mm512_store_si512(part->codes[b][j], _mm512_xor_si512(_mm512_loadu_si512(codes), offset));
-            }
-        }
-        _mm512_store_ps(part->scale[b], _mm512_cvtph_ps(_mm256_loadu_si256((const void *)scales)));
+/* kern_table.tile_row */
+AMX_TARGET static void amx_tile_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
+                                    kern_act_tile *tiles, int row) {
+    for (int64_t g = 0; g < n / KERN_BLOCK; g++, codes += KERN_BLOCK) {
+        memcpy(tiles[g].codes[row], codes, KERN_BLOCK);
+        tiles[g].scale[row] = scale[g];
+        tiles[g].weight[row] = scale[g] * (float)sum[g];
     }
 }
 
-/* acc[t] += sums[t] * (scale of the 16 rows * scale of token t) */
-AMX_INLINE void amx_add(const int32_t *sums, const float *w_scale, const float *act_scale, __m512 acc[16]) {
-    const __m512 w = _mm512_load_ps(w_scale);
-    KERN_UNROLL
-    for (int t = 0; t < AMX_TOKENS; t++) {
-        const __m512 s = _mm512_mul_ps(w, _mm512_set1_ps(act_scale[t]));
-        acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + t * KERN_PANEL)), s, acc[t]);
-    }
+/* ---- a tile's tokens times two panels ---------------------------------------------------------------------------- */
+
+/* Codes of a group of a panel, now with their sign. */
+typedef struct amx_codes {
+    _Alignas(64) int8_t v[8][KERN_PANEL][4];
+} amx_codes;
+
+AMX_INLINE void amx_sign(const quant_part *part, int64_t first, int64_t n, int32_t offset, amx_codes *out) {
+    const __m512i by = _mm512_set1_epi8((char)offset);
+    for (int64_t g = 0; g < n; g++) KERN_UNROLL
+    for (int j = 0; j < 8; j++)
+        _mm512_store_si512(out[g].v[j], _mm512_sub_epi8(_mm512_load_si512(part->code[first + g][j]), by));
 }
 
-/* The sums of block b into a tile: the numbers of the tiles must be constants. */
-#define AMX_DOT(SUM, ACT, CODES, b)                                                                                    \
+typedef struct amx_sums {
+    _Alignas(64) int32_t v[AMX_TOKENS][KERN_PANEL];
+} amx_sums;
+
+AMX_INLINE __m512 amx_sum(const amx_sums *sums, int t) {
+    return _mm512_cvtepi32_ps(_mm512_load_si512(sums->v[t]));
+}
+
+/* Half h of a group, or all of it (h = 0), on its way through the tiles: a sum for each panel. The numbers of tiles
+ * must be constants. */
+#define AMX_BEGIN(SUM0, SUM1, from, codes0, h)                                                                         \
     do {                                                                                                               \
-        _tile_zero(SUM);                                                                                               \
-        _tile_loadd(ACT, tokens + (b)*c->n_tokens, KERN_BLOCK);                                                        \
-        _tile_loadd(CODES, part->codes[b], 64);                                                                        \
-        _tile_dpbssd(SUM, ACT, CODES);                                                                                 \
+        _tile_loadd(4, (from)->codes[0] + KERN_BLOCK / 2 * (h), KERN_BLOCK);                                           \
+        _tile_zero(SUM0);                                                                                              \
+        _tile_loadd(5, (codes0)->v[4 * (h)], 64);                                                                      \
+        _tile_dpbssd(SUM0, 4, 5);                                                                                      \
+        _tile_zero(SUM1);                                                                                              \
+        _tile_loadd(6, (codes0)[AMX_GROUPS].v[4 * (h)], 64);                                                           \
+        _tile_dpbssd(SUM1, 4, 6);                                                                                      \
     } while (0)
 
-/* 16 tokens, from the t0-th of the chunk on. Two blocks are on their way through the tiles while the two before them
- * are scaled and added. y [16][16] starts at zero or, behind the first chunk of a row, at what is there. */
-AMX_INLINE void amx_tile(const amx_part *part, const chunk *c, int64_t t0, __mmask16 rows, float *y, int64_t ldy) {
-    _Alignas(64) int32_t sums[2][AMX_TOKENS * KERN_PANEL];
-    const int64_t n = c->n_blocks;
-    const int32_t(*tokens)[8] = c->codes + t0;
-    const float *scale = c->scale + t0;
-    const __mmask16 old = c->first_block > 0 ? rows : 0;
-    __m512 acc[AMX_TOKENS];
-    KERN_UNROLL
-    for (int t = 0; t < AMX_TOKENS; t++) acc[t] = _mm512_maskz_loadu_ps(old, y + t * ldy);
+#define AMX_END(SUM0, SUM1, sums)                                                                                      \
+    do {                                                                                                               \
+        _tile_stored(SUM0, (sums)[0].v, 64);                                                                           \
+        _tile_stored(SUM1, (sums)[1].v, 64);                                                                           \
+    } while (0)
 
-    AMX_DOT(0, 2, 3, 0);
-    if (n > 1) AMX_DOT(1, 4, 5, 1);
-    int64_t b = 0;
-    for (; b + 1 < n; b += 2) {
-        _tile_stored(0, sums[0], 64);
-        if (b + 2 < n) AMX_DOT(0, 2, 3, b + 2);
-        _tile_stored(1, sums[1], 64);
-        if (b + 3 < n) AMX_DOT(1, 4, 5, b + 3);
-        amx_add(sums[0], part->scale[b], scale + b * c->n_tokens, acc);
-        amx_add(sums[1], part->scale[b + 1], scale + (b + 1) * c->n_tokens, acc);
-    }
-    if (b < n) {
-        _tile_stored(0, sums[0], 64);
-        amx_add(sums[0], part->scale[b], scale + b * c->n_tokens, acc);
+/* acc[t] += sums[t] times the scales, and the minima: as kernels.h says for each kind. sums [halves][panels] */
+AMX_INLINE void amx_add(const int kind, amx_sums sums[][QUANT_PANELS], const quant_part *part, int64_t g,
+                        const kern_act_tile *act, __m512 acc[AMX_TOKENS][QUANT_PANELS]) {
+    __m512 scale[QUANT_PANELS][2], min[QUANT_PANELS];
+    KERN_UNROLL
+    for (int p = 0; p < QUANT_PANELS; p++) {
+        scale[p][0] = _mm512_load_ps(part[p].scale[g][0]);
+        if (kind & QUANT_HALVES) scale[p][1] = _mm512_load_ps(part[p].scale[g][1]);
+        if (kind & QUANT_MIN) min[p] = _mm512_load_ps(part[p].min[g][0]);
     }
     KERN_UNROLL
-    for (int t = 0; t < AMX_TOKENS; t++) _mm512_mask_storeu_ps(y + t * ldy, rows, acc[t]);
-}
-
-/* n tokens, a multiple of 16; loops as in avx512vnni.c. */
-AMX_INLINE void amx_matmul(const uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                           int64_t n, float *y, int64_t ldy) {
-    const int64_t row_blocks = cols / KERN_BLOCK, code_bytes = type == KERN_Q4_0 ? 256 : 512;
-    const int64_t panel_bytes = row_blocks * (code_bytes + 2 * KERN_PANEL);
-    chunk c;
-    amx_part part;
-    amx_configure();
-    for (c.first_token = 0; c.first_token < n; c.first_token += c.n_tokens) {
-        c.n_tokens = n - c.first_token < CHUNK_TOKENS ? n - c.first_token : CHUNK_TOKENS;
-        for (c.first_block = 0; c.first_block < row_blocks; c.first_block += c.n_blocks) {
-            c.n_blocks = row_blocks - c.first_block < AMX_BLOCKS ? row_blocks - c.first_block : AMX_BLOCKS;
-            chunk_fill(&c, act, row_blocks, 0);
-            AMX_WILL_READ(&c);
-            const uint8_t *panel = panels;
-            for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
-                const int64_t left = rows - row;
-                const __mmask16 mask = left < KERN_PANEL ? (__mmask16)((1u << left) - 1) : (__mmask16)0xffff;
-                amx_unpack(type, panel + c.first_block * code_bytes,
-                           panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL, c.n_blocks, &part);
-                AMX_WILL_READ(&part);
-                for (int64_t t = 0; t < c.n_tokens; t += AMX_TOKENS) {
-                    amx_tile(&part, &c, t, mask, y + (c.first_token + t) * ldy + row, ldy);
-                }
+    for (int t = 0; t < AMX_TOKENS; t++) {
+        const __m512 x = _mm512_set1_ps(act->scale[t]);
+        KERN_UNROLL
+        for (int p = 0; p < QUANT_PANELS; p++) {
+            __m512 *a = &acc[t][p];
+            if (kind & QUANT_HALVES) {
+                const __m512 first = _mm512_mul_ps(amx_sum(&sums[0][p], t), scale[p][0]);
+                *a = _mm512_fmadd_ps(_mm512_fmadd_ps(amx_sum(&sums[1][p], t), scale[p][1], first), x, *a);
+            } else {
+                *a = _mm512_fmadd_ps(amx_sum(&sums[0][p], t), _mm512_mul_ps(scale[p][0], x), *a);
             }
+            if (kind & QUANT_MIN) *a = _mm512_fmadd_ps(min[p], _mm512_set1_ps(act->weight[t]), *a);
         }
     }
+}
+
+/* The tokens from the t-th on, over n groups of what was unpacked. Two groups, or the halves of one, are on their way
+ * through the tiles while those before them are scaled and added. Sums end in y behind the last group, before that in
+ * w->sum. */
+AMX_INLINE void amx_tile(const int kind, quant_work *w, int64_t t, int64_t first, int64_t n, const amx_codes *codes,
+                         int is_last) {
+    enum { P = QUANT_PANELS, SUMS = AMX_TOKENS * QUANT_PANELS };
+    const int halves = kind & QUANT_HALVES;
+    const kern_act_tile *act = w->tiles + t / AMX_TOKENS * w->row_groups + first;
+    amx_sums sums[2][P];
+    __m512 acc[AMX_TOKENS][P];
+    KERN_UNROLL
+    for (int i = 0; i < SUMS; i++) acc[i / P][i % P] = _mm512_load_ps(w->sum[t + i / P][i % P]);
+
+    AMX_BEGIN(0, 1, act, codes, 0);
+    if (halves)
+        AMX_BEGIN(2, 3, act, codes, 1);
+    else if (n > 1)
+        AMX_BEGIN(2, 3, act + 1, codes + 1, 0);
+    for (int64_t g = 0; g < n; g += halves ? 1 : 2) {
+        const int64_t a = halves ? g + 1 : g + 2, b = halves ? g + 1 : g + 3; /* what follows */
+        AMX_END(0, 1, sums[0]);
+        if (a < n) AMX_BEGIN(0, 1, act + a, codes + a, 0);
+        if (!halves) amx_add(kind, sums, w->part, first + g, act + g, acc);
+        if (!halves && g + 1 == n) break;
+        AMX_END(2, 3, sums[1]);
+        if (b < n) AMX_BEGIN(2, 3, act + b, codes + b, halves ? 1 : 0);
+        if (halves)
+            amx_add(kind, sums, w->part, first + g, act + g, acc);
+        else
+            amx_add(kind, sums + 1, w->part, first + g + 1, act + g + 1, acc);
+    }
+
+    if (is_last) {
+        const __mmask16 mask[P] = {avx512_mask(w->rows), avx512_mask(w->rows - KERN_PANEL)};
+        KERN_UNROLL
+        for (int i = 0; i < SUMS; i++) {
+            if (t + i / P >= w->n) break;
+            _mm512_mask_storeu_ps(w->y + (t + i / P) * w->ldy + i % P * KERN_PANEL, mask[i % P], acc[i / P][i % P]);
+        }
+    } else {
+        KERN_UNROLL
+        for (int i = 0; i < SUMS; i++) _mm512_store_ps(w->sum[t + i / P][i % P], acc[i / P][i % P]);
+    }
+}
+
+/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+
+/* A quarter of prefill went by in waiting for lines of y, which are rows apart, when they were written unasked. */
+AMX_INLINE void amx_fetch_y(const quant_work *w, int64_t t) {
+    for (int64_t end = t + AMX_TOKENS < w->n ? t + AMX_TOKENS : w->n; t < end; t++) {
+        _mm_prefetch((const char *)(w->y + t * w->ldy), _MM_HINT_T1);
+        if (w->rows > KERN_PANEL) _mm_prefetch((const char *)(w->y + t * w->ldy + KERN_PANEL), _MM_HINT_T1);
+    }
+}
+
+AMX_INLINE void amx_multiply(const int kind, quant_work *w) {
+    amx_codes codes[QUANT_PANELS][AMX_GROUPS];
+    const int64_t tiles = (w->n + AMX_TOKENS - 1) / AMX_TOKENS, chunks = (w->n_groups + AMX_GROUPS - 1) / AMX_GROUPS;
+    const int64_t step = (int64_t)w->ahead_bytes / (tiles * chunks) + 1;
+    const uint8_t *ahead = w->ahead, *fetched = ahead, *end = ahead + w->ahead_bytes;
+    for (int64_t first = 0; first < w->n_groups; first += AMX_GROUPS) {
+        const int64_t n = w->n_groups - first < AMX_GROUPS ? w->n_groups - first : AMX_GROUPS;
+        const int is_last = w->is_last && first + n == w->n_groups;
+        for (int p = 0; p < QUANT_PANELS; p++) amx_sign(&w->part[p], first, n, w->offset, codes[p]);
+        AMX_WILL_READ(codes);
+        for (int64_t t = 0; t < w->n; t += AMX_TOKENS) {
+            if (w->is_last && !is_last && first + n + AMX_GROUPS >= w->n_groups) amx_fetch_y(w, t);
+            for (ahead += step; fetched < ahead && fetched < end; fetched += 64)
+                _mm_prefetch((const char *)fetched, _MM_HINT_T1);
+            amx_tile(kind, w, t, first, n, codes[0], is_last);
+        }
+    }
+}
+
+AMX_TARGET static void amx_multiply_0(quant_work *w) {
+    amx_multiply(0, w);
+}
+AMX_TARGET static void amx_multiply_1(quant_work *w) {
+    amx_multiply(QUANT_HALVES, w);
+}
+AMX_TARGET static void amx_multiply_2(quant_work *w) {
+    amx_multiply(QUANT_MIN, w);
+}
+
+/* kern_table.rows_at_once */
+static int64_t amx_rows_at_once(int64_t cols) {
+    const int64_t tile_row = cols / KERN_BLOCK * (int64_t)sizeof(kern_act_tile);
+    const int64_t n = tile_row > 0 ? AMX_CACHE / tile_row * AMX_TOKENS : AMX_MOST;
+    return n > AMX_MOST ? AMX_MOST : n < AMX_LEAST ? AMX_LEAST : n;
+}
+
+AMX_TARGET static void amx_matmul(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
+                                  int64_t n, float *y, int64_t ldy) {
+    static void (*const multiply[])(quant_work *) = {amx_multiply_0, amx_multiply_1, amx_multiply_2};
+    const int kind = quant_kind(type);
+    if (n < AMX_MANY || !act->tiles) {
+        kern_quants512[type].matmul(panels, rows, cols, act, n, y, ldy);
+        return;
+    }
+    const avx2_unpacker *u = &kern_avx2_unpackers[type];
+    quant_unpack *unpack = kern_quants512[type].unpack ? kern_quants512[type].unpack : u->unpack;
+    const quant_product p = {unpack, multiply[kind], type, u->offset, AMX_MOST, AMX_TOKENS, 1};
+    amx_configure(kind);
+    quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
     _tile_release();
 }
 
-/* The tokens behind the last full tile are the business of avx512vnni.c. */
-AMX_INLINE void amx_split(const uint32_t type, kern_matmul *rest, const void *panels, int64_t rows, int64_t cols,
-                          const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    const int64_t tiled = n / AMX_TOKENS * AMX_TOKENS, blocks = cols / KERN_BLOCK;
-    if (tiled > 0) amx_matmul(type, panels, rows, cols, act, tiled, y, ldy);
-    if (tiled == n) return;
-    const kern_act last = {.x = act->x,
-                           .codes = act->codes + tiled * cols,
-                           .scale = act->scale + tiled * blocks,
-                           .sum = act->sum + tiled * blocks};
-    rest(panels, rows, cols, &last, n - tiled, y + tiled * ldy, ldy);
-}
-
-AMX_TARGET static void amx_matmul_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
-                                       float *y, int64_t ldy) {
-    amx_split(KERN_Q4_0, kern_avx512vnni_matmul_q4_0, panels, rows, cols, act, n, y, ldy);
-}
-
-AMX_TARGET static void amx_matmul_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
-                                       float *y, int64_t ldy) {
-    amx_split(KERN_Q8_0, kern_avx512vnni_matmul_q8_0, panels, rows, cols, act, n, y, ldy);
-}
+#define AMX_TYPE(TYPE)                                                                                                 \
+    static void amx_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,   \
+                           int64_t ldy) {                                                                              \
+        amx_matmul(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                                   \
+    }
+KERN_INT_TYPES(AMX_TYPE)
 
 void kern_table_amx(kern_table *table) {
-    table->matmul[KERN_Q4_0] = amx_matmul_q4_0;
-    table->matmul[KERN_Q8_0] = amx_matmul_q8_0;
+    table->tile_row = amx_tile_row;
+    table->rows_at_once = amx_rows_at_once;
+    /* Minima of halves of a group (Q2_K) are too rare for a product of their own. */
+#define AMX_ENTRY(TYPE)                                                                                                \
+    if (quant_kind(KERN_##TYPE) != (QUANT_HALVES | QUANT_MIN)) table->matmul[KERN_##TYPE] = amx_##TYPE;
+    KERN_INT_TYPES(AMX_ENTRY)
 }
 
 #endif

@@ -5,6 +5,7 @@
 
 #if defined(KERN_X86)
 
+#include "quants512.h"
 #include "unpack512.h"
 
 #define QUANTS512_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
@@ -224,7 +225,8 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
                              const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
                                                                 quants512_multiply_2, quants512_multiply_3};
-    const quant_product p = {unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset};
+    const quant_product p = {
+        unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset, QUANT_TOKENS_FEW, 20, 0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
@@ -286,8 +288,34 @@ QUANTS512_OTHER(IQ2_S)
 QUANTS512_OTHER(IQ3_XXS)
 QUANTS512_OTHER(IQ3_S)
 
+const quants512_type kern_quants512[KERN_TYPE_END] = {
+    [KERN_Q4_0] = {quants512_unpack_Q4_0, kern_avx512vnni_matmul_q4_0},
+    [KERN_Q8_0] = {quants512_unpack_Q8_0, kern_avx512vnni_matmul_q8_0},
+    [KERN_Q4_1] = {quants512_unpack_Q4_1, quants512_Q4_1},
+    [KERN_Q5_0] = {quants512_unpack_Q5_0, quants512_Q5_0},
+    [KERN_Q5_1] = {quants512_unpack_Q5_1, quants512_Q5_1},
+    [KERN_Q4_K] = {quants512_unpack_Q4_K, quants512_Q4_K},
+    [KERN_Q5_K] = {quants512_unpack_Q5_K, quants512_Q5_K},
+    [KERN_Q6_K] = {quants512_unpack_Q6_K, quants512_Q6_K},
+    [KERN_IQ4_NL] = {quants512_unpack_IQ4_NL, quants512_IQ4_NL},
+    [KERN_IQ4_XS] = {quants512_unpack_IQ4_XS, quants512_IQ4_XS},
+    [KERN_Q2_K] = {NULL, quants512_Q2_K},
+    [KERN_Q3_K] = {NULL, quants512_Q3_K},
+    [KERN_MXFP4] = {NULL, quants512_MXFP4},
+    [KERN_NVFP4] = {NULL, quants512_NVFP4},
+    [KERN_TQ1_0] = {NULL, quants512_TQ1_0},
+    [KERN_TQ2_0] = {NULL, quants512_TQ2_0},
+    [KERN_IQ1_S] = {NULL, quants512_IQ1_S},
+    [KERN_IQ1_M] = {NULL, quants512_IQ1_M},
+    [KERN_IQ2_XXS] = {NULL, quants512_IQ2_XXS},
+    [KERN_IQ2_XS] = {NULL, quants512_IQ2_XS},
+    [KERN_IQ2_S] = {NULL, quants512_IQ2_S},
+    [KERN_IQ3_XXS] = {NULL, quants512_IQ3_XXS},
+    [KERN_IQ3_S] = {NULL, quants512_IQ3_S},
+};
+
 void kern_table_quants512(kern_table *table) {
-#define QUANTS512_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants512_##TYPE;
+#define QUANTS512_ENTRY(TYPE) table->matmul[KERN_##TYPE] = kern_quants512[KERN_##TYPE].matmul;
     KERN_QUANT_TYPES(QUANTS512_ENTRY)
 }
 

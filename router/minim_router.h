@@ -318,9 +318,8 @@ typedef struct minim_route_state {
     char verify_detail[256];       /* why there is no verdict, one line */
     int spans;                     /* hybrid: that the remote has written */
     minim_route_usage extra_usage; /* of verification and spans; remote_usage is that of a whole answer */
-    minim_route_step
-        gate_step;             /* the last step of minim_route_watch() but to wait; for replay, nothing depends on it */
-    minim_route_progress gate; /* and what it was made from */
+    minim_route_step gate_step;    /* the last of minim_route_watch() but to wait, and what it saw; for replay: */
+    minim_route_progress gate;     /* no decision depends on them */
 } minim_route_state;
 
 typedef struct minim_route_decision {
@@ -458,6 +457,8 @@ typedef struct minim_router_config {
     double idle_timeout;          /* "idle_timeout": longest silence after it; default 30 */
     double timeout;               /* "timeout": for everything, retries included; default 600 */
     int num_retries;              /* "num_retries": default 2; never once text has been shown */
+    int stream;                   /* "stream": default true; false asks for the answer in one piece, for gateways that
+                                     can not stream. There is no first token then: stream_timeout does not count */
     double retry_after;           /* "retry_after": seconds before the first retry, doubled each time up to 8, minus up
                                      to a quarter at random; default 0.5. What the server asks for goes first */
     double input_cost_per_token;  /* "input_cost_per_token": $; default -1 = unknown */
@@ -533,9 +534,6 @@ typedef struct minim_router_config {
     double sample_temperature; /* "temperature": default 0.7 */
     char sample_pattern[1024]; /* "pattern": a POSIX extended regular expression; its last match in a sample (the first
                                   group, if it has one) is what has to agree. "" = the whole text */
-    /* Inside "remote": {...} again. */
-    int stream; /* "stream": default true; false asks for the answer in one piece, for gateways that can not stream.
-                   There is no first token then: stream_timeout does not count */
 } minim_router_config;
 
 MINIM_API void minim_router_config_default(minim_router_config *config);

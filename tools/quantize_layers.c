@@ -41,7 +41,8 @@ typedef struct layers_run {
     uint8_t **made; /* [tensors]: bytes for the output while they are in memory */
     char *written;  /* [tensors] */
     tool_meter meter;
-    double phase; /* where in the layer we are, 0..1 */
+    double phase;               /* where in the layer we are, 0..1 */
+    uint64_t rounded, to_round; /* elements of the layer */
 } layers_run;
 
 static void layers_show(layers_run *run, double share) {
@@ -176,7 +177,8 @@ static int layers_round_matrix(layers_run *run, const gptq_solver *solver, size_
             code = gptq_encode(solver, tensor->to, x, rows, run->w->settings->n_threads,
                                run->made[index] + first * row_bytes, &bad);
         if (code < 0 && bad < rows * n) code = quantize_fail_large(run->w, index, (uint64_t)first * n + bad);
-        layers_show(run, 0);
+        run->rounded += rows * n;
+        layers_show(run, (double)run->rounded / (double)run->to_round);
     }
     free(x);
     return code;
@@ -184,6 +186,10 @@ static int layers_round_matrix(layers_run *run, const gptq_solver *solver, size_
 
 static int layers_round_groups(layers_run *run) {
     int code = -1;
+    run->rounded = run->to_round = 0;
+    for (size_t g = 0; g < run->n_groups; g++)
+        for (size_t i = 0; i < run->groups[g].n_members; i++)
+            run->to_round += run->w->tensors[run->groups[g].members[i]].elements;
     for (size_t g = 0; g < run->n_groups && code < 0; g++) {
         layers_group *group = &run->groups[g];
         gptq_solver solver;

@@ -159,10 +159,10 @@ $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 	$(link) $^ $(TOOLS_LIBS) $(LIBS)
 
 $(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $B/libinternal.a
-	$(link) $(filter %.o,$^) $(filter %.a,$^) $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(LIBS)
+	$(link) $(filter %.o,$^) $(filter %.a,$^) $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(if $(HAVE_BLAS),-ldl) $(LIBS)
 
 # The only one that looks inside tools/.
-$B/tests/test_encode: $(call objects,$(addprefix tools/,encode.c encode_search.c gguf_write.c common.c output.c options.c))
+$B/tests/test_encode: $(call objects,$(addprefix tools/,encode.c encode_search.c gptq.c blas.c gguf_write.c common.c output.c options.c))
 
 # OpenBLAS concerns the benchmarks and one file of tools/: no reason to compile everything anew when it comes or goes.
 $B/blas: FORCE

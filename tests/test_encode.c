@@ -1,13 +1,19 @@
-/* test_encode.c: tools/encode_search.c finds the same bytes with and without AVX2, whatever the numbers are. */
+/* test_encode.c: what quantize computes, by itself: tools/encode_search.c finds the same bytes with and without AVX2,
+ * whatever the numbers are; tools/gptq.c inverts Hessians. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "../tools/blas.h"
 #include "../tools/encode_form.h"
+#include "../tools/gptq.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -73,7 +79,64 @@ static void the_instruction_set_does_not_change_a_byte(void **state) {
     assert_true(n_found > (int)COUNT(types) * N_KINDS * 50); /* HUGE_ does not fit */
 }
 
+/* H^-1 = U^T U of the columns in falling order of their squares, for H plus so much of its mean on the diagonal:
+ * largest difference of H^-1 H from 1. */
+static double inverse_error(const gptq_solver *s, const double *h, double damping) {
+    const size_t n = s->n;
+    double worst = 0, mean = 0;
+    for (size_t i = 0; i < n; i++) mean += h[i * n + i] / (double)n;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (size_t k = 0; k < n; k++) {
+                double inverse = 0;
+                for (size_t r = 0; r <= i && r <= k; r++)
+                    inverse += (double)s->root[r * n + i] * (double)s->root[r * n + k];
+                sum += inverse * (h[s->order[k] * n + s->order[j]] + (k == j ? damping * mean : 0));
+            }
+            worst = fmax(worst, fabs(sum - (i == j)));
+        }
+    }
+    return worst;
+}
+
+/* One whose squares are as large as they are, and one that needs ten times as much on its diagonal. */
+static void hessians_are_inverted_in_their_place(void **state) {
+    (void)state;
+    enum { SIZE = 150 };
+    static double h[SIZE * SIZE];
+    /* blas_open() complains when there is no OpenBLAS. */
+    if (blas_open() >= 0) skip();
+    for (int hard = 0; hard < 2; hard++) {
+        gptq_solver s;
+        float *upper = malloc(sizeof(float) * SIZE * SIZE);
+        assert_non_null(upper);
+        for (size_t i = 0; i < SIZE; i++) {
+            for (size_t j = i; j < SIZE; j++) {
+                double x = i == j ? 1 + 0.001 * (double)(i * 37 % SIZE) : j % 7 == i % 7 ? 0.01 : 0;
+                if (hard && i == 3 && j == 140) x = 1.2;
+                h[i * SIZE + j] = h[j * SIZE + i] = x;
+                upper[i * SIZE + j] = (float)x;
+                upper[j * SIZE + i] = i == j ? (float)x : NAN;
+            }
+        }
+        const int code = gptq_prepare(&s, "m.weight", SIZE, upper);
+        assert_int_equal(code, -1);
+        for (size_t i = 1; i < SIZE; i++) assert_true(h[s.order[i] * (SIZE + 1)] <= h[s.order[i - 1] * (SIZE + 1)]);
+        const double error = inverse_error(&s, h, hard ? 0.1 : 0.01);
+        if (!(error < 1e-3)) fail_msg("%s: error %g", hard ? "hard" : "easy", error);
+        gptq_free(&s);
+    }
+    gptq_solver s;
+    float *bad = calloc(4, sizeof *bad);
+    assert_non_null(bad);
+    bad[0] = bad[3] = INFINITY;
+    assert_int_equal(gptq_prepare(&s, "m.weight", 2, bad), 1); /* with a message */
+    gptq_free(&s);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_instruction_set_does_not_change_a_byte)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_instruction_set_does_not_change_a_byte),
+                                       cmocka_unit_test(hessians_are_inverted_in_their_place)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,6 +79,11 @@ check "half a line at the end is written anew" 'cmp -s whole parts' 'grep -q "an
 "$M" batch -q many.jsonl -o parts >/dev/null 2>err </dev/null
 code=$?
 check "when all is done nothing is left to do" '[ $code = 0 ]' 'cmp -s whole parts'
+"$M" batch -q -np 1 --lookup off many.jsonl -o plain >/dev/null 2>err </dev/null
+check "guessing changes no answer" 'cmp -s whole plain'
+"$M" batch --lookup 17 many.jsonl >out 2>err </dev/null
+code=$?
+check "17 guesses are too many" '[ $code = 2 ]' 'grep -q -e "--lookup" err'
 "$M" batch -q few.jsonl -o parts >/dev/null 2>err </dev/null
 code=$?
 check "the answers of another file are not taken for its own" '[ $code = 1 ]' 'cmp -s whole parts' \

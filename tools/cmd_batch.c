@@ -26,9 +26,11 @@ int cmd_batch(int argc, char **argv) {
 #include <unistd.h>
 
 #include "json.h"
+#include "speculation.h"
 
 typedef struct batch_settings {
     tool_settings tool;
+    tool_speculation speculation; /* lookup only */
     const char *output, *format;
     int parallel;
 } batch_settings;
@@ -39,6 +41,9 @@ static const option batch_options[] = {
     {"-o, --output", "FILE", OPTION_STRING, BATCH(output), 0, 0,
      "write the answers here, and go on where it\nends if it is there (default: standard output)"},
     {"-np, --parallel", "N", OPTION_INT, BATCH(parallel), 1, 4096, "answers in the making at once (default 8)"},
+    {"--lookup", "auto|off|N", OPTION_STRING, BATCH(speculation.lookup), 0, 0,
+     "guess the next tokens from the text so far, at most N\n(1 to 16) in a step, while few answers are left; "
+     "the\ntext stays the same (default auto: 16)"},
     {"--chat-format, --chat-template", "NAME", OPTION_STRING, BATCH(format), 0, 0,
      "of messages, instead of the file's own\n(\"help\" lists the names)"},
     {0},
@@ -263,6 +268,7 @@ static void batch_stops(batch_request *r) {
 static void batch_options_of_line(const batch_run *run, batch_request *r) {
     minim_sampling *s = &r->options.sampling;
     tool_generate_settings(&run->settings->tool, &r->options);
+    tool_speculation_settings(&run->settings->speculation, NULL, &r->options);
     r->options.max_tokens = (int)batch_number(r, "max_tokens", r->options.max_tokens, 0, 1 << 30);
     s->temperature = (float)batch_number(r, "temperature", (double)s->temperature, 0, 1000);
     s->top_k = (int)batch_number(r, "top_k", s->top_k, 0, 1 << 30);
@@ -498,6 +504,7 @@ static int batch_command(batch_settings *settings, const option_list *arguments)
     minim_model *model = NULL;
     tool_catch_interrupt();
     int code = tool_check_settings("batch", &settings->tool);
+    if (code < 0) code = tool_check_speculation("batch", &settings->speculation);
     if (code < 0) code = tool_check_format("batch", settings->format);
     if (code < 0 && !arguments->n) code = options_complain("batch", "expected a file of prompts (- is standard input)");
     if (code < 0) code = tool_read_file(arguments->items[0], &input);

@@ -169,13 +169,13 @@ static minim_status train_rows(train_view *view, const uint32_t *column_of) {
     view->memory_start = malloc((n + 1) * sizeof *view->memory_start);
     view->memory_column = malloc(most * sizeof *view->memory_column);
     view->memory_value = malloc(most * sizeof *view->memory_value);
-    view->familiarity = malloc(n * sizeof *view->familiarity);
-    view->odd = malloc(n);
+    view->familiarity = malloc((n + 1) * sizeof *view->familiarity);
+    view->odd = malloc(n + 1);
     view->ridge = malloc(n_columns * sizeof *view->ridge);
     int failed = !view->memory_start || !view->memory_column || !view->memory_value || !view->familiarity ||
                  !view->odd || !view->ridge;
     for (int head = 0; head < 2; head++) {
-        view->target[head] = malloc(n * sizeof *view->target[head]);
+        view->target[head] = malloc((n + 1) * sizeof *view->target[head]);
         view->weights[head] = calloc(n_columns, sizeof *view->weights[head]);
         failed |= !view->target[head] || !view->weights[head];
     }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What quantize, pack and imatrix leave behind when they do not come to their end: the old file, to the byte, and nothing else.
-# A disk that is full sooner or later, Ctrl-C at any moment, memory that runs out at any call.
+# What quantize, pack, imatrix and route train leave behind when they do not come to their end: the old file, to the byte, and
+# nothing else. A disk that is full sooner or later, Ctrl-C at any moment, memory that runs out at any call.
 set -u
 root=$PWD
 B=${B:-build} CC=${CC:-gcc}
@@ -36,6 +36,12 @@ if ! "$M" "${gptq[@]}" 2>../err; then
     grep -q "left out when this minim was built" ../err || { echo "not ok 1 - gptq: $(cat ../err)"; exit 1; }
 fi
 cd ..
+{
+    printf 'prompt\tweak\tstrong\n'
+    for i in {1..30}; do printf 'Add up %d pears\t0\t1\nTell of a river and %d fish\t1\t1\n' "$i" "$i"; done
+} >labels.tsv
+with_train=train
+"$M" route train labels.tsv 2>&1 | grep -q 'built without' && with_train=
 # The old file is none of the program's; a program that has not ended well must not have touched it.
 echo "the old one" >old
 
@@ -44,6 +50,7 @@ start() { # METHOD: the command line
     gptq) line=("${gptq[@]}") ;;
     nearest | search) line=(quantize --type Q4_0 --method "$1" "$story" out) ;;
     pack) line=(pack "$story" out) ;;
+    train) line=(route train -o out "$folder/labels.tsv") ;;
     imatrix) line=(imatrix -f "$folder/text.txt" -c 64 -o out) ;;
     esac
     rm -rf work/* work/.[!.]*
@@ -64,19 +71,20 @@ look() {
     fi
 }
 
-for what in nearest search $with_gptq pack imatrix; do
+for what in nearest search $with_gptq pack imatrix $with_train; do
     start $what
     good=good.$what
     problem=
-    (cd work && "$M" "${line[@]}") 2>err </dev/null || problem="exit code $?"
+    (cd work && "$M" "${line[@]}") >out.txt 2>err </dev/null || problem="exit code $?"
     cp work/out $good
     report "$what: works with nothing in its way"
     size=$(($(stat -c %s $good) / 1024))
 
     problem=
     for blocks in 1 2 $((size / 9)) $((size / 3)) $((size / 2)) $((size - 1)) $size; do
+        [ "$blocks" -gt 0 ] || continue
         start $what
-        (cd work && ulimit -f "$blocks" && exec "$M" "${line[@]}") 2>err </dev/null
+        (cd work && ulimit -f "$blocks" && exec "$M" "${line[@]}") >out.txt 2>err </dev/null
         look $? "1" "a disk of $blocks kB"
     done
     report "$what: a full disk"
@@ -86,7 +94,7 @@ for what in nearest search $with_gptq pack imatrix; do
     for delay in 0.001 0.002 0.004 0.006 0.008 0.01 0.015 0.02 0.03 0.05 0.1 0.3; do
         start $what
         # A program that a shell starts in the background ignores Ctrl-C, so another one sends it.
-        (cd work && exec timeout -s INT --preserve-status $delay "$M" "${line[@]}") 2>err </dev/null
+        (cd work && exec timeout -s INT --preserve-status $delay "$M" "${line[@]}") >out.txt 2>err </dev/null
         code=$?
         [ $code = 130 ] && interrupted=$((interrupted + 1))
         look $code "0 130" "Ctrl-C after $delay s"
@@ -131,14 +139,14 @@ if ! $CC -shared -fPIC -o failing.so failing.c 2>/dev/null; then
     echo "# SKIP failing memory: no library can be put before the C library's malloc() here"
     exit $failed
 fi
-for what in nearest search pack imatrix; do
+for what in nearest search pack imatrix $with_train; do
     good=good.$what
     for all in "" 1; do
         problem=
         survived=0
         for ((at = 1; at < 100000 && survived < 3; at += 1 + at / 40)); do
             start $what
-            (cd work && FAIL_AT=$at LD_PRELOAD=$folder/failing.so ${all:+env FAIL_ALL=1} "$M" "${line[@]}") 2>err </dev/null
+            (cd work && ${all:+export FAIL_ALL=1} && FAIL_AT=$at LD_PRELOAD=$folder/failing.so "$M" "${line[@]}") >out.txt 2>err </dev/null
             code=$?
             [ $code = 0 ] && survived=$((survived + 1))
             look $code "0 1" "allocation $at${all:+ and all others}"

@@ -304,6 +304,7 @@ static int calibrate_run(const calibrate_settings *settings, const char *path) {
     if (code < 0 && (!mine || minim_route_calibration_new(&calibration, &error)))
         code = tool_fail("out of memory for %zu labels", n);
     while (code < 0 && n) code = calibrate_one(settings, calibration, labels.rows, &n, mine);
+    tool_catch_interrupt(); /* what is being written is written to its end */
     if (code < 0 && settings->output && minim_route_calibration_save(calibration, settings->output, &error))
         code = tool_fail_error(&error);
     minim_route_calibration_free(calibration);

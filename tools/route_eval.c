@@ -342,6 +342,7 @@ static int eval_draw(const eval_task *task, const minim_route_report *base) {
     const minim_route_report *reports[EVAL_MOST] = {base};
     const char *names[EVAL_MOST] = {"all weak to all strong"};
     minim_error error = {.status = MINIM_OK};
+    tool_catch_interrupt(); /* what is being written is written to its end */
     for (size_t k = 0; k < task->n_routers; k++) {
         reports[k] = &task->routers[k].report;
         names[k] = task->routers[k].name;

@@ -98,6 +98,7 @@ static int train_run(const train_settings *settings, const char *path) {
     double started = tool_seconds();
     if (code < 0 && minim_route_train(labels.rows, labels.n, &options, &model, &error)) code = tool_fail_error(&error);
     double seconds = tool_seconds() - started;
+    tool_catch_interrupt(); /* what is being written is written to its end */
     if (code < 0 && settings->output && minim_route_model_save(model, settings->output, &error))
         code = tool_fail_error(&error);
     if (code < 0) {

@@ -49,6 +49,11 @@ check "lines without an answer say why" '[ "$(grep -c error out)" = 3 ]' 'grep -
 text=$("$M" run -q -n 15 --temp 1 --seed 3 "A dog" 2>/dev/null </dev/null)
 check "an answer is that of minim run" 'sed -n 2p out | grep -qF -- "\"text\": \"$text\""'
 check "stop strings of a line" 'sed -n 7p out | grep -q "\"stop\": \"stop\""' '[ "$(sed -n 7p out | grep -o "text.*tokens")" = "$(sed -n 8p out | grep -o "text.*tokens")" ]'
+"$M" batch few.jsonl -o again >/dev/null 2>err </dev/null
+"$M" batch few.jsonl -o again >/dev/null 2>err </dev/null
+code=$?
+check "lines without an answer are no success later, either" '[ $code = 1 ]' 'cmp -s out again' 'grep -q "3 of 8 lines" err' \
+    'grep -q "5 answers are there already" err'
 "$M" batch - <few.jsonl >piped 2>err
 check "- is standard input" 'cmp -s out piped'
 "$M" batch nothing.jsonl >out 2>err </dev/null

@@ -88,7 +88,7 @@ typedef struct batch_run {
     batch_item *items; /* [n_items]: a ring; items[written % n_items] is the next to be written */
     size_t n_items;
     size_t started, written, skipped, total;
-    size_t n_errors, n_tokens;
+    size_t n_errors, skipped_errors, n_tokens;
     uint64_t digest; /* of all that is the same for all lines */
     int code;        /* >= 0: something is wrong with the whole run */
     double begun, shown;
@@ -401,13 +401,14 @@ static int batch_answer_all(batch_run *run) {
     return run->code;
 }
 
-/* Does a line of the output answer this line of the input? */
-static int batch_is_answer(const batch_run *run, const char *line, size_t n, const char *input, size_t n_input) {
+/* Does a line of the output answer this line of the input? Counts it if it says that there is no answer. */
+static int batch_is_answer(batch_run *run, const char *line, size_t n, const char *input, size_t n_input) {
     char digest[24];
     json_t *root = json_loadb(line, n, 0, NULL);
     const char *found = json_string_value(json_object_get(root, "input"));
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)batch_digest(run->digest, input, n_input));
     const int is_answer = found && !strcmp(found, digest);
+    run->skipped_errors += is_answer && json_object_get(root, "error");
     json_decref(root);
     return is_answer;
 }
@@ -446,7 +447,7 @@ static int batch_resume(batch_run *run) {
     if (code < 0 && n_tail && ftruncate(run->fd, (off_t)complete)) code = tool_fail("%s: %s", path, strerror(errno));
     tool_bytes_free(&old);
     if (code < 0 && run->skipped && !run->settings->tool.quiet)
-        fprintf(stderr, "%s: %zu answers are there already\n", path, run->skipped);
+        fprintf(stderr, "%s: %zu answers are there already\n", path, run->skipped - run->skipped_errors);
     return code;
 }
 
@@ -494,8 +495,10 @@ static int batch_with_input(batch_run *run) {
         fprintf(stderr, "%zu answers, %zu tokens in %.2f s, %.1f tokens/s\n", run->written - run->n_errors,
                 run->n_tokens, seconds, seconds > 0 ? (double)run->n_tokens / seconds : 0);
     }
-    if (code < 0 && run->n_errors)
-        return tool_fail("%zu of %zu lines have no answer; their \"error\" says why", run->n_errors, run->written);
+    const size_t errors = run->skipped_errors + run->n_errors;
+    if (code < 0 && errors)
+        return tool_fail("%zu of %zu lines have no answer; their \"error\" says why", errors,
+                         run->skipped + run->written);
     return code < 0 ? EXIT_CODE_OK : code;
 }
 

@@ -39,8 +39,8 @@ static const option bench_test_options[] = {
     {"--isa", "NAME", OPTION_LIST, BENCH(isa), 0, 0,
      "highest instruction set: ref, avx2,\navx512vnni ... (default: MINIM_ISA, else the best)"},
     {"--kv", "f16|f32|q8_0|q8q4|q4_0", OPTION_LIST, BENCH(kv), 0, 0, "type of the KV cache (default f16)"},
-    {"-ctk, --cache-type-k", "TYPE", OPTION_LIST, BENCH(type_k), 0, 0, "the same; minim keeps keys and values"},
-    {"-ctv, --cache-type-v", "TYPE", OPTION_LIST, BENCH(type_v), 0, 0, "in one type, so both have to agree"},
+    {"-ctk, --cache-type-k", "TYPE", OPTION_LIST, BENCH(type_k), 0, 0, "the same for keys and for values, of equal"},
+    {"-ctv, --cache-type-v", "TYPE", OPTION_LIST, BENCH(type_v), 0, 0, "types; or q8_0 and q4_0, which are q8q4"},
     {0},
 };
 
@@ -165,14 +165,22 @@ static int bench_read_kv(const char *name, const option_list *texts, bench_ints 
     return -1;
 }
 
-/* --kv, or -ctk and -ctv, which have to say the same. */
+/* What minim calls keys and values of these types; -1 if it has no such cache. */
+static int bench_kv_of(int keys, int values) {
+    if (keys == MINIM_KV_Q8 && values == MINIM_KV_Q4) return MINIM_KV_Q8_Q4;
+    return keys == values ? keys : -1;
+}
+
+/* --kv, or -ctk and -ctv. */
 static int bench_plan_kv(const bench_settings *settings, bench_ints *kv) {
     bench_ints k = {0}, v = {0};
     int code = bench_read_kv("--kv", &settings->kv, kv);
     if (code < 0) code = bench_read_kv("-ctk", &settings->type_k, &k);
     if (code < 0) code = bench_read_kv("-ctv", &settings->type_v, &v);
-    if (code < 0 && k.n && v.n && (k.n != v.n || memcmp(k.items, v.items, k.n * sizeof *k.items) != 0))
-        code = options_complain("bench", "-ctk and -ctv: minim keeps keys and values in one type, found two");
+    int fits = !k.n || !v.n || k.n == v.n;
+    for (size_t i = 0; fits && i < k.n && i < v.n; i++) fits = (k.items[i] = bench_kv_of(k.items[i], v.items[i])) >= 0;
+    if (code < 0 && !fits)
+        code = options_complain("bench", "-ctk and -ctv: expected equal types, or q8_0 and q4_0, found others");
     if (code < 0 && kv->n && (k.n || v.n))
         code = options_complain("bench", "--kv says the same as -ctk and -ctv: give one");
     bench_ints *given = k.n ? &k : &v;

@@ -70,7 +70,8 @@ static int synth_make_shape(const synth_settings *settings, tool_shape *shape) {
     if (settings->shape) {
         const tool_shape *known = tool_shape_find(settings->shape);
         if (!known)
-            return options_complain("synth", "--shape: \"%s\" is not known, see minim synth --list", settings->shape);
+            return options_complain("synth", "--shape: \"%s\" is not known, expected one of minim synth --list",
+                                    settings->shape);
         *shape = *known;
     }
     const struct {

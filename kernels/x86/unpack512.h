@@ -107,7 +107,9 @@ AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, i
                                     int64_t n, quant_part *out) {
     const uint8_t *rows = panel + row_groups * 64 * (u.low + u.high) + first / u.groups * u.side * KERN_PANEL;
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
-        _mm_prefetch((const char *)rows + UNPACK512_AHEAD, _MM_HINT_T0);
+        KERN_UNROLL
+        for (int i = 0; i < u.side * KERN_PANEL; i += 64)
+            _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T0);
         switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;

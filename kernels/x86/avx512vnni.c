@@ -57,8 +57,8 @@ typedef struct avx512_part {
 AVX512VNNI_INLINE void avx512_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales,
                                        int64_t ahead) {
     KERN_UNROLL
-    for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T0);
-    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T0);
+    for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T1);
+    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T1);
 }
 
 /* T tokens, from the t0-th of the chunk on, times a part of a panel. y [T][16] starts at zero or, behind the first

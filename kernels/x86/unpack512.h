@@ -5,7 +5,7 @@
 #include "avx512.h"
 #include "unpack.h"
 
-enum { UNPACK512_AHEAD = 8192 }; /* bytes the prefetch runs ahead */
+enum { UNPACK512_AHEAD = 32768 }; /* bytes the prefetch runs ahead */
 
 /* Register j of a plane of `bits` bits, moved up by `up`; other bits of a byte are not yet masked. */
 AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j, const uint8_t *plane) {
@@ -25,7 +25,7 @@ AVX512_INLINE void unpack512_group(const unpack_type u, __m512i table, const uin
     const __m512i high_mask = _mm512_set1_epi8((char)(((1 << u.high) - 1) << u.low));
     KERN_UNROLL
     for (int i = 0; i < 64 * (u.low + u.high); i += 64)
-        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T1);
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m512i v = _mm512_and_si512(unpack512_plane(u.low, 0, j, codes), low_mask);
@@ -109,7 +109,7 @@ AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, i
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
         KERN_UNROLL
         for (int i = 0; i < u.side * KERN_PANEL; i += 64)
-            _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T0);
+            _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T1);
         switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;

@@ -128,6 +128,7 @@ static double bench_matrix_rate(const bench_test *test, const bench_statistics *
 static int bench_make_fields(const bench_test *t, char *cpu, size_t size, bench_field fields[BENCH_FIELDS]) {
     bench_statistics ns, ts;
     if (bench_summaries(t, &ns, &ts)) return -1;
+    const int differ = !strcmp(t->kv, "q8q4"); /* keys and values */
     const bench_field all[BENCH_FIELDS] = {
         {"build_commit", BENCH_TEXT, machine_commit(), 0, 0},
         {"cpu_info", BENCH_TEXT, machine_cpu(cpu, size), 0, 0},
@@ -139,8 +140,8 @@ static int bench_make_fields(const bench_test *t, char *cpu, size_t size, bench_
         {"n_batch", BENCH_INTEGER, NULL, (uint64_t)t->n_batch, 0},
         {"n_ubatch", BENCH_INTEGER, NULL, (uint64_t)t->n_ubatch, 0},
         {"n_threads", BENCH_INTEGER, NULL, (uint64_t)t->n_threads, 0},
-        {"type_k", BENCH_TEXT, t->kv, 0, 0},
-        {"type_v", BENCH_TEXT, t->kv, 0, 0},
+        {"type_k", BENCH_TEXT, differ ? "q8_0" : t->kv, 0, 0},
+        {"type_v", BENCH_TEXT, differ ? "q4_0" : t->kv, 0, 0},
         {"n_prompt", BENCH_INTEGER, NULL, (uint64_t)t->n_prompt, 0},
         {"n_gen", BENCH_INTEGER, NULL, (uint64_t)t->n_gen, 0},
         {"n_depth", BENCH_INTEGER, NULL, (uint64_t)t->n_depth, 0},

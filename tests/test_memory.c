@@ -31,6 +31,17 @@ typedef struct world {
     int n_seqs;
 } world;
 
+static minim_model *load(const synth_shape *shape, const minim_model_options *options) {
+    size_t size;
+    minim_error e;
+    minim_model *m;
+    void *image = synth_model(shape, &size);
+    assert_non_null(image);
+    ok(minim_model_load_memory(image, size, "a model", options, &m, &e), &e);
+    free(image);
+    return m;
+}
+
 /* A model large enough beside its vocabulary, and an engine with the context of 128k tokens. */
 static void world_begin(world *w, minim_kv_type kv, int n_threads, uint64_t prefix_cache) {
     const synth_shape shape = {.type = KERN_Q4_0,
@@ -41,21 +52,17 @@ static void world_begin(world *w, minim_kv_type kv, int n_threads, uint64_t pref
                                .head_dim = 64,
                                .n_ff = 1408,
                                .n_ctx = N_CTX};
-    size_t size;
     minim_error e;
     minim_model_options mo;
     minim_engine_options eo;
     *w = (world){.n_seqs = 0};
     w->allocator = count_allocator_get(&w->count);
-    void *image = synth_model(&shape, &size);
-    assert_non_null(image);
     minim_model_options_default(&mo);
     minim_engine_options_default(&eo);
     mo.allocator = eo.allocator = &w->allocator;
     mo.n_threads = 1, eo.n_threads = n_threads;
     eo.n_batch = PIECE, eo.page_size = PAGE, eo.kv_type = kv, eo.prefix_cache = prefix_cache;
-    ok(minim_model_load_memory(image, size, "a model", &mo, &w->model, &e), &e);
-    free(image);
+    w->model = load(&shape, &mo);
     w->count.peak = w->count.bytes; /* what loading takes for a while is another matter */
     ok(minim_engine_new(w->model, &eo, &w->engine, &e), &e);
 }
@@ -172,20 +179,15 @@ static void scratch_memory_fits_a_small_real_model(void **state) {
                                .head_dim = 64,
                                .n_ff = 5632,
                                .n_ctx = N_CTX};
-    size_t size;
     minim_error e;
-    minim_model *m;
     minim_model_options o;
     minim_memory_plan plan = {.size = sizeof plan};
-    void *image = synth_model(&shape, &size);
-    assert_non_null(image);
     minim_model_options_default(&o);
     o.level = MINIM_LOAD_HEADER;
-    ok(minim_model_load_memory(image, size, "a layer", &o, &m, &e), &e);
+    minim_model *m = load(&shape, &o);
     ok(minim_engine_plan(m, NULL, &plan, &e), &e);
     assert_true(plan.scratch < 618000000 / 100 * 3);
     minim_model_free(m);
-    free(image);
 }
 
 int main(void) {

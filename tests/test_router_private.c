@@ -274,6 +274,13 @@ static void no_field_of_a_request_leads_out(void **state) {
     }
 }
 
+static void begin(const minim_message *question, minim_router_request *request, minim_router_config *config) {
+    minim_router_request_default(request);
+    minim_router_config_default(config);
+    request->messages = question;
+    request->n_messages = 1;
+}
+
 /* A question that hides nothing, answered with something that does: nothing of it is kept. */
 static void answers_are_looked_through_before_they_are_kept(void **state) {
     (void)state;
@@ -281,10 +288,7 @@ static void answers_are_looked_through_before_they_are_kept(void **state) {
     minim_router_request request;
     minim_router_config config;
     minim_route_reason reason;
-    minim_router_request_default(&request);
-    minim_router_config_default(&config);
-    request.messages = &message;
-    request.n_messages = 1;
+    begin(&message, &request, &config);
     config.threshold = 0;
     for (size_t i = 0; i < COUNT(private_samples); i++) {
         local_says = private_samples[i].text;
@@ -302,10 +306,7 @@ static void patterns_and_the_request_itself_make_private(void **state) {
     minim_router_request request;
     minim_router_config config;
     minim_route_reason reason;
-    minim_router_request_default(&request);
-    minim_router_config_default(&config);
-    request.messages = &message;
-    request.n_messages = 1;
+    begin(&message, &request, &config);
     assert_int_equal(ask(&config, &request, &reason).asked, 1);
     strcpy(config.private_patterns, "^never$\n[Bb]luebird-[0-9]");
     assert_int_equal(ask(&config, &request, &reason).made, 0);

@@ -112,6 +112,14 @@ static void plan_begin(plan *p, const char *path) {
 #endif
 }
 
+static void plan_end(plan *p) {
+#ifdef MINIM_WITH_LEDGER
+    minim_ledger_close(p->ledger);
+#else
+    (void)p;
+#endif
+}
+
 /* 1 when it is answered locally, without a remote, for this reason. What can not be together is refused: 1, too. */
 static int plan_stays(const plan *p, minim_route_reason reason) {
     minim_router_backend local = {.state = (void *)(uintptr_t)p->says, .chat = local_chat};
@@ -170,9 +178,7 @@ static int local_mode_in_all_plans(const char *path) {
     p.config.stream = 0;
     p.request.sampling.temperature = 1;
     good &= plan_try_all(&p, MINIM_ROUTE_REASON_LOCAL_ONLY);
-#ifdef MINIM_WITH_LEDGER
-    minim_ledger_close(p.ledger);
-#endif
+    plan_end(&p);
     return good;
 }
 
@@ -193,9 +199,7 @@ static int private_requests_in_all_plans(const char *path) {
             if (field == 6) p.request.stop = &stop, p.request.n_stop = 1;
             if (field == 7) p.request.is_private = 1;
             good &= plan_try_all(&p, MINIM_ROUTE_REASON_PRIVATE);
-#ifdef MINIM_WITH_LEDGER
-            minim_ledger_close(p.ledger);
-#endif
+            plan_end(&p);
         }
     }
     return good;
@@ -212,9 +216,7 @@ static int private_answers_are_not_judged_elsewhere(const char *path) {
     p.says = "bob@example.com ";
     sure = 6; /* the text that is to be continued holds some */
     int good = plan_stays(&p, MINIM_ROUTE_REASON_PRIVATE);
-#ifdef MINIM_WITH_LEDGER
-    minim_ledger_close(p.ledger);
-#endif
+    plan_end(&p);
     return good;
 }
 

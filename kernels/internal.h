@@ -119,7 +119,8 @@ void kern_table_pack_avx2(kern_table *table);
 void kern_table_avxvnni(kern_table *table);
 void kern_table_avx512(kern_table *table);
 void kern_table_avx512vnni(kern_table *table);
-void kern_table_avx2_attention(kern_table *table); /* a part of avx2 */
+void kern_table_avx2_attention(kern_table *table);       /* a part of avx2 */
+void kern_table_avx512vnni_attention(kern_table *table); /* a part of avx512vnni */
 /* Parts of avx2, avxvnni and avx512vnni: the types that are not Q4_0 or Q8_0. */
 void kern_table_quants256(kern_table *table);
 void kern_table_quants256_vnni(kern_table *table);

@@ -164,6 +164,7 @@ void kern_table_avx512vnni(kern_table *table) {
     table->matmul[KERN_Q4_0] = kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = kern_avx512vnni_matmul_q8_0;
     kern_table_quants512(table);
+    kern_table_avx512vnni_attention(table);
 }
 
 #endif

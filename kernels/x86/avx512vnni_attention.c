@@ -1,0 +1,192 @@
+/* avx512vnni_attention.c: int8 keys and values on AVX-512 VNNI. A zmm register holds 16 int32: one key each, or one
+ * dimension each; sums of products are exact, so they are those of every other version. */
+#include "../internal.h"
+
+#if defined(KERN_X86)
+
+#include "avx512.h"
+
+#define VNNI_ATTENTION_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
+#define VNNI_ATTENTION_INLINE VNNI_ATTENTION_TARGET KERN_INLINE
+
+VNNI_ATTENTION_INLINE __m512i vnni_attention_four(const int8_t *codes) {
+    int32_t four;
+    memcpy(&four, codes, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* acc + 16 sums of 4 products. In assembly, because gcc 12 moves the products of a tile about until registers run out.
+ */
+VNNI_ATTENTION_INLINE void vnni_attention_add(__m512i *acc, __m512i no_sign, __m512i sign) {
+    __asm__("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(*acc) : "v"(no_sign), "v"(sign));
+}
+
+/* ---- scores: rows of queries by keys ------------------------------------------------------------------------------
+ */
+
+typedef struct vnni_qk {
+    const int8_t *q, *k; /* k of the first key of a tile */
+    const float *q_scale, *k_scale;
+    float *s;
+    int64_t ldq, ldk, n_groups, lds;
+    __mmask16 mask; /* of the last vector of keys */
+} vnni_qk;
+
+/* NR rows by NV vectors of 16 keys. Codes of keys get an offset of 128, because the instruction wants one side without
+ * sign; it is paid for beforehand. */
+VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_qk *g, int64_t row) {
+    const __m512i offset = _mm512_set1_epi8((char)0x80);
+    const int8_t *q = g->q + row * g->ldq, *k = g->k;
+    __m512i acc[8 * 2];
+    KERN_UNROLL
+    for (int r = 0; r < NR; r++) {
+        __m512i start = _mm512_setzero_si512();
+        for (int64_t d = 0; d < 4 * g->n_groups; d += 64) {
+            const int64_t left = 4 * g->n_groups - d;
+            const __mmask64 there = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
+            vnni_attention_add(&start, offset, _mm512_maskz_loadu_epi8(there, q + r * g->ldq + d));
+        }
+        const int32_t sum = _mm512_reduce_add_epi32(start);
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) acc[r * NV + v] = _mm512_set1_epi32(-sum);
+    }
+    for (int64_t d = 0; d < g->n_groups; d++, k += 4 * g->ldk) {
+        __m512i key[2];
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) {
+            const __mmask16 mask = v == NV - 1 ? g->mask : (__mmask16)0xffff;
+            key[v] = _mm512_xor_si512(_mm512_maskz_loadu_epi32(mask, k + 64 * v), offset);
+        }
+        KERN_UNROLL
+        for (int r = 0; r < NR; r++) {
+            const __m512i four = vnni_attention_four(q + r * g->ldq + 4 * d);
+            KERN_UNROLL
+            for (int v = 0; v < NV; v++) vnni_attention_add(&acc[r * NV + v], key[v], four);
+        }
+    }
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) {
+        const int r = i / NV, v = i % NV;
+        const __mmask16 mask = v == NV - 1 ? g->mask : (__mmask16)0xffff;
+        const __m512 k_scale = _mm512_maskz_loadu_ps(mask, g->k_scale + 16 * v);
+        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(g->q_scale[row + r]), k_scale);
+        _mm512_mask_storeu_ps(g->s + (row + r) * g->lds + 16 * v, mask,
+                              _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), scale));
+    }
+}
+
+VNNI_ATTENTION_INLINE void vnni_qk_rows(const int NV, const vnni_qk *g, int64_t n_q) {
+    int64_t r = 0;
+    for (; r + 8 <= n_q; r += 8) vnni_qk_tile(8, NV, g, r);
+    for (; r + 4 <= n_q; r += 4) vnni_qk_tile(4, NV, g, r);
+    for (; r < n_q; r++) vnni_qk_tile(1, NV, g, r);
+}
+
+VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q,
+                                             const int8_t *k, int64_t ldk, const float *k_scale, int64_t n_keys,
+                                             int64_t n_groups, float *s, int64_t lds) {
+    vnni_qk g = {.q = q, .q_scale = q_scale, .ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds};
+    for (int64_t j = 0; j < n_keys; j += 32) {
+        const int64_t left = n_keys - j;
+        g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + j;
+        g.mask = avx512_mask(left > 16 ? left - 16 : left);
+        if (left > 16)
+            vnni_qk_rows(2, &g, n_q);
+        else
+            vnni_qk_rows(1, &g, n_q);
+    }
+}
+
+/* ---- weights of keys by their values ------------------------------------------------------------------------------
+ */
+
+typedef struct vnni_pv {
+    const int8_t *p; /* [rows][ldp], 0..127 */
+    const float *scale;
+    const int8_t *const *v;
+    int64_t ldp, lds, page_keys, first, end, head_dim, ldo;
+    float *o;
+    int64_t d;      /* the first dimension of a tile */
+    __mmask16 mask; /* of the last vector of dimensions */
+} vnni_pv;
+
+/* NR rows by NV vectors of 16 dimensions. */
+VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_pv *g, int64_t row) {
+    __m512 sum[4 * 2];
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) {
+        const __mmask16 mask = i % NV == NV - 1 ? g->mask : (__mmask16)0xffff;
+        sum[i] = _mm512_maskz_loadu_ps(mask, g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16);
+    }
+    for (int64_t b = g->first; b < g->end; b++) {
+        __m512i acc[4 * 2];
+        KERN_UNROLL
+        for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_setzero_si512();
+        for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) { /* 16 keys are in one page */
+            const int8_t *v = g->v[j / g->page_keys] + j % g->page_keys * g->head_dim + 4 * g->d;
+            const int8_t *p = g->p + row * g->ldp + j;
+            KERN_UNROLL
+            for (int i = 0; i < 4; i++, v += 4 * g->head_dim, p += 4) {
+                __m512i value[2];
+                KERN_UNROLL
+                for (int h = 0; h < NV; h++) {
+                    const __mmask16 mask = h == NV - 1 ? g->mask : (__mmask16)0xffff;
+                    value[h] = _mm512_maskz_loadu_epi32(mask, v + 64 * h);
+                }
+                KERN_UNROLL
+                for (int r = 0; r < NR; r++) {
+                    const __m512i four = vnni_attention_four(p + r * g->ldp);
+                    KERN_UNROLL
+                    for (int h = 0; h < NV; h++) vnni_attention_add(&acc[r * NV + h], four, value[h]);
+                }
+            }
+        }
+        KERN_UNROLL
+        for (int i = 0; i < NR * NV; i++) {
+            const __m512 scale = _mm512_set1_ps(g->scale[(row + i / NV) * g->lds + b]);
+            sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), scale, sum[i]);
+        }
+    }
+    KERN_UNROLL
+    for (int i = 0; i < NR * NV; i++) {
+        const __mmask16 mask = i % NV == NV - 1 ? g->mask : (__mmask16)0xffff;
+        _mm512_mask_storeu_ps(g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16, mask, sum[i]);
+    }
+}
+
+VNNI_ATTENTION_INLINE void vnni_pv_rows(const int NV, const vnni_pv *g, int64_t n_q) {
+    int64_t r = 0;
+    for (; r + 4 <= n_q; r += 4) vnni_pv_tile(4, NV, g, r);
+    for (; r < n_q; r++) vnni_pv_tile(1, NV, g, r);
+}
+
+VNNI_ATTENTION_TARGET static void vnni_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+                                             const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end,
+                                             int64_t head_dim, float *o, int64_t ldo) {
+    vnni_pv g = {.p = p,
+                 .scale = scale,
+                 .v = v,
+                 .ldp = ldp,
+                 .lds = lds,
+                 .page_keys = page_keys,
+                 .first = first,
+                 .end = end,
+                 .head_dim = head_dim,
+                 .ldo = ldo,
+                 .o = o};
+    for (; g.d < head_dim; g.d += 32) {
+        const int64_t left = head_dim - g.d;
+        g.mask = avx512_mask(left > 16 ? left - 16 : left);
+        if (left > 16)
+            vnni_pv_rows(2, &g, n_q);
+        else
+            vnni_pv_rows(1, &g, n_q);
+    }
+}
+
+void kern_table_avx512vnni_attention(kern_table *table) {
+    table->qk_q8 = vnni_qk_q8;
+    table->pv_q8 = vnni_pv_q8;
+}
+
+#endif

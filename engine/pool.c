@@ -139,12 +139,18 @@ minim_status pool_new(const minim_allocator *a, int n_threads, pool **out, minim
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = 0;
+    /* Products keep about 130 KB on the stack, which is more than some C libraries give a thread. */
+    enum { STACK = 1 << 20 };
+    pthread_attr_t attributes;
+    int failed = pthread_attr_init(&attributes);
+    const int has_attributes = !failed;
+    if (!failed) failed = pthread_attr_setstacksize(&attributes, STACK);
     for (int i = 1; i < n_threads && !failed; i++) {
         p->worker[i] = (struct pool_worker){p, i};
-        failed = pthread_create(&p->thread[i], NULL, pool_main, &p->worker[i]);
+        failed = pthread_create(&p->thread[i], &attributes, pool_main, &p->worker[i]);
         if (!failed) p->n_started++;
     }
+    if (has_attributes) pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) {
         pool_free(p);

@@ -181,7 +181,7 @@ static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     const int64_t t = item / j->items_of_a_part * j->part, n = j->n - t < j->part ? j->n - t : j->part;
     int i = 0;
     item %= j->items_of_a_part;
-    for (uint32_t items; item >= (items = forward_items(j, i)); i++) item -= items;
+    for (uint32_t items; i + 1 < j->n_products && item >= (items = forward_items(j, i)); i++) item -= items;
     const model_matrix *w = j->product[i].w;
     int64_t first = (int64_t)item * j->panels_per_item * KERN_PANEL, rows = (int64_t)j->panels_per_item * KERN_PANEL;
     if (rows > w->rows - first) rows = w->rows - first;

@@ -171,7 +171,7 @@ AMX_INLINE void amx_tile(const int kind, quant_work *w, int64_t t, int64_t first
 
 /* ---- matrices ---------------------------------------------------------------------------------------------------- */
 
-/* A quarter of prefill went by in waiting for lines of y, which are rows apart, when they were written unasked. */
+/* A fifth of prefill went by in waiting for lines of y, which are rows apart, when they were written unasked. */
 AMX_INLINE void amx_fetch_y(const quant_work *w, int64_t t) {
     for (int64_t end = t + AMX_TOKENS < w->n ? t + AMX_TOKENS : w->n; t < end; t++) {
         _mm_prefetch((const char *)(w->y + t * w->ldy), _MM_HINT_T1);

@@ -109,9 +109,16 @@ AVX512VNNI_INLINE void avx512_int_part(const uint32_t type, const avx512_part *p
     int64_t t = 0;
     for (; t + 16 <= c->n_tokens; t += 16) avx512_int_tile(type, 16, part, c, t, y + t * ldy, ldy);
     for (; t + 8 <= c->n_tokens; t += 8) avx512_int_tile(type, 8, part, c, t, y + t * ldy, ldy);
-    for (; t + 4 <= c->n_tokens; t += 4) avx512_int_tile(type, 4, part, c, t, y + t * ldy, ldy);
-    for (; t + 2 <= c->n_tokens; t += 2) avx512_int_tile(type, 2, part, c, t, y + t * ldy, ldy);
-    for (; t < c->n_tokens; t++) avx512_int_tile(type, 1, part, c, t, y + t * ldy, ldy);
+    y += t * ldy;
+    switch (c->n_tokens - t) { /* what is left goes together: each tile unpacks all codes again */
+    case 1: avx512_int_tile(type, 1, part, c, t, y, ldy); break;
+    case 2: avx512_int_tile(type, 2, part, c, t, y, ldy); break;
+    case 3: avx512_int_tile(type, 3, part, c, t, y, ldy); break;
+    case 4: avx512_int_tile(type, 4, part, c, t, y, ldy); break;
+    case 5: avx512_int_tile(type, 5, part, c, t, y, ldy); break;
+    case 6: avx512_int_tile(type, 6, part, c, t, y, ldy); break;
+    case 7: avx512_int_tile(type, 7, part, c, t, y, ldy); break;
+    }
 }
 
 /* Chunk by chunk, all panels. A chunk that is a whole row walks the panels from end to end, so the prefetch simply runs

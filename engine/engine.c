@@ -7,7 +7,7 @@
 
 void minim_engine_options_default(minim_engine_options *options) {
     *options = (minim_engine_options){
-        .size = sizeof *options, .n_batch = 256, .page_size = 64, .prefix_cache = (uint64_t)256 << 20};
+        .size = sizeof *options, .n_batch = 228, .page_size = 64, .prefix_cache = (uint64_t)256 << 20};
 }
 
 /* Everything an engine's options decide, before memory is taken. */

@@ -282,7 +282,7 @@ typedef struct minim_engine_options {
     size_t size;
     int n_threads; /* 0 = as many as the CPUs this process may use (affinity and cgroup quota) */
     int n_ctx;     /* longest sequence in tokens; 0 = what the model was trained for */
-    int n_batch;   /* most rows computed together; only speed and scratch memory depend on it; default 256 */
+    int n_batch;   /* most rows computed together; only speed and scratch memory depend on it; default 228 */
     int page_size; /* KV tokens a page: 16, 32, 64, 128 or 256; default 64 */
     minim_kv_type kv_type;
     uint64_t kv_limit; /* bytes that all KV pages together may take; 0 = enough for one sequence of n_ctx tokens,

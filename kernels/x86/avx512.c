@@ -289,13 +289,15 @@ AVX512_TARGET static void avx512_weigh(const float *x, int64_t n, float max, flo
 AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
                                               int64_t n) {
     const float m = *max > m2 ? *max : m2;
-    const float a = kern_expf(*max - m), b = kern_expf(m2 - m);
-    *sum = fmaf(*sum, a, sum2 * b);
+    const __m128 lanes = _mm_setr_ps(*max - m, m2 - m, 0, 0);
+    const __m128 e = _mm512_castps512_ps128(avx512_exp(_mm512_zextps128_ps512(lanes)));
+    const __m512 a = _mm512_broadcastss_ps(e), b = _mm512_broadcastss_ps(_mm_movehdup_ps(e));
+    *sum = fmaf(*sum, _mm512_cvtss_f32(a), sum2 * _mm512_cvtss_f32(b));
     *max = m;
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 k = avx512_mask(n - i);
-        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), _mm512_set1_ps(b));
-        _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, o + i), _mm512_set1_ps(a), later));
+        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), b);
+        _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, o + i), a, later));
     }
 }
 

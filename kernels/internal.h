@@ -126,6 +126,7 @@ void kern_table_quants256(kern_table *table);
 void kern_table_quants256_vnni(kern_table *table);
 void kern_table_quants512(kern_table *table);
 void kern_table_amx(kern_table *table);
+int kern_cpu_is_amd(void); /* never for what is computed, only for how memory is read */
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy);

@@ -25,6 +25,11 @@ static uint32_t cpu_xcr0(void) {
     return low;
 }
 
+int kern_cpu_is_amd(void) {
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
+}
+
 /* Linux hands the 8 KB of tile registers only to a process that asks, once for all its threads (arch_prctl(2)). It
  * refuses when a signal stack is too small for them; then there are no tiles. */
 static int cpu_may_use_tiles(void) {

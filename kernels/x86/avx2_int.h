@@ -33,7 +33,7 @@ AVX2_INLINE void avx2_store_n(float *p, int64_t n, __m256 v) {
 
 enum {
     AVX2_TOKENS = 6,  /* most tokens that share the unpacked codes of a block */
-    AVX2_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
+    AVX2_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
 };
 
 AVX2_INLINE int avx2_code_bytes(const uint32_t type) {
@@ -69,8 +69,8 @@ typedef struct avx2_part {
 
 AVX2_INLINE void avx2_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t ahead) {
     KERN_UNROLL
-    for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T0);
-    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T0);
+    for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T1);
+    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T1);
 }
 
 /* T tokens, from the t0-th of the chunk on, times a part of a panel. y [T][16] starts at zero or, behind the first

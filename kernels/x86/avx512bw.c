@@ -10,7 +10,7 @@
 
 enum {
     AVX512BW_TOKENS = 8,  /* most tokens that share the unpacked codes of a block */
-    AVX512BW_AHEAD = 8192 /* bytes the prefetch of a decode step runs ahead */
+    AVX512BW_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
 };
 
 AVX512_INLINE int avx512bw_code_bytes(const uint32_t type) {
@@ -78,8 +78,8 @@ AVX512_INLINE void avx512bw_tile(const uint32_t type, const int T, const avx512b
         if (t0 == 0) {
             KERN_UNROLL
             for (int i = 0; i < avx512bw_code_bytes(type); i += 64)
-                _mm_prefetch((const char *)codes + part->ahead + i, _MM_HINT_T0);
-            _mm_prefetch((const char *)scales + part->ahead, _MM_HINT_T0);
+                _mm_prefetch((const char *)codes + part->ahead + i, _MM_HINT_T1);
+            _mm_prefetch((const char *)scales + part->ahead, _MM_HINT_T1);
         }
         avx512bw_dot(type, T, codes, act, start, dot);
         const __m512 w_scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)scales));

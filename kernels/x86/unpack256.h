@@ -10,7 +10,7 @@
 #define UNPACK_TARGET __attribute__((target("avx2,fma,f16c")))
 #define UNPACK_INLINE UNPACK_TARGET KERN_INLINE
 
-enum { UNPACK_AHEAD = 8192 }; /* bytes the prefetch runs ahead */
+enum { UNPACK_AHEAD = 16384 }; /* bytes the prefetch runs ahead */
 
 /* ---- codes ------------------------------------------------------------------------------------------------------- */
 
@@ -59,7 +59,7 @@ UNPACK_INLINE __m256i unpack_code(const unpack_type u, const int flip, __m256i t
 UNPACK_INLINE void unpack_prefetch(const unpack_type u, const uint8_t *codes) {
     KERN_UNROLL
     for (int i = 0; i < 64 * (u.low + u.high); i += 64)
-        _mm_prefetch((const char *)codes + UNPACK_AHEAD + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + UNPACK_AHEAD + i, _MM_HINT_T1);
 }
 
 /* ---- scales ------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ UNPACK_INLINE void unpack_scales(const unpack_type u, const uint8_t *panel, int6
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
         KERN_UNROLL
         for (int i = 0; i < u.side * KERN_PANEL; i += 64)
-            _mm_prefetch((const char *)rows + UNPACK_AHEAD + i, _MM_HINT_T0);
+            _mm_prefetch((const char *)rows + UNPACK_AHEAD + i, _MM_HINT_T1);
         switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack_scales_q4_k(rows, g, out); break;

@@ -32,7 +32,7 @@ AVX2_INLINE void avx2_store_n(float *p, int64_t n, __m256 v) {
 }
 
 enum {
-    AVX2_TOKENS = 6,  /* most tokens that share the unpacked codes of a block */
+    AVX2_TOKENS = 6,   /* most tokens that share the unpacked codes of a block */
     AVX2_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
 };
 

@@ -9,7 +9,7 @@
 #include "chunk.h"
 
 enum {
-    AVX512BW_TOKENS = 8,  /* most tokens that share the unpacked codes of a block */
+    AVX512BW_TOKENS = 8,   /* most tokens that share the unpacked codes of a block */
     AVX512BW_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
 };
 

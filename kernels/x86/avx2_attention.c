@@ -201,8 +201,8 @@ AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *cod
     }
 }
 
-AVX2_TARGET static void avx2_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
-                                              float *scale) {
+AVX2_TARGET void kern_avx2_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
+                                            float *scale) {
     for (int64_t b = 0; b < n / KERN_BLOCK; b++, p += KERN_BLOCK, v_scale += KERN_BLOCK, codes += KERN_BLOCK) {
         __m256 w[4];
         __m256i top = _mm256_setzero_si256(), v[4];
@@ -371,7 +371,7 @@ void kern_table_avx2_attention(kern_table *table) {
     table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
-    table->quantize_weights = avx2_quantize_weights;
+    table->quantize_weights = kern_avx2_quantize_weights;
     table->qk_q8 = avx2_qk_q8;
     table->pv_q8 = avx2_pv_q8;
 }

@@ -1,5 +1,5 @@
 /* avx512.c: the kernels for AVX-512 F, BW, DQ and VL (Skylake-SP and later) but the integer products, which stand in
- * avx512bw.c and avx512vnni.c: float products, attention, and what lies between the products.
+ * avx512bw.c and avx512vnni.c: float products, also those of attention, and what lies between the products.
  *
  * A zmm register holds 16 float32: one panel row each, one key each, one dimension each. Lanes never mix, so every lane
  * does exactly what ref does. Tails are masked: nothing outside an array is read or written. */
@@ -7,9 +7,8 @@
 
 #if defined(KERN_X86)
 
-#include "avx512.h"
+#include "avx512_math.h"
 
-#include <float.h>
 #include <math.h>
 
 /* ---- float products ---------------------------------------------------------------------------------------------- */
@@ -192,113 +191,6 @@ AVX512_TARGET static void avx512_pv_f16(const float *p, int64_t ldp, int64_t n_q
 AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
                                         int64_t head_dim, float *o, int64_t ldo) {
     avx512_pv(KERN_F32, 4, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
-}
-
-/* kern_expf() of 16 values */
-AVX512_INLINE __m512 avx512_exp(__m512 x) {
-    const __m512 round = _mm512_set1_ps(KERN_EXP_ROUND);
-    const __m512 rounded = _mm512_fmadd_ps(x, _mm512_set1_ps(KERN_EXP_LOG2E), round);
-    const __m512 n = _mm512_sub_ps(rounded, round);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2HI), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2LO), r);
-
-    __m512 p = _mm512_set1_ps(KERN_EXP_C6);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C5));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-
-    const __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(rounded), 23));
-    const __mmask16 not_below = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MIN), _CMP_NLT_UQ); /* or NaN */
-    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MAX), _CMP_GT_OQ);
-    return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(not_below, p, power), above, _mm512_set1_ps(INFINITY));
-}
-
-/* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
-AVX512_INLINE float avx512_fold(__m512 a) {
-    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
-
-AVX512_TARGET static void avx512_softmax_part(float *s, int64_t n, float *max, float *sum) {
-    __m512 largest = _mm512_set1_ps(-INFINITY); /* vmaxps gives its second operand when one is NaN */
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        largest = _mm512_mask_max_ps(largest, m, _mm512_maskz_loadu_ps(m, s + i), largest);
-    }
-    const float top = _mm512_reduce_max_ps(largest) + 0.0f; /* -0 becomes +0 */
-
-    __m512 partial = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 e = avx512_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), _mm512_set1_ps(top)));
-        _mm512_mask_storeu_ps(s + i, m, e);
-        partial = _mm512_mask_add_ps(partial, m, partial, e);
-    }
-    *max = top;
-    *sum = avx512_fold(partial);
-}
-
-AVX512_TARGET static void avx512_clean(const float *x, int64_t n, float *y, float *top) {
-    const __m512 lowest = _mm512_set1_ps(-INFINITY), highest = _mm512_set1_ps(FLT_MAX);
-    for (int64_t i = 0; i < n;) {
-        const int64_t end = n - i < KERN_CLEAN ? n : i + KERN_CLEAN;
-        __m512 largest = lowest;
-        float *best = top + i / KERN_CLEAN;
-        for (; i < end; i += 16) {
-            const __mmask16 m = avx512_mask(end - i);
-            const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-            const __mmask16 is_number = _mm512_mask_cmp_ps_mask(m, v, _mm512_set1_ps(-FLT_MAX), _CMP_GE_OQ);
-            const __m512 clean = _mm512_mask_min_ps(lowest, is_number, v, highest);
-            _mm512_mask_storeu_ps(y + i, m, clean);
-            largest = _mm512_max_ps(largest, clean);
-        }
-        i = end;
-        *best = _mm512_reduce_max_ps(largest) + 0.0f;
-    }
-}
-
-AVX512_TARGET static void avx512_weigh(const float *x, int64_t n, float max, float *w, float *sum, double *dot) {
-    __m512 partial = _mm512_setzero_ps();
-    __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd(); /* lanes 0..7, 8..15 */
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        const __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(max));
-        const __m512 e = avx512_exp(below);
-        _mm512_mask_storeu_ps(w + i, m, e);
-        partial = _mm512_mask_add_ps(partial, m, partial, e);
-        const __mmask16 counts = _mm512_mask_cmp_ps_mask(m, e, _mm512_setzero_ps(), _CMP_GT_OQ);
-        const __m512d e_low = _mm512_cvtps_pd(_mm512_castps512_ps256(e));
-        const __m512d e_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1));
-        const __m512d below_low = _mm512_cvtps_pd(_mm512_castps512_ps256(below));
-        const __m512d below_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(below, 1));
-        low = _mm512_mask3_fmadd_pd(e_low, below_low, low, (__mmask8)counts);
-        high = _mm512_mask3_fmadd_pd(e_high, below_high, high, (__mmask8)(counts >> 8));
-    }
-    const __m512d a = _mm512_add_pd(low, high);
-    const __m256d b = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
-    const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
-    *sum = avx512_fold(partial);
-    *dot = _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
-}
-
-AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
-                                              int64_t n) {
-    const float m = *max > m2 ? *max : m2;
-    const __m128 lanes = _mm_setr_ps(*max - m, m2 - m, 0, 0);
-    const __m128 e = _mm512_castps512_ps128(avx512_exp(_mm512_zextps128_ps512(lanes)));
-    const __m512 a = _mm512_broadcastss_ps(e), b = _mm512_broadcastss_ps(_mm_movehdup_ps(e));
-    *sum = fmaf(*sum, _mm512_cvtss_f32(a), sum2 * _mm512_cvtss_f32(b));
-    *max = m;
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 k = avx512_mask(n - i);
-        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), b);
-        _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, o + i), a, later));
-    }
 }
 
 /* ---- between the products ---------------------------------------------------------------------------------------- */
@@ -495,13 +387,10 @@ void kern_table_avx512(kern_table *table) {
     table->qk[KERN_KV_F32] = avx512_qk_f32;
     table->pv[KERN_KV_F16] = avx512_pv_f16;
     table->pv[KERN_KV_F32] = avx512_pv_f32;
-    table->softmax_part = avx512_softmax_part;
-    table->clean = avx512_clean;
-    table->weigh = avx512_weigh;
-    table->softmax_join = avx512_softmax_join;
     table->scale = avx512_scale;
     table->to_f16 = avx512_to_f16;
     table->from_f16 = avx512_from_f16;
+    kern_table_avx512_attention(table);
 }
 
 #endif

@@ -1,0 +1,39 @@
+/* avx512_math.h: functions of 16 numbers that several of the files for AVX-512 need. */
+#ifndef KERN_X86_AVX512_MATH_H
+#define KERN_X86_AVX512_MATH_H
+
+#include "avx512.h"
+
+#include <math.h>
+
+/* kern_expf() of 16 values */
+AVX512_INLINE __m512 avx512_exp(__m512 x) {
+    const __m512 round = _mm512_set1_ps(KERN_EXP_ROUND);
+    const __m512 rounded = _mm512_fmadd_ps(x, _mm512_set1_ps(KERN_EXP_LOG2E), round);
+    const __m512 n = _mm512_sub_ps(rounded, round);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2HI), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(KERN_EXP_LN2LO), r);
+
+    __m512 p = _mm512_set1_ps(KERN_EXP_C6);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(KERN_EXP_C2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+
+    const __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(rounded), 23));
+    const __mmask16 not_below = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MIN), _CMP_NLT_UQ); /* or NaN */
+    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KERN_EXP_MAX), _CMP_GT_OQ);
+    return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(not_below, p, power), above, _mm512_set1_ps(INFINITY));
+}
+
+/* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
+AVX512_INLINE float avx512_fold(__m512 a) {
+    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+}
+
+#endif

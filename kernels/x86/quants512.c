@@ -225,8 +225,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
                              const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
                                                                 quants512_multiply_2, quants512_multiply_3};
-    const quant_product p = {
-        unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset, QUANT_TOKENS_FEW, 20, 0};
+    const quant_product p = {unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset, 240, 20, 0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 

@@ -79,6 +79,10 @@ static attention_view attention_visible(const attention_job *j, const attention_
                             end > ENGINE_RANGE ? ENGINE_RANGE : end};
 }
 
+static int attention_same(attention_view a, attention_view b) {
+    return a.first == b.first && a.end == b.end;
+}
+
 /* The ranges that some token of the tile sees. */
 static int attention_first_range(const attention_job *j, const attention_tile *tile, int t) {
     int position = tile->position + t;
@@ -195,17 +199,24 @@ static void attention_scores(const attention_block *b) {
     }
 }
 
-/* p, maximum and sum of every row; one that sees nothing of the range gets sum 0. */
+/* p, maximum and sum of every row, those at once that see the same; one that sees nothing of the range gets sum 0. */
 static void attention_softmax(const attention_block *b) {
     const minim_engine *e = b->j->e;
+    const float cap = e->model->shape.attn_softcap;
     int group = attention_group(&e->model->shape);
-    for (int r = 0; r < b->rows.n_tokens * group; r++) {
-        attention_view view = attention_visible(b->j, &b->rows, r / group, b->range);
-        float *scores = b->w->scores + (size_t)r * ENGINE_RANGE + view.first, cap = e->model->shape.attn_softcap;
-        int n = view.end - view.first;
-        b->part.max[r] = -INFINITY, b->part.sum[r] = 0;
-        if (n > 0 && cap > 0) e->kern.softcap(scores, n, cap);
-        if (n > 0) e->kern.softmax_part(scores, n, &b->part.max[r], &b->part.sum[r]);
+    for (int t = 0, next; t < b->rows.n_tokens; t = next) {
+        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
+        next = t + 1;
+        while (next < b->rows.n_tokens && attention_same(view, attention_visible(b->j, &b->rows, next, b->range)))
+            next++;
+        float *scores = b->w->scores + (size_t)(t * group) * ENGINE_RANGE + view.first;
+        int n = view.end - view.first, rows = (next - t) * group;
+        for (int r = 0; r < rows; r++) {
+            b->part.max[t * group + r] = -INFINITY, b->part.sum[t * group + r] = 0;
+            if (n > 0 && cap > 0) e->kern.softcap(scores + (size_t)r * ENGINE_RANGE, n, cap);
+        }
+        if (n > 0)
+            e->kern.softmax_part(scores, ENGINE_RANGE, rows, n, b->part.max + t * group, b->part.sum + t * group);
     }
 }
 
@@ -246,16 +257,16 @@ static void attention_values_q8(const attention_block *b) {
         int seen = key < to && key + e->page_size > from;
         pages[key / e->page_size] = seen ? attention_value_codes(b, key) : any;
     }
+    const int begin = first * KERN_BLOCK, stop = end * KERN_BLOCK;
     for (int64_t r = 0; r < n; r++) {
         attention_view view = attention_visible(b->j, &b->rows, (int)r / attention_group(&e->model->shape), b->range);
         float *p = w->scores + r * ENGINE_RANGE;
-        int begin = first * KERN_BLOCK, stop = end * KERN_BLOCK;
         if (view.first >= view.end) view.first = view.end = stop;
         for (int key = begin; key < view.first; key++) p[key] = 0;
         for (int key = view.end; key < stop; key++) p[key] = 0;
-        e->kern.quantize_weights(p + begin, w->v_scale + begin, stop - begin, w->p_codes + r * ENGINE_RANGE + begin,
-                                 w->p_scale + r * ATTENTION_BLOCKS + first);
     }
+    e->kern.quantize_weights(w->scores + begin, ENGINE_RANGE, n, w->v_scale + begin, stop - begin, w->p_codes + begin,
+                             w->p_scale + first, ATTENTION_BLOCKS);
     e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, ATTENTION_BLOCKS, n, pages, e->page_size, first, end, dim,
                   b->part.o, dim);
 }

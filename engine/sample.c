@@ -148,7 +148,7 @@ static int sampler_can_choose(const sampler *s, const float *logits, float best)
 /* The weights of the logits as they are now. */
 static void sampler_weigh(sampler *s) {
     memcpy(s->weight, s->logit, (size_t)s->n_vocab * sizeof *s->weight);
-    s->kernels->softmax_part(s->weight, s->n_vocab, &s->max, &s->sum);
+    s->kernels->softmax_part(s->weight, s->n_vocab, 1, s->n_vocab, &s->max, &s->sum);
 }
 
 /* Everything but the chosen token, from the raw logits, in two passes. s->log_sum becomes the log of the sum of their
@@ -287,7 +287,7 @@ static double sampler_heat(sampler *s, int kept) {
         return sampler_sum(s, kept);
     }
     for (int i = 0; i < s->n_vocab; i++) s->weight[i] = (s->logit[i] - s->max) / t;
-    s->kernels->softmax_part(s->weight, s->n_vocab, &max, &sum);
+    s->kernels->softmax_part(s->weight, s->n_vocab, 1, s->n_vocab, &max, &sum);
     return (double)sum;
 }
 

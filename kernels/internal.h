@@ -135,8 +135,8 @@ kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
 kern_matmul kern_quants512_q4_0, kern_quants512_q8_0;             /* of many tokens */
 kern_matmul kern_quants256_q4_0, kern_quants256_q8_0;             /* the same for avx2 */
 kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the level avx512 */
-/* AVX2's, to which AVX-512's leaves what is rare. */
-void kern_avx2_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale);
+/* AVX2's, for one row, to which AVX-512's leaves what is rare. */
+void kern_avx2_quantize_row_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale);
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #define KERN_ARM 1
 void kern_table_neon(kern_table *table);

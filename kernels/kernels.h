@@ -255,16 +255,17 @@ typedef struct kern_table {
      *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head)
      *   qk_q8: K [ceil(head_dim/4)][ldk][4]; dimensions that are not there are 0 in q. n_groups = ceil(head_dim/4).
      *          s[r][j] = (float)i * (q_scale[r] * k_scale[j]), i = int32 sum of q code * k code
-     *   quantize_weights: w = p[j] * v_scale[j], and 0 where p is 0, whatever the scale; then as quantize(). n is a
-     *          multiple of 32. p is not negative, so codes are 0..127
-     *   pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a multiple
-     * of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b], o[r][d]), i =
-     * int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]. |q|, |k|, |p|, |v| <= 127: a sum of two
-     * products fits int16. */
+     *   quantize_weights: w = p[r][j] * v_scale[j], and 0 where p is 0, whatever the scale; then as quantize(). n is a
+     *          multiple of 32. p and v_scale are not negative, so codes are 0..127. Rows of p and of codes are ldp
+     * apart pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a
+     * multiple of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b],
+     * o[r][d]), i = int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]. |q|, |k|, |p|, |v| <= 127:
+     * a sum of two products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
     void (*qk_q8)(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
                   const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds);
-    void (*quantize_weights)(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale);
+    void (*quantize_weights)(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale, int64_t n,
+                             int8_t *codes, float *scale, int64_t lds);
     void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q, const int8_t *const *v,
                   int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o, int64_t ldo);
 
@@ -274,8 +275,9 @@ typedef struct kern_table {
     void (*quantize_row_q4)(const float *x, int64_t n, int8_t *codes, float *scale);
     void (*unpack_q4)(const uint8_t *packed, int64_t n, int8_t *low, int8_t *high);
 
-    /* s[n], n > 0: returns max m of s in *max; s[i] = exp(s[i] - m); *sum = 16 partial sums of s, folded. */
-    void (*softmax_part)(float *s, int64_t n, float *max, float *sum);
+    /* For n_rows rows of s, lds apart, of n > 0 numbers: max[r] = the largest, m; s[r][i] = exp(s[r][i] - m); sum[r] =
+     * 16 partial sums of s[r], folded. */
+    void (*softmax_part)(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max, float *sum);
 
     /* For a choice among n tokens, in place or not: y[i] = x[i], but NaN becomes minus infinity and infinity the
      * largest number; top[b] is the largest y of the b-th KERN_CLEAN numbers, of which the last may be fewer; a zero is

@@ -448,18 +448,19 @@ static void check_quantize_row(const kern_table *k) {
 }
 
 static void check_quantize_weights(const kern_table *k) {
-    int64_t n = KERN_BLOCK * random_between(1, 8);
+    int64_t n = KERN_BLOCK * random_between(1, 8), n_rows = random_between(1, 5), ldp = n + random_between(0, 5);
+    int64_t blocks = n / KERN_BLOCK, lds = blocks + random_between(0, 2), size = (n_rows - 1) * ldp + n;
     int kind = random_kind();
-    float *p = slot_floats(0, n, kind);
-    for (int64_t i = 0; i < n; i++) p[i] = random_u32() % 4 ? fabsf(p[i]) : 0.0f;
+    float *p = slot_floats(0, size, kind);
+    for (int64_t i = 0; i < size; i++) p[i] = random_u32() % 4 ? fabsf(p[i]) : 0.0f;
     if (random_u32() % 8 == 0) memset(p, 0, KERN_BLOCK * sizeof *p);
     float *v_scale = slot_floats(1, n, kind);
     for (int64_t i = 0; i < n; i++) v_scale[i] = fabsf(v_scale[i]);
-    int8_t *codes = slot_take(2, (size_t)n, 1);
-    float *scale = slot_output(3, n / KERN_BLOCK);
-    k->quantize_weights(p, v_scale, n, codes, scale);
-    record_bytes(codes, n);
-    record_floats(scale, n / KERN_BLOCK);
+    int8_t *codes = slot_take(2, (size_t)size, 1);
+    float *scale = slot_output(3, (n_rows - 1) * lds + blocks);
+    k->quantize_weights(p, ldp, n_rows, v_scale, n, codes, scale, lds);
+    record_bytes(codes, size);
+    record_matrix(scale, n_rows, blocks, lds);
 }
 
 static void check_qk_q8(const kern_table *k) {
@@ -494,13 +495,18 @@ static void check_pv_q8(const kern_table *k) {
 }
 
 static void check_softmax_part(const kern_table *k) {
-    int64_t n = random_between(1, 70);
-    float *s = slot_floats(0, n, random_kind()), out[2];
-    if (random_u32() % 4 == 0)
-        for (int64_t i = 0; i < n; i++) s[i] = random_u32() % 2 ? -0.0f : 0.0f;
-    k->softmax_part(s, n, &out[0], &out[1]);
-    record_floats(s, n);
-    record_floats(out, 2);
+    int64_t n = random_between(1, 70), n_rows = random_between(1, 9), lds = n + random_between(0, 5);
+    int64_t size = (n_rows - 1) * lds + n;
+    float *s = slot_floats(0, size, random_kind()), *max = slot_output(1, n_rows), *sum = slot_output(2, n_rows);
+    const uint32_t which = random_u32() % 8;
+    for (int64_t i = 0; i < size && which < 4; i++) /* zeros of both signs, or scores as they usually are */
+        s[i] = which >= 2         ? (float)random_between(-3000, 3000) / (which == 2 ? 100.0f : 50.0f)
+               : random_u32() % 2 ? -0.0f
+                                  : 0.0f;
+    k->softmax_part(s, lds, n_rows, n, max, sum);
+    record_floats(s, size);
+    record_floats(max, n_rows);
+    record_floats(sum, n_rows);
 }
 
 static void check_clean(const kern_table *k) {
@@ -668,7 +674,7 @@ static const struct check {
     {"qk f32", check_qk_f32, 300, 0x2fbf8bd30082327d, 0},
     {"pv f16", check_pv_f16, 300, 0xcf28a511982eb565, 0},
     {"pv f32", check_pv_f32, 300, 0xd6daa6dad30734dc, 0},
-    {"softmax_part", check_softmax_part, 1000, 0x0476d8a1de1148a6, 0},
+    {"softmax_part", check_softmax_part, 1000, 0x708d217e19f15dbe, 0},
     {"softmax_join", check_softmax_join, 1000, 0x7b56c2cf1f1a82c4, 0},
     {"rms_norm", check_rms_norm, 1000, 0xc1fb9f7aefb0d986, 0},
     {"add", check_add, 1000, 0x034cb40ffdcf2af8, 0},
@@ -704,7 +710,7 @@ static const struct check {
     {"softcap", check_softcap, 1000, 0xf255d788cfe02fc2, 0},
     {"clamp", check_clamp, 1000, 0xea871519bb15c050, 0},
     {"quantize_row", check_quantize_row, 1000, 0x8d7a50a735660a8a, 0},
-    {"quantize_weights", check_quantize_weights, 500, 0x1a2deab2ff062831, 0},
+    {"quantize_weights", check_quantize_weights, 500, 0xd6a1a6debe869255, 0},
     {"qk q8", check_qk_q8, 300, 0x29e315596608a5c3, 0},
     {"pv q8", check_pv_q8, 300, 0xa77fb4a49084d66d, 0},
     {"clean", check_clean, 300, 0x0ac3540283830a51, 0},

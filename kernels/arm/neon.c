@@ -323,7 +323,7 @@ KERN_INLINE float neon_max(const float *s, int64_t n) {
     return top + 0.0f;
 }
 
-static void neon_softmax_part(float *s, int64_t n, float *max, float *sum) {
+static void neon_softmax_row(float *s, int64_t n, float *max, float *sum) {
     const float top = neon_max(s, n);
     float32x4_t partial[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     int64_t i = 0;
@@ -346,6 +346,10 @@ static void neon_softmax_part(float *s, int64_t n, float *max, float *sum) {
     }
     *max = top;
     *sum = neon_fold(partial);
+}
+
+static void neon_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max, float *sum) {
+    for (int64_t r = 0; r < n_rows; r++) neon_softmax_row(s + r * lds, n, max + r, sum + r);
 }
 
 static void neon_clean(const float *x, int64_t n, float *y, float *top) {

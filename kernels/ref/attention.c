@@ -89,15 +89,17 @@ static void ref_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_
         }
 }
 
-static void ref_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale) {
+static void ref_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale, int64_t n,
+                                 int8_t *codes, float *scale, int64_t lds) {
     float w[KERN_BLOCK];
-    for (int64_t b = 0; b < n / KERN_BLOCK; b++) {
-        for (int64_t i = 0; i < KERN_BLOCK; i++) {
-            float weight = p[b * KERN_BLOCK + i];
-            w[i] = weight == 0 ? 0.0f : weight * v_scale[b * KERN_BLOCK + i];
+    for (int64_t r = 0; r < n_rows; r++)
+        for (int64_t b = 0; b < n / KERN_BLOCK; b++) {
+            for (int64_t i = 0; i < KERN_BLOCK; i++) {
+                float weight = p[r * ldp + b * KERN_BLOCK + i];
+                w[i] = weight == 0 ? 0.0f : weight * v_scale[b * KERN_BLOCK + i];
+            }
+            ref_quantize_codes(w, KERN_BLOCK, codes + r * ldp + b * KERN_BLOCK, scale + r * lds + b);
         }
-        ref_quantize_codes(w, KERN_BLOCK, codes + b * KERN_BLOCK, scale + b);
-    }
 }
 
 static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
@@ -117,7 +119,7 @@ static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t 
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
-static void ref_softmax_part(float *s, int64_t n, float *max, float *sum) {
+static void ref_softmax_row(float *s, int64_t n, float *max, float *sum) {
     float m = -INFINITY;
     for (int64_t i = 0; i < n; i++)
         if (s[i] > m) m = s[i]; /* false for NaN: it is not the maximum, but stays visible in s and sum */
@@ -132,6 +134,10 @@ static void ref_softmax_part(float *s, int64_t n, float *max, float *sum) {
         for (int i = 0; i < step; i++) partial[i] += partial[i + step];
     *max = m;
     *sum = partial[0];
+}
+
+static void ref_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max, float *sum) {
+    for (int64_t r = 0; r < n_rows; r++) ref_softmax_row(s + r * lds, n, max + r, sum + r);
 }
 
 static void ref_clean(const float *x, int64_t n, float *y, float *top) {

@@ -34,7 +34,7 @@ AVX2_INLINE float avx2_max(const float *s, int64_t n) {
     return avx2_max_lane(_mm256_max_ps(low, high)) + 0.0f;
 }
 
-AVX2_TARGET static void avx2_softmax_part(float *s, int64_t n, float *max, float *sum) {
+AVX2_TARGET static void avx2_softmax_row(float *s, int64_t n, float *max, float *sum) {
     const float top = avx2_max(s, n);
     const __m256 tops = _mm256_set1_ps(top);
     __m256 partial[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -59,6 +59,10 @@ AVX2_TARGET static void avx2_softmax_part(float *s, int64_t n, float *max, float
     }
     *max = top;
     *sum = avx2_fold(partial[0], partial[1]);
+}
+
+AVX2_TARGET static void avx2_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max, float *sum) {
+    for (int64_t r = 0; r < n_rows; r++) avx2_softmax_row(s + r * lds, n, max + r, sum + r);
 }
 
 AVX2_TARGET static void avx2_clean(const float *x, int64_t n, float *y, float *top) {
@@ -201,8 +205,8 @@ AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *cod
     }
 }
 
-AVX2_TARGET void kern_avx2_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
-                                            float *scale) {
+AVX2_TARGET void kern_avx2_quantize_row_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
+                                                float *scale) {
     for (int64_t b = 0; b < n / KERN_BLOCK; b++, p += KERN_BLOCK, v_scale += KERN_BLOCK, codes += KERN_BLOCK) {
         __m256 w[4];
         __m256i top = _mm256_setzero_si256(), v[4];
@@ -225,6 +229,12 @@ AVX2_TARGET void kern_avx2_quantize_weights(const float *p, const float *v_scale
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
     }
+}
+
+AVX2_TARGET static void avx2_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale,
+                                              int64_t n, int8_t *codes, float *scale, int64_t lds) {
+    for (int64_t r = 0; r < n_rows; r++)
+        kern_avx2_quantize_row_weights(p + r * ldp, v_scale, n, codes + r * ldp, scale + r * lds);
 }
 
 typedef struct avx2_qk8 {
@@ -371,7 +381,7 @@ void kern_table_avx2_attention(kern_table *table) {
     table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
-    table->quantize_weights = kern_avx2_quantize_weights;
+    table->quantize_weights = avx2_quantize_weights;
     table->qk_q8 = avx2_qk_q8;
     table->pv_q8 = avx2_pv_q8;
 }

@@ -8,23 +8,82 @@
 
 #include <float.h>
 
-AVX512_TARGET static void avx512_softmax_part(float *s, int64_t n, float *max, float *sum) {
-    __m512 largest = _mm512_set1_ps(-INFINITY); /* vmaxps gives its second operand when one is NaN */
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        largest = _mm512_mask_max_ps(largest, m, _mm512_maskz_loadu_ps(m, s + i), largest);
-    }
-    const float top = _mm512_reduce_max_ps(largest) + 0.0f; /* -0 becomes +0 */
+typedef __m512 avx512_choice(__m512, __m512);
 
-    __m512 partial = _mm512_setzero_ps();
+AVX512_INLINE __m512 avx512_larger(__m512 a, __m512 b) {
+    return _mm512_max_ps(a, b);
+}
+/* The larger one as integers without sign */
+AVX512_INLINE __m512 avx512_larger_bits(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+/* Lane i of the result is what is chosen among the sixteen numbers of v[i]. */
+AVX512_INLINE __m128 avx512_four_folded(avx512_choice *choose, const __m512 *v) {
+    const __m512 a = choose(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const __m512 b = choose(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512 c = choose(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m512 d = choose(c, _mm512_shuffle_f32x4(c, c, 0x4e));
+    return _mm512_castps512_ps128(choose(d, _mm512_shuffle_f32x4(d, d, 0xb1)));
+}
+
+/* s[i] = exp(s[i] - top); returns the sum. */
+AVX512_INLINE float avx512_softmax_row(const int near, float *s, int64_t n, float top) {
+    const __m512 tops = _mm512_set1_ps(top);
+    __m512 partial = _mm512_setzero_ps(), e[4];
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) e[h] = _mm512_sub_ps(_mm512_loadu_ps(s + i + 16 * h), tops);
+        avx512_exp_below_1(4, near, e);
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            _mm512_storeu_ps(s + i + 16 * h, e[h]);
+            partial = _mm512_add_ps(partial, e[h]);
+        }
+    }
+    for (; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        e[0] = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), tops);
+        avx512_exp_below_1(1, near, e);
+        _mm512_mask_storeu_ps(s + i, m, e[0]);
+        partial = _mm512_mask_add_ps(partial, m, partial, e[0]);
+    }
+    return avx512_fold(partial);
+}
+
+/* The maxima of NR rows, at most 4; returns 1 if no number is so far below its maximum that exp would come to 0 or to a
+ * subnormal number. The least of the numbers is looked for among their bits, where negative ones are above all others,
+ * and NaN above those: there are more ports for it. */
+AVX512_INLINE int avx512_softmax_max(const int NR, const float *s, int64_t lds, int64_t n, float *max) {
+    __m512 largest[4], least[4];
+    KERN_UNROLL
+    for (int r = 0; r < 4; r++) largest[r] = _mm512_set1_ps(-INFINITY), least[r] = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
-        const __m512 e = avx512_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), _mm512_set1_ps(top)));
-        _mm512_mask_storeu_ps(s + i, m, e);
-        partial = _mm512_mask_add_ps(partial, m, partial, e);
+        KERN_UNROLL
+        for (int r = 0; r < NR; r++) {
+            const __m512 v = _mm512_maskz_loadu_ps(m, s + r * lds + i);
+            largest[r] = _mm512_mask_max_ps(largest[r], m, v, largest[r]); /* its second operand when one is NaN */
+            least[r] = avx512_larger_bits(least[r], v);
+        }
     }
-    *max = top;
-    *sum = avx512_fold(partial);
+    const __mmask8 rows = (1 << NR) - 1;
+    const __m128 top = _mm_add_ps(avx512_four_folded(avx512_larger, largest), _mm_setzero_ps()); /* -0 becomes +0 */
+    const __m128 bottom = _mm_min_ps(_mm_setzero_ps(), avx512_four_folded(avx512_larger_bits, least));
+    _mm_mask_storeu_ps(max, rows, top);
+    return _mm_mask_cmp_ps_mask(rows, _mm_sub_ps(bottom, top), _mm_set1_ps(-86), _CMP_GT_OQ) == rows;
+}
+
+/* All maxima first: what waits for the end of one row would hold up the next. */
+AVX512_TARGET static void avx512_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max,
+                                              float *sum) {
+    int64_t r = 0;
+    int near = 1;
+    for (; r + 4 <= n_rows; r += 4) near &= avx512_softmax_max(4, s + r * lds, lds, n, max + r);
+    for (; r < n_rows; r++) near &= avx512_softmax_max(1, s + r * lds, lds, n, max + r);
+    for (r = 0; r < n_rows; r++)
+        sum[r] = near ? avx512_softmax_row(1, s + r * lds, n, max[r]) : avx512_softmax_row(0, s + r * lds, n, max[r]);
 }
 
 AVX512_TARGET static void avx512_clean(const float *x, int64_t n, float *y, float *top) {
@@ -87,52 +146,69 @@ AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, 
 
 /* ---- weights of int8 values -------------------------------------------------------------------------------------- */
 
-/* Sixteen numbers of each of four vectors: lane i of the result is the largest of vector i. */
-AVX512_INLINE __m128i avx512_four_tops(const __m512i *v) {
-    const __m512i a = _mm512_max_epu32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    const __m512i b = _mm512_max_epu32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-    const __m512i c = _mm512_max_epu32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    const __m256i d = _mm256_max_epu32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
-    return _mm_max_epu32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+/* Four blocks of weights, on their way to becoming codes */
+enum { AVX512_BLOCKS = 4, AVX512_WEIGHTS = AVX512_BLOCKS * KERN_BLOCK };
+typedef struct avx512_weights {
+    const float *p, *v_scale;
+    int8_t *codes;
+    float *scale;
+    __m512 w[2 * AVX512_BLOCKS];
+    float inv[AVX512_BLOCKS];
+    int damaged; /* a scale is not finite: its product with a weight of 0 is not 0, AVX2's version mends that */
+} avx512_weights;
+
+AVX512_INLINE void avx512_weights_begin(avx512_weights *q, const float *p, const float *v_scale, int8_t *codes,
+                                        float *scale) {
+    __m512 top[AVX512_BLOCKS];
+    q->p = p, q->v_scale = v_scale, q->codes = codes, q->scale = scale;
+    KERN_UNROLL
+    for (int i = 0; i < 2 * AVX512_BLOCKS; i++)
+        q->w[i] = _mm512_mul_ps(_mm512_loadu_ps(p + 16 * i), _mm512_loadu_ps(v_scale + 16 * i));
+    KERN_UNROLL
+    for (int b = 0; b < AVX512_BLOCKS; b++) top[b] = avx512_larger_bits(q->w[2 * b], q->w[2 * b + 1]);
+    const __m128 amax = avx512_four_folded(avx512_larger_bits, top), most = _mm_set1_ps(127);
+    const __mmask8 there = _mm_cmp_ps_mask(amax, _mm_set1_ps(KERN_AMAX_MIN), _CMP_GE_OQ);
+    q->damaged = _mm_cmpge_epu32_mask(_mm_castps_si128(amax), _mm_set1_epi32(0x7f800000)) != 0;
+    _mm_storeu_ps(q->inv, _mm_maskz_div_ps(there, most, amax));
+    _mm_storeu_ps(scale, _mm_maskz_div_ps(there, amax, most));
 }
 
-/* Four blocks at a time, because what gives one number for a block costs hardly more for four. Where a scale is not
- * finite its product with a weight of 0 is not 0, which has to be mended: AVX2's version does, as it does the last
- * blocks. */
-AVX512_TARGET static void avx512_quantize_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
-                                                  float *scale) {
-    enum { BLOCKS = 4, NUMBERS = BLOCKS * KERN_BLOCK };
+AVX512_INLINE void avx512_weights_end(const avx512_weights *q) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for (; n >= NUMBERS; n -= NUMBERS, p += NUMBERS, v_scale += NUMBERS, codes += NUMBERS, scale += BLOCKS) {
-        __m512 w[2 * BLOCKS];
-        __m512i top[BLOCKS], v[2 * BLOCKS];
-        KERN_UNROLL
-        for (int i = 0; i < 2 * BLOCKS; i++)
-            w[i] = _mm512_mul_ps(_mm512_loadu_ps(p + 16 * i), _mm512_loadu_ps(v_scale + 16 * i));
-        KERN_UNROLL
-        for (int b = 0; b < BLOCKS; b++)
-            top[b] = _mm512_max_epu32(_mm512_castps_si512(w[2 * b]), _mm512_castps_si512(w[2 * b + 1]));
-        const __m128i tops = avx512_four_tops(top);
-        if (_mm_cmpge_epu32_mask(tops, _mm_set1_epi32(0x7f800000))) {
-            kern_avx2_quantize_weights(p, v_scale, NUMBERS, codes, scale);
-            continue;
-        }
-        const __m128 amax = _mm_castsi128_ps(tops), top_code = _mm_set1_ps(127);
-        const __mmask8 there = _mm_cmp_ps_mask(amax, _mm_set1_ps(KERN_AMAX_MIN), _CMP_GE_OQ);
-        float inv[BLOCKS];
-        _mm_storeu_ps(inv, _mm_maskz_div_ps(there, top_code, amax));
-        _mm_storeu_ps(scale, _mm_maskz_div_ps(there, amax, top_code));
-        KERN_UNROLL
-        for (int i = 0; i < 2 * BLOCKS; i++) v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(w[i], _mm512_set1_ps(inv[i / 2])));
-        /* The packs work within 128-bit lanes; the permutation puts the groups of 4 in order. */
-        KERN_UNROLL
-        for (int i = 0; i < 2 * BLOCKS; i += 4) {
-            const __m512i bytes =
-                _mm512_packs_epi16(_mm512_packs_epi32(v[i], v[i + 1]), _mm512_packs_epi32(v[i + 2], v[i + 3]));
-            _mm512_storeu_si512(codes + 16 * i, _mm512_permutexvar_epi32(order, bytes));
-        }
+    __m512i v[2 * AVX512_BLOCKS];
+    if (q->damaged) {
+        kern_avx2_quantize_row_weights(q->p, q->v_scale, AVX512_WEIGHTS, q->codes, q->scale);
+        return;
     }
-    if (n > 0) kern_avx2_quantize_weights(p, v_scale, n, codes, scale);
+    KERN_UNROLL
+    for (int i = 0; i < 2 * AVX512_BLOCKS; i++)
+        v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(q->w[i], _mm512_set1_ps(q->inv[i / 2])));
+    /* The packs work within 128-bit lanes; the permutation puts the groups of 4 in order. */
+    KERN_UNROLL
+    for (int i = 0; i < 2 * AVX512_BLOCKS; i += 4) {
+        const __m512i bytes =
+            _mm512_packs_epi16(_mm512_packs_epi32(v[i], v[i + 1]), _mm512_packs_epi32(v[i + 2], v[i + 3]));
+        _mm512_storeu_si512(q->codes + 16 * i, _mm512_permutexvar_epi32(order, bytes));
+    }
+}
+
+/* Four blocks at a time, because what gives one number for a block costs hardly more for four; and the next four are
+ * begun before the last are ended, which would have to wait for it. The last blocks of a row are left to AVX2's
+ * version. */
+AVX512_TARGET static void avx512_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale,
+                                                  int64_t n, int8_t *codes, float *scale, int64_t lds) {
+    avx512_weights next, last;
+    int waiting = 0;
+    for (int64_t r = 0; r < n_rows; r++, p += ldp, codes += ldp, scale += lds) {
+        int64_t i = 0;
+        for (; i + AVX512_WEIGHTS <= n; i += AVX512_WEIGHTS) {
+            avx512_weights_begin(&next, p + i, v_scale + i, codes + i, scale + i / KERN_BLOCK);
+            if (waiting) avx512_weights_end(&last);
+            last = next, waiting = 1;
+        }
+        if (i < n) kern_avx2_quantize_row_weights(p + i, v_scale + i, n - i, codes + i, scale + i / KERN_BLOCK);
+    }
+    if (waiting) avx512_weights_end(&last);
 }
 
 void kern_table_avx512_attention(kern_table *table) {

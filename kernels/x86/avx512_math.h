@@ -28,6 +28,35 @@ AVX512_INLINE __m512 avx512_exp(__m512 x) {
     return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(not_below, p, power), above, _mm512_set1_ps(INFINITY));
 }
 
+/* kern_expf() of N vectors whose values are not above 0 (or NaN), so that nothing becomes infinite; with `near` they
+ * are not below -86 either, so that nothing becomes 0 or subnormal. The vectors advance step by step, as in
+ * avx2_math.h. */
+AVX512_INLINE void avx512_exp_below_1(const int N, const int near, __m512 *x) {
+#define STEP KERN_UNROLL for (int i = 0; i < N; i++)
+    const __m512 round = _mm512_set1_ps(KERN_EXP_ROUND);
+    __m512 rounded[4], n[4], r[4], p[4];
+    STEP rounded[i] = _mm512_fmadd_ps(x[i], _mm512_set1_ps(KERN_EXP_LOG2E), round);
+    STEP n[i] = _mm512_sub_ps(rounded[i], round);
+    STEP r[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(KERN_EXP_LN2HI), x[i]);
+    STEP r[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(KERN_EXP_LN2LO), r[i]);
+    STEP p[i] = _mm512_fmadd_ps(_mm512_set1_ps(KERN_EXP_C6), r[i], _mm512_set1_ps(KERN_EXP_C5));
+    STEP p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(KERN_EXP_C4));
+    STEP p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(KERN_EXP_C3));
+    STEP p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(KERN_EXP_C2));
+    STEP p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(1.0f));
+    STEP p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(1.0f));
+    STEP {
+        if (near) {
+            x[i] = _mm512_scalef_ps(p[i], n[i]); /* neither the ports nor the comparison of a multiplication */
+        } else {
+            const __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(rounded[i]), 23));
+            const __mmask16 there = _mm512_cmp_ps_mask(x[i], _mm512_set1_ps(KERN_EXP_MIN), _CMP_NLT_UQ); /* or NaN */
+            x[i] = _mm512_maskz_mul_ps(there, p[i], power);
+        }
+    }
+#undef STEP
+}
+
 /* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
 AVX512_INLINE float avx512_fold(__m512 a) {
     const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -256,11 +256,11 @@ typedef struct kern_table {
      *   qk_q8: K [ceil(head_dim/4)][ldk][4]; dimensions that are not there are 0 in q. n_groups = ceil(head_dim/4).
      *          s[r][j] = (float)i * (q_scale[r] * k_scale[j]), i = int32 sum of q code * k code
      *   quantize_weights: w = p[r][j] * v_scale[j], and 0 where p is 0, whatever the scale; then as quantize(). n is a
-     *          multiple of 32. p and v_scale are not negative, so codes are 0..127. Rows of p and of codes are ldp
-     * apart pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a
-     * multiple of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b],
-     * o[r][d]), i = int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]. |q|, |k|, |p|, |v| <= 127:
-     * a sum of two products fits int16. */
+     *          multiple of 32. p and v_scale are not negative: codes are 0..127. Rows of p and codes are ldp apart
+     *   pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a multiple
+     *          of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b],
+     *          o[r][d]), i = int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]
+     * |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
     void (*qk_q8)(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
                   const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds);

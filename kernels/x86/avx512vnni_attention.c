@@ -29,27 +29,28 @@ typedef struct vnni_qk {
     const float *q_scale, *k_scale;
     float *s;
     int64_t ldq, ldk, n_groups, lds;
-    __mmask16 mask; /* of the last vector of keys */
+    __mmask16 mask;       /* of the last vector of keys */
+    const int32_t *start; /* [rows], see vnni_qk_start() */
 } vnni_qk;
 
-/* NR rows by NV vectors of 16 keys. Codes of keys get an offset of 128, because the instruction wants one side without
- * sign; it is paid for beforehand. */
+/* Codes of keys get an offset of 128, because the instruction wants one side without sign; a sum starts with what pays
+ * for it. */
+VNNI_ATTENTION_INLINE int32_t vnni_qk_start(const int8_t *q, int64_t n) {
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t d = 0; d < n; d += 64) {
+        const __mmask64 there = n - d >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - d)) - 1;
+        vnni_attention_add(&sum, _mm512_set1_epi8((char)0x80), _mm512_maskz_loadu_epi8(there, q + d));
+    }
+    return -_mm512_reduce_add_epi32(sum);
+}
+
+/* NR rows by NV vectors of 16 keys. */
 VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_qk *g, int64_t row) {
     const __m512i offset = _mm512_set1_epi8((char)0x80);
     const int8_t *q = g->q + row * g->ldq, *k = g->k;
     __m512i acc[8 * 2];
     KERN_UNROLL
-    for (int r = 0; r < NR; r++) {
-        __m512i start = _mm512_setzero_si512();
-        for (int64_t d = 0; d < 4 * g->n_groups; d += 64) {
-            const int64_t left = 4 * g->n_groups - d;
-            const __mmask64 there = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
-            vnni_attention_add(&start, offset, _mm512_maskz_loadu_epi8(there, q + r * g->ldq + d));
-        }
-        const int32_t sum = _mm512_reduce_add_epi32(start);
-        KERN_UNROLL
-        for (int v = 0; v < NV; v++) acc[r * NV + v] = _mm512_set1_epi32(-sum);
-    }
+    for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_set1_epi32(g->start[row + i / NV]);
     for (int64_t d = 0; d < g->n_groups; d++, k += 4 * g->ldk) {
         __m512i key[2];
         KERN_UNROLL
@@ -85,15 +86,22 @@ VNNI_ATTENTION_INLINE void vnni_qk_rows(const int NV, const vnni_qk *g, int64_t 
 VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q,
                                              const int8_t *k, int64_t ldk, const float *k_scale, int64_t n_keys,
                                              int64_t n_groups, float *s, int64_t lds) {
-    vnni_qk g = {.q = q, .q_scale = q_scale, .ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds};
-    for (int64_t j = 0; j < n_keys; j += 32) {
-        const int64_t left = n_keys - j;
-        g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + j;
-        g.mask = avx512_mask(left > 16 ? left - 16 : left);
-        if (left > 16)
-            vnni_qk_rows(2, &g, n_q);
-        else
-            vnni_qk_rows(1, &g, n_q);
+    enum { ROWS = 32 };
+    int32_t start[ROWS];
+    vnni_qk g = {.ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds, .start = start};
+    for (int64_t row = 0; row < n_q; row += ROWS) {
+        const int64_t rows = n_q - row < ROWS ? n_q - row : ROWS;
+        g.q = q + row * ldq, g.q_scale = q_scale + row;
+        for (int64_t r = 0; r < rows; r++) start[r] = vnni_qk_start(g.q + r * ldq, 4 * n_groups);
+        for (int64_t j = 0; j < n_keys; j += 32) {
+            const int64_t left = n_keys - j;
+            g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + row * lds + j;
+            g.mask = avx512_mask(left > 16 ? left - 16 : left);
+            if (left > 16)
+                vnni_qk_rows(2, &g, rows);
+            else
+                vnni_qk_rows(1, &g, rows);
+        }
     }
 }
 

@@ -60,7 +60,7 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
     const size_t pair_bytes = QUANT_PANELS * panel_bytes;
     const uint8_t *end = panels + (size_t)((rows + KERN_PANEL - 1) / KERN_PANEL) * panel_bytes;
     for (int64_t row = 0; row < rows; row += QUANT_PANELS * KERN_PANEL) {
-        memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
+        if (!p->writes) memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
         const uint8_t *pair = panels + (size_t)(row / KERN_PANEL) * panel_bytes;
         const uint8_t *next = (size_t)(end - pair) > pair_bytes ? pair + pair_bytes : end;
         const size_t next_bytes = (size_t)(end - next) < pair_bytes ? (size_t)(end - next) : pair_bytes;
@@ -78,12 +78,12 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
                 if (row + i * KERN_PANEL >= rows) break;
                 p->unpack(pair + (size_t)i * panel_bytes, row_groups, first, w->n_groups, &w->part[i]);
             }
-            w->is_last = first + w->n_groups == row_groups;
+            w->is_first = first == 0, w->is_last = first + w->n_groups == row_groups;
             w->ahead = next + (size_t)first * group_bytes, w->ahead_bytes = (size_t)w->n_groups * group_bytes;
             if (w->is_last && !p->tiled) quant_fetch(w);
             p->multiply(w);
         }
-        if (!p->tiled) quant_store(w);
+        if (!p->writes && !p->tiled) quant_store(w);
     }
 }
 

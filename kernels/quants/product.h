@@ -38,7 +38,7 @@ typedef struct quant_work {
     /* For products that write y themselves: */
     float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */
     int64_t ldy, rows;
-    int is_last; /* these are the last groups */
+    int is_first, is_last; /* these are the first groups, the last ones */
     /* What a product may fetch meanwhile: its share of the next two panels. */
     const uint8_t *ahead;
     size_t ahead_bytes;
@@ -53,6 +53,7 @@ typedef struct quant_product {
     uint32_t type;
     int32_t offset;
     int most, tile; /* tokens at a time, at most QUANT_TOKENS, and what should divide their number */
+    int writes;     /* multiply needs no zeros in sum to begin with and writes y itself */
     int tiled;      /* multiply goes by w->tiles, needs no sums of halves, and writes y itself */
 } quant_product;
 

@@ -327,6 +327,7 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
                              quants256_offset(how, u->offset),
                              QUANT_TOKENS_FEW,
                              20,
+                             0,
                              0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
@@ -336,7 +337,7 @@ static void quants256_vnni(uint32_t type, const void *panels, int64_t rows, int6
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
                                                                 quants256_vnni_min, quants256_vnni_both};
     const avx2_unpacker *u = &kern_avx2_unpackers[type];
-    const quant_product p = {u->unpack, multiply[quant_kind(type)], type, u->offset, QUANT_TOKENS_FEW, 20, 0};
+    const quant_product p = {u->unpack, multiply[quant_kind(type)], type, u->offset, QUANT_TOKENS_FEW, 20, 0, 0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 

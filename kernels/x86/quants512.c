@@ -39,7 +39,8 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
     const int8_t *act = w->codes + t0 * stride;
     __m512 acc[QUANTS512_TILE][P];
     KERN_UNROLL
-    for (int i = 0; i < T * P; i++) acc[i / P][i % P] = _mm512_load_ps(w->sum[t0 + i / P][i % P]);
+    for (int i = 0; i < T * P; i++)
+        acc[i / P][i % P] = w->is_first ? _mm512_setzero_ps() : _mm512_load_ps(w->sum[t0 + i / P][i % P]);
 
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
         __m512i dot[QUANTS512_TILE][P];
@@ -81,8 +82,16 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
             }
         }
     }
-    KERN_UNROLL
-    for (int i = 0; i < T * P; i++) _mm512_store_ps(w->sum[t0 + i / P][i % P], acc[i / P][i % P]);
+    if (w->is_last) {
+        KERN_UNROLL
+        for (int i = 0; i < T * P; i++) {
+            const int64_t from = i % P * KERN_PANEL;
+            _mm512_mask_storeu_ps(w->y + (t0 + i / P) * w->ldy + from, avx512_mask(w->rows - from), acc[i / P][i % P]);
+        }
+    } else {
+        KERN_UNROLL
+        for (int i = 0; i < T * P; i++) _mm512_store_ps(w->sum[t0 + i / P][i % P], acc[i / P][i % P]);
+    }
 }
 
 /* quant_prepare, a row of groups at a time. */
@@ -225,7 +234,8 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
                              const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
                                                                 quants512_multiply_2, quants512_multiply_3};
-    const quant_product p = {unpack, multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset, 240, 20, 0};
+    const quant_product p = {unpack,     multiply[quant_kind(type)], type, kern_avx2_unpackers[type].offset, 240, 20,
+                             .writes = 1};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 

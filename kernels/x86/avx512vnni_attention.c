@@ -15,6 +15,12 @@ VNNI_ATTENTION_INLINE __m512i vnni_attention_four(const int8_t *codes) {
     return _mm512_set1_epi32(four);
 }
 
+/* How many vectors of 16 keys or dimensions a tile takes from what is left: many, because a broadcast that all of them
+ * share takes a port that the products need (on Zen 4). */
+VNNI_ATTENTION_INLINE int vnni_attention_vectors(int64_t left) {
+    return left > 48 ? 4 : left > 16 ? 2 : 1;
+}
+
 /* acc + 16 sums of 4 products. In assembly, because gcc 12 moves the products of a tile about until registers run out.
  */
 VNNI_ATTENTION_INLINE void vnni_attention_add(__m512i *acc, __m512i no_sign, __m512i sign) {
@@ -52,7 +58,7 @@ VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_q
     KERN_UNROLL
     for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_set1_epi32(g->start[row + i / NV]);
     for (int64_t d = 0; d < g->n_groups; d++, k += 4 * g->ldk) {
-        __m512i key[2];
+        __m512i key[4];
         KERN_UNROLL
         for (int v = 0; v < NV; v++) {
             const __mmask16 mask = v == NV - 1 ? g->mask : (__mmask16)0xffff;
@@ -78,7 +84,8 @@ VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_q
 
 VNNI_ATTENTION_INLINE void vnni_qk_rows(const int NV, const vnni_qk *g, int64_t n_q) {
     int64_t r = 0;
-    for (; r + 8 <= n_q; r += 8) vnni_qk_tile(8, NV, g, r);
+    if (NV < 4)
+        for (; r + 8 <= n_q; r += 8) vnni_qk_tile(8, NV, g, r);
     for (; r + 4 <= n_q; r += 4) vnni_qk_tile(4, NV, g, r);
     for (; r < n_q; r++) vnni_qk_tile(1, NV, g, r);
 }
@@ -93,14 +100,18 @@ VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, const
         const int64_t rows = n_q - row < ROWS ? n_q - row : ROWS;
         g.q = q + row * ldq, g.q_scale = q_scale + row;
         for (int64_t r = 0; r < rows; r++) start[r] = vnni_qk_start(g.q + r * ldq, 4 * n_groups);
-        for (int64_t j = 0; j < n_keys; j += 32) {
+        for (int64_t j = 0; j < n_keys;) {
             const int64_t left = n_keys - j;
+            const int vectors = vnni_attention_vectors(left);
             g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + row * lds + j;
-            g.mask = avx512_mask(left > 16 ? left - 16 : left);
-            if (left > 16)
+            g.mask = avx512_mask(left - 16 * (vectors - 1));
+            if (vectors == 4)
+                vnni_qk_rows(4, &g, rows);
+            else if (vectors == 2)
                 vnni_qk_rows(2, &g, rows);
             else
                 vnni_qk_rows(1, &g, rows);
+            j += 16 * vectors;
         }
     }
 }
@@ -120,14 +131,14 @@ typedef struct vnni_pv {
 
 /* NR rows by NV vectors of 16 dimensions. */
 VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_pv *g, int64_t row) {
-    __m512 sum[4 * 2];
+    __m512 sum[3 * 4];
     KERN_UNROLL
     for (int i = 0; i < NR * NV; i++) {
         const __mmask16 mask = i % NV == NV - 1 ? g->mask : (__mmask16)0xffff;
         sum[i] = _mm512_maskz_loadu_ps(mask, g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16);
     }
     for (int64_t b = g->first; b < g->end; b++) {
-        __m512i acc[4 * 2];
+        __m512i acc[3 * 4];
         KERN_UNROLL
         for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_setzero_si512();
         for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) { /* 16 keys are in one page */
@@ -135,7 +146,7 @@ VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_p
             const int8_t *p = g->p + row * g->ldp + j;
             KERN_UNROLL
             for (int i = 0; i < 4; i++, v += 4 * g->head_dim, p += 4) {
-                __m512i value[2];
+                __m512i value[4];
                 KERN_UNROLL
                 for (int h = 0; h < NV; h++) {
                     const __mmask16 mask = h == NV - 1 ? g->mask : (__mmask16)0xffff;
@@ -164,7 +175,12 @@ VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_p
 
 VNNI_ATTENTION_INLINE void vnni_pv_rows(const int NV, const vnni_pv *g, int64_t n_q) {
     int64_t r = 0;
-    for (; r + 4 <= n_q; r += 4) vnni_pv_tile(4, NV, g, r);
+    if (NV == 4) {
+        for (; n_q - r >= 3 && n_q - r != 4; r += 3) vnni_pv_tile(3, NV, g, r);
+        for (; r + 2 <= n_q; r += 2) vnni_pv_tile(2, NV, g, r);
+    } else {
+        for (; r + 4 <= n_q; r += 4) vnni_pv_tile(4, NV, g, r);
+    }
     for (; r < n_q; r++) vnni_pv_tile(1, NV, g, r);
 }
 
@@ -182,13 +198,17 @@ VNNI_ATTENTION_TARGET static void vnni_pv_q8(const int8_t *p, int64_t ldp, const
                  .head_dim = head_dim,
                  .ldo = ldo,
                  .o = o};
-    for (; g.d < head_dim; g.d += 32) {
+    while (g.d < head_dim) {
         const int64_t left = head_dim - g.d;
-        g.mask = avx512_mask(left > 16 ? left - 16 : left);
-        if (left > 16)
+        const int vectors = vnni_attention_vectors(left);
+        g.mask = avx512_mask(left - 16 * (vectors - 1));
+        if (vectors == 4)
+            vnni_pv_rows(4, &g, n_q);
+        else if (vectors == 2)
             vnni_pv_rows(2, &g, n_q);
         else
             vnni_pv_rows(1, &g, n_q);
+        g.d += 16 * vectors;
     }
 }
 

@@ -83,24 +83,29 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
 AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, const avx512_product *g, int64_t n_rows) {
     const float *a = g->a;
     float *c = g->c;
+#define TILE(NR) avx512_float_tile(type, NR, NV, g, a, c), n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc
 #define STEP(NR)                                                                                                       \
-    for (; n_rows >= (NR); n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc) avx512_float_tile(type, NR, NV, g, a, c)
+    while (n_rows >= (NR)) TILE(NR)
     if (NV <= 2) {
         STEP(12);
-        STEP(4);
+    } else {
+        while (n_rows >= 6 && n_rows != 8) TILE(6);
     }
+    STEP(4);
     STEP(2);
     STEP(1);
 #undef STEP
+#undef TILE
 }
 
 /* `lanes` lanes in all; with `padded` the last vector of B is whole (a panel). Few rows need more vectors at once, to
- * hide the latency of the fma. */
+ * hide the latency of the fma; many rows of attention are faster with them, too, because a broadcast that all of them
+ * share takes a port that the products need (on Zen 4). For matrices so many panels would be too far apart. */
 AVX512_INLINE void avx512_float_product(const uint32_t type, avx512_product *g, int64_t n_rows, int64_t lanes,
                                         int padded) {
     while (lanes > 0) {
         const int64_t n_vectors = (lanes + 15) / 16;
-        const int nv = n_vectors >= 4 && n_rows <= 2 ? 4 : n_vectors >= 2 ? 2 : 1;
+        const int nv = n_vectors >= 4 && (n_rows <= 2 || !padded) ? 4 : n_vectors >= 2 ? 2 : 1;
         g->c_mask = avx512_mask(lanes - 16 * (nv - 1));
         g->b_mask = padded ? (__mmask16)0xffff : g->c_mask;
         if (nv == 4)

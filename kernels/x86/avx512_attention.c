@@ -27,63 +27,93 @@ AVX512_INLINE __m128 avx512_four_folded(avx512_choice *choose, const __m512 *v) 
     return _mm512_castps512_ps128(choose(d, _mm512_shuffle_f32x4(d, d, 0xb1)));
 }
 
-/* s[i] = exp(s[i] - top); returns the sum. */
-AVX512_INLINE float avx512_softmax_row(const int near, float *s, int64_t n, float top) {
-    const __m512 tops = _mm512_set1_ps(top);
-    __m512 partial = _mm512_setzero_ps(), e[4];
+/* The largest number of a row, and the least. The least is looked for among the bits, where negative numbers are above
+ * all others, and NaN above those: there are more ports for it. */
+typedef struct avx512_span {
+    __m512 largest, least;
+} avx512_span;
+
+AVX512_INLINE avx512_span avx512_no_span(void) {
+    return (avx512_span){_mm512_set1_ps(-INFINITY), _mm512_setzero_ps()};
+}
+
+AVX512_INLINE void avx512_widen(avx512_span *span, __mmask16 m, __m512 v) {
+    span->largest = _mm512_mask_max_ps(span->largest, m, v, span->largest); /* its second operand when one is NaN */
+    span->least = avx512_larger_bits(span->least, _mm512_maskz_mov_ps(m, v));
+}
+
+/* Of NR rows, at most 4: max[r] and least[r], which may also be 0. */
+AVX512_INLINE void avx512_span_ends(const int NR, const avx512_span *span, float *max, float *least) {
+    const __mmask8 rows = (1 << NR) - 1;
+    __m512 a[4], b[4];
+    KERN_UNROLL
+    for (int r = 0; r < 4; r++) a[r] = span[r < NR ? r : 0].largest, b[r] = span[r < NR ? r : 0].least;
+    const __m128 zero = _mm_setzero_ps(); /* makes +0 of -0 */
+    _mm_mask_storeu_ps(max, rows, _mm_add_ps(avx512_four_folded(avx512_larger, a), zero));
+    _mm_mask_storeu_ps(least, rows, _mm_min_ps(zero, avx512_four_folded(avx512_larger_bits, b)));
+}
+
+AVX512_INLINE void avx512_softmax_max(const int NR, const float *s, int64_t lds, int64_t n, float *max, float *least) {
+    avx512_span span[4];
+    KERN_UNROLL
+    for (int r = 0; r < NR; r++) span[r] = avx512_no_span();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 m = avx512_mask(n - i);
+        KERN_UNROLL
+        for (int r = 0; r < NR; r++) avx512_widen(&span[r], m, _mm512_maskz_loadu_ps(m, s + r * lds + i));
+    }
+    avx512_span_ends(NR, span, max, least);
+}
+
+/* s[i] = exp(s[i] - *max), *sum is what they add up to; and the ends of the row `ahead`, if there is one. */
+AVX512_INLINE void avx512_softmax_row(const int near, float *s, int64_t n, float *max, float *sum, const int look,
+                                      int64_t ahead) {
+    const __m512 top = _mm512_set1_ps(*max);
+    __m512 partial = _mm512_setzero_ps(), e[2];
+    avx512_span span = avx512_no_span();
     int64_t i = 0;
-    for (; i + 64 <= n; i += 64) {
+    for (; i + 32 <= n; i += 32) {
         KERN_UNROLL
-        for (int h = 0; h < 4; h++) e[h] = _mm512_sub_ps(_mm512_loadu_ps(s + i + 16 * h), tops);
-        avx512_exp_below_1(4, near, e);
+        for (int h = 0; h < 2; h++) e[h] = _mm512_sub_ps(_mm512_loadu_ps(s + i + 16 * h), top);
+        avx512_exp_below_1(2, near, e);
         KERN_UNROLL
-        for (int h = 0; h < 4; h++) {
+        for (int h = 0; h < 2; h++) {
             _mm512_storeu_ps(s + i + 16 * h, e[h]);
             partial = _mm512_add_ps(partial, e[h]);
+            if (look) avx512_widen(&span, 0xffff, _mm512_loadu_ps(s + ahead + i + 16 * h));
         }
     }
     for (; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
-        e[0] = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), tops);
+        e[0] = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + i), top);
         avx512_exp_below_1(1, near, e);
         _mm512_mask_storeu_ps(s + i, m, e[0]);
         partial = _mm512_mask_add_ps(partial, m, partial, e[0]);
+        if (look) avx512_widen(&span, m, _mm512_maskz_loadu_ps(m, s + ahead + i));
     }
-    return avx512_fold(partial);
+    *sum = avx512_fold(partial);
+    if (look) avx512_span_ends(1, &span, max + 4, sum + 4);
 }
 
-/* The maxima of NR rows, at most 4; returns 1 if no number is so far below its maximum that exp would come to 0 or to a
- * subnormal number. The least of the numbers is looked for among their bits, where negative ones are above all others,
- * and NaN above those: there are more ports for it. */
-AVX512_INLINE int avx512_softmax_max(const int NR, const float *s, int64_t lds, int64_t n, float *max) {
-    __m512 largest[4], least[4];
-    KERN_UNROLL
-    for (int r = 0; r < 4; r++) largest[r] = _mm512_set1_ps(-INFINITY), least[r] = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 m = avx512_mask(n - i);
-        KERN_UNROLL
-        for (int r = 0; r < NR; r++) {
-            const __m512 v = _mm512_maskz_loadu_ps(m, s + r * lds + i);
-            largest[r] = _mm512_mask_max_ps(largest[r], m, v, largest[r]); /* its second operand when one is NaN */
-            least[r] = avx512_larger_bits(least[r], v);
-        }
-    }
-    const __mmask8 rows = (1 << NR) - 1;
-    const __m128 top = _mm_add_ps(avx512_four_folded(avx512_larger, largest), _mm_setzero_ps()); /* -0 becomes +0 */
-    const __m128 bottom = _mm_min_ps(_mm_setzero_ps(), avx512_four_folded(avx512_larger_bits, least));
-    _mm_mask_storeu_ps(max, rows, top);
-    return _mm_mask_cmp_ps_mask(rows, _mm_sub_ps(bottom, top), _mm_set1_ps(-86), _CMP_GT_OQ) == rows;
-}
-
-/* All maxima first: what waits for the end of one row would hold up the next. */
+/* What waits for the end of one row would hold up the next: the maxima are found four rows ahead, while ports are free.
+ * Until its row's turn comes sum[r] is the least number, which tells whether exp comes to 0 or a subnormal number. */
 AVX512_TARGET static void avx512_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max,
                                               float *sum) {
     int64_t r = 0;
-    int near = 1;
-    for (; r + 4 <= n_rows; r += 4) near &= avx512_softmax_max(4, s + r * lds, lds, n, max + r);
-    for (; r < n_rows; r++) near &= avx512_softmax_max(1, s + r * lds, lds, n, max + r);
-    for (r = 0; r < n_rows; r++)
-        sum[r] = near ? avx512_softmax_row(1, s + r * lds, n, max[r]) : avx512_softmax_row(0, s + r * lds, n, max[r]);
+    if (n_rows >= 4)
+        avx512_softmax_max(4, s, lds, n, max, sum);
+    else
+        for (; r < n_rows; r++) avx512_softmax_max(1, s + r * lds, lds, n, max + r, sum + r);
+    for (r = 0; r < n_rows; r++, s += lds) {
+        const int near = sum[r] - max[r] > -86, look = r + 4 < n_rows;
+        if (near && look)
+            avx512_softmax_row(1, s, n, max + r, sum + r, 1, 4 * lds);
+        else if (near)
+            avx512_softmax_row(1, s, n, max + r, sum + r, 0, 0);
+        else
+            avx512_softmax_row(0, s, n, max + r, sum + r, 0, 0);
+        if (!near && look) avx512_softmax_max(1, s + 4 * lds, lds, n, max + r + 4, sum + r + 4);
+    }
 }
 
 AVX512_TARGET static void avx512_clean(const float *x, int64_t n, float *y, float *top) {

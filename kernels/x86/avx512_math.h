@@ -28,13 +28,13 @@ AVX512_INLINE __m512 avx512_exp(__m512 x) {
     return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(not_below, p, power), above, _mm512_set1_ps(INFINITY));
 }
 
-/* kern_expf() of N vectors whose values are not above 0 (or NaN), so that nothing becomes infinite; with `near` they
- * are not below -86 either, so that nothing becomes 0 or subnormal. The vectors advance step by step, as in
+/* kern_expf() of N vectors, at most 2, whose values are not above 0 (or NaN), so that nothing becomes infinite; with
+ * `near` they are not below -86 either, so that nothing becomes 0 or subnormal. The vectors advance step by step, as in
  * avx2_math.h. */
 AVX512_INLINE void avx512_exp_below_1(const int N, const int near, __m512 *x) {
 #define STEP KERN_UNROLL for (int i = 0; i < N; i++)
     const __m512 round = _mm512_set1_ps(KERN_EXP_ROUND);
-    __m512 rounded[4], n[4], r[4], p[4];
+    __m512 rounded[2], n[2], r[2], p[2];
     STEP rounded[i] = _mm512_fmadd_ps(x[i], _mm512_set1_ps(KERN_EXP_LOG2E), round);
     STEP n[i] = _mm512_sub_ps(rounded[i], round);
     STEP r[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(KERN_EXP_LN2HI), x[i]);

@@ -357,20 +357,33 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     }
 }
 
+/* What a range is to a token */
+enum attention_sees { ATTENTION_NOTHING, ATTENTION_FIRST, ATTENTION_MORE };
+
+static enum attention_sees attention_look(const attention_job *j, const attention_tile *tile, int t, int range) {
+    attention_view view = attention_visible(j, tile, t, range);
+    return view.first >= view.end                       ? ATTENTION_NOTHING
+           : attention_first_range(j, tile, t) == range ? ATTENTION_FIRST
+                                                        : ATTENTION_MORE;
+}
+
 /* Adds a range to what the ranges before it gave: to nothing, where a row's window begins in it. */
 static void attention_join(const attention_job *j, const attention_tile *tile, int range, attention_part all,
                            attention_part part) {
     int group = attention_group(&j->e->model->shape);
     int64_t dim = j->e->model->shape.head_dim;
-    for (int r = 0; r < tile->n_tokens * group; r++) {
-        attention_view view = attention_visible(j, tile, r / group, range);
-        float *o = all.o + r * dim, *more = part.o + r * dim;
-        if (view.first >= view.end) continue;
-        if (attention_first_range(j, tile, r / group) == range) {
-            all.max[r] = part.max[r], all.sum[r] = part.sum[r];
-            memcpy(o, more, (size_t)dim * sizeof *o);
-        } else {
-            j->e->kern.softmax_join(&all.max[r], &all.sum[r], o, part.max[r], part.sum[r], more, dim);
+    for (int t = 0, next; t < tile->n_tokens; t = next) {
+        const enum attention_sees sees = attention_look(j, tile, t, range);
+        next = t + 1;
+        while (next < tile->n_tokens && attention_look(j, tile, next, range) == sees) next++;
+        int r = t * group, rows = (next - t) * group;
+        if (sees == ATTENTION_FIRST) {
+            memcpy(all.max + r, part.max + r, (size_t)rows * sizeof *all.max);
+            memcpy(all.sum + r, part.sum + r, (size_t)rows * sizeof *all.sum);
+            memcpy(all.o + r * dim, part.o + r * dim, (size_t)(rows * dim) * sizeof *all.o);
+        } else if (sees == ATTENTION_MORE) {
+            j->e->kern.softmax_join(all.max + r, all.sum + r, all.o + r * dim, part.max + r, part.sum + r,
+                                    part.o + r * dim, rows, dim);
         }
     }
 }

@@ -289,10 +289,11 @@ typedef struct kern_table {
      * folded. A product of two float32 is exact in float64, so it may be fused or not. */
     void (*weigh)(const float *x, int64_t n, float max, float *w, float *sum, double *dot);
 
-    /* Joins two softmax parts (online softmax, Milakov & Gimelshein 2018), the later into the earlier:
-     * m' = max(*max, m2), a = exp(*max - m'), b = exp(m2 - m'); *sum = fma(*sum, a, sum2*b);
-     * o[d] = fma(o[d], a, o2[d]*b); *max = m'. */
-    void (*softmax_join)(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n);
+    /* Joins two softmax parts (online softmax, Milakov & Gimelshein 2018) of n_rows rows, the later into the earlier:
+     * m' = max(max[r], max2[r]), a = exp(max[r] - m'), b = exp(max2[r] - m'); sum[r] = fma(sum[r], a, sum2[r]*b);
+     * o[r][d] = fma(o[r][d], a, o2[r][d]*b) for d < n; max[r] = m'. Rows of o and of o2 are n apart. */
+    void (*softmax_join)(float *max, float *sum, float *o, const float *max2, const float *sum2, const float *o2,
+                         int64_t n_rows, int64_t n);
 
     /* y[i] = x[i] * a */
     void (*scale)(const float *x, float a, int64_t n, float *y);

@@ -541,15 +541,17 @@ static void check_weigh(const kern_table *k) {
 }
 
 static void check_softmax_join(const kern_table *k) {
-    int64_t n = random_between(1, 140);
+    int64_t n = random_between(1, 140), n_rows = random_between(1, 20);
     int kind = random_kind();
-    float *o = slot_floats(0, n, kind), *o2 = slot_floats(1, n, kind);
-    float max = random_float(kind), sum = random_float(kind), m2 = random_float(kind), sum2 = random_float(kind);
-    if (random_u32() % 4 == 0) max = -INFINITY, sum = 0; /* joined into an empty part */
-    k->softmax_join(&max, &sum, o, m2, sum2, o2, n);
-    record_floats(o, n);
-    record_floats(&max, 1);
-    record_floats(&sum, 1);
+    float *o = slot_floats(0, n_rows * n, kind), *o2 = slot_floats(1, n_rows * n, kind);
+    float *max = slot_floats(2, n_rows, kind), *sum = slot_floats(3, n_rows, kind);
+    const float *max2 = slot_floats(4, n_rows, kind), *sum2 = slot_floats(5, n_rows, kind);
+    for (int64_t r = 0; r < n_rows; r++)
+        if (random_u32() % 4 == 0) max[r] = -INFINITY, sum[r] = 0; /* joined into an empty part */
+    k->softmax_join(max, sum, o, max2, sum2, o2, n_rows, n);
+    record_floats(o, n_rows * n);
+    record_floats(max, n_rows);
+    record_floats(sum, n_rows);
 }
 
 /* ---- the checks: between the products ---------------------------------------------------------------------------- */
@@ -675,7 +677,7 @@ static const struct check {
     {"pv f16", check_pv_f16, 300, 0xcf28a511982eb565, 0},
     {"pv f32", check_pv_f32, 300, 0xd6daa6dad30734dc, 0},
     {"softmax_part", check_softmax_part, 1000, 0x708d217e19f15dbe, 0},
-    {"softmax_join", check_softmax_join, 1000, 0x7b56c2cf1f1a82c4, 0},
+    {"softmax_join", check_softmax_join, 1000, 0x4e834bc92e3877c6, 0},
     {"rms_norm", check_rms_norm, 1000, 0xc1fb9f7aefb0d986, 0},
     {"add", check_add, 1000, 0x034cb40ffdcf2af8, 0},
     {"silu_mul", check_silu_mul, 1000, 0xb40f5bfdcfe8e63f, 0},

@@ -404,7 +404,7 @@ static void neon_weigh(const float *x, int64_t n, float max, float *w, float *su
     *dot = vgetq_lane_f64(product[0], 0) + vgetq_lane_f64(product[0], 1);
 }
 
-static void neon_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
+static void neon_join_row(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
     const float m = *max > m2 ? *max : m2;
     const float a = kern_expf(*max - m), b = kern_expf(m2 - m);
     *sum = fmaf(*sum, a, sum2 * b);
@@ -413,6 +413,11 @@ static void neon_softmax_join(float *max, float *sum, float *o, float m2, float 
         const float32x4_t later = vmulq_n_f32(neon_load_n(o2 + i, n - i), b);
         neon_store_n(o + i, n - i, vfmaq_n_f32(later, neon_load_n(o + i, n - i), a));
     }
+}
+
+static void neon_softmax_join(float *max, float *sum, float *o, const float *max2, const float *sum2, const float *o2,
+                              int64_t n_rows, int64_t n) {
+    for (int64_t r = 0; r < n_rows; r++) neon_join_row(max + r, sum + r, o + r * n, max2[r], sum2[r], o2 + r * n, n);
 }
 
 /* ---- between the products ---------------------------------------------------------------------------------------- */

@@ -168,12 +168,17 @@ static void ref_weigh(const float *x, int64_t n, float max, float *w, float *sum
     *dot = product[0];
 }
 
-static void ref_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
+static void ref_join_row(float *max, float *sum, float *o, float m2, float sum2, const float *o2, int64_t n) {
     float m = *max > m2 ? *max : m2;
     float a = kern_expf(*max - m), b = kern_expf(m2 - m);
     *sum = fmaf(*sum, a, sum2 * b);
     for (int64_t d = 0; d < n; d++) o[d] = fmaf(o[d], a, o2[d] * b);
     *max = m;
+}
+
+static void ref_softmax_join(float *max, float *sum, float *o, const float *max2, const float *sum2, const float *o2,
+                             int64_t n_rows, int64_t n) {
+    for (int64_t r = 0; r < n_rows; r++) ref_join_row(max + r, sum + r, o + r * n, max2[r], sum2[r], o2 + r * n, n);
 }
 
 void kern_table_ref_attention(kern_table *table) {

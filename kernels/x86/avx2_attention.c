@@ -126,8 +126,8 @@ AVX2_TARGET static void avx2_weigh(const float *x, int64_t n, float max, float *
     *dot = _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
-AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
-                                          int64_t n) {
+AVX2_TARGET static void avx2_join_row(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
+                                      int64_t n) {
     const float m = *max > m2 ? *max : m2;
     __m256 e = _mm256_setr_ps(*max - m, m2 - m, 0, 0, 0, 0, 0, 0);
     avx2_exp_below_1(1, &e);
@@ -144,6 +144,11 @@ AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, floa
         const __m256 later = _mm256_mul_ps(avx2_load_n(o2 + i, n - i), b);
         avx2_store_n(o + i, n - i, _mm256_fmadd_ps(avx2_load_n(o + i, n - i), a, later));
     }
+}
+
+AVX2_TARGET static void avx2_softmax_join(float *max, float *sum, float *o, const float *max2, const float *sum2,
+                                          const float *o2, int64_t n_rows, int64_t n) {
+    for (int64_t r = 0; r < n_rows; r++) avx2_join_row(max + r, sum + r, o + r * n, max2[r], sum2[r], o2 + r * n, n);
 }
 
 /* ---- int8 keys and values ---------------------------------------------------------------------------------------- */

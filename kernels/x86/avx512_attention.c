@@ -159,18 +159,28 @@ AVX512_TARGET static void avx512_weigh(const float *x, int64_t n, float max, flo
     *dot = _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
-AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, float m2, float sum2, const float *o2,
-                                              int64_t n) {
-    const float m = *max > m2 ? *max : m2;
-    const __m128 lanes = _mm_setr_ps(*max - m, m2 - m, 0, 0);
-    const __m128 e = _mm512_castps512_ps128(avx512_exp(_mm512_zextps128_ps512(lanes)));
-    const __m512 a = _mm512_broadcastss_ps(e), b = _mm512_broadcastss_ps(_mm_movehdup_ps(e));
-    *sum = fmaf(*sum, _mm512_cvtss_f32(a), sum2 * _mm512_cvtss_f32(b));
-    *max = m;
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 k = avx512_mask(n - i);
-        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), b);
-        _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(k, o + i), a, later));
+/* The exponentials of 16 rows at a time. */
+AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, const float *max2, const float *sum2,
+                                              const float *o2, int64_t n_rows, int64_t n) {
+    for (; n_rows > 0; n_rows -= 16, max += 16, sum += 16, max2 += 16, sum2 += 16) {
+        const __mmask16 rows = avx512_mask(n_rows);
+        const __m512 m1 = _mm512_maskz_loadu_ps(rows, max), m2 = _mm512_maskz_loadu_ps(rows, max2);
+        const __m512 m = _mm512_max_ps(m1, m2); /* its second operand when one is NaN */
+        __m512 e[2] = {_mm512_sub_ps(m1, m), _mm512_sub_ps(m2, m)};
+        float a[16], b[16];
+        avx512_exp_below_1(2, 0, e);
+        _mm512_storeu_ps(a, e[0]);
+        _mm512_storeu_ps(b, e[1]);
+        _mm512_mask_storeu_ps(max, rows, m);
+        const __m512 later = _mm512_mul_ps(_mm512_maskz_loadu_ps(rows, sum2), e[1]);
+        _mm512_mask_storeu_ps(sum, rows, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, sum), e[0], later));
+        for (int64_t r = 0; r < 16 && r < n_rows; r++, o += n, o2 += n)
+            for (int64_t i = 0; i < n; i += 16) {
+                const __mmask16 k = avx512_mask(n - i);
+                const __m512 more = _mm512_mul_ps(_mm512_maskz_loadu_ps(k, o2 + i), _mm512_set1_ps(b[r]));
+                const __m512 old = _mm512_maskz_loadu_ps(k, o + i);
+                _mm512_mask_storeu_ps(o + i, k, _mm512_fmadd_ps(old, _mm512_set1_ps(a[r]), more));
+            }
     }
 }
 

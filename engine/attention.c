@@ -144,6 +144,8 @@ size_t attention_worker_floats(const model_shape *s) {
     return attention_layout(s, NULL, NULL);
 }
 
+enum { ATTENTION_PAGES = ENGINE_RANGE / 16 }; /* of a range, at most */
+
 /* A block of rows in one range, with one key-value head. */
 typedef struct attention_block {
     const attention_job *j;
@@ -152,26 +154,27 @@ typedef struct attention_block {
     int range, head;
     const attention_scratch *w;
     attention_part part;
+    /* Of every page of the range. The codes are what keys and values are with Q8, and what is unpacked with Q4. */
+    void *keys[ATTENTION_PAGES], *values[ATTENTION_PAGES];
+    const int8_t *key_codes[ATTENTION_PAGES], *value_codes[ATTENTION_PAGES];
 } attention_block;
 
-static const kv_page *attention_page(const attention_block *b, int key) {
+/* The pages that some token of the tile sees. Another one, which is seen, stands for those that nobody sees: they may
+ * be gone. */
+static void attention_find_pages(attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
-    return kv_page_at(e->kv, &b->rows.seq->pages, (size_t)(b->range * ENGINE_RANGE + key) / (size_t)e->page_size,
-                      b->j->slot);
-}
-
-/* int8 keys and values of the page of this key (counted from the start of the range). */
-static int8_t *attention_key_codes(const attention_block *b, int key) {
-    const minim_engine *e = b->j->e;
-    if (kv_is_packed(e->kv, 0)) return b->w->keys + (size_t)(key - key % e->page_size) * kv_key_dims(e->kv);
-    return kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
-}
-
-static const int8_t *attention_value_codes(const attention_block *b, int key) {
-    const minim_engine *e = b->j->e;
-    const size_t dim = (size_t)e->model->shape.head_dim;
-    if (kv_is_packed(e->kv, 1)) return b->w->values + (size_t)(key - key % e->page_size) * dim;
-    return kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
+    const size_t size = (size_t)e->page_size, dim = (size_t)e->model->shape.head_dim;
+    const int n = ENGINE_RANGE / e->page_size, packed_keys = kv_is_packed(e->kv, 0), packed = kv_is_packed(e->kv, 1);
+    const int first = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
+    const int last = (attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end - 1) / e->page_size;
+    for (int i = 0; i < n; i++) {
+        const size_t there = (size_t)(i < first ? first : i > last ? last : i);
+        const kv_page *page = kv_page_at(e->kv, &tile->seq->pages, (size_t)b->range * (size_t)n + there, b->j->slot);
+        b->keys[i] = kv_keys(e->kv, page, b->j->slot, b->head);
+        b->values[i] = kv_values(e->kv, page, b->j->slot, b->head);
+        b->key_codes[i] = packed_keys ? b->w->keys + there * size * kv_key_dims(e->kv) : b->keys[i];
+        b->value_codes[i] = packed ? b->w->values + there * size * dim : b->values[i];
+    }
 }
 
 /* Scores of all keys that some row of the block sees, for all its rows. Those that a row does not see are not used. */
@@ -184,17 +187,16 @@ static void attention_scores(const attention_block *b) {
     int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
     enum kern_kv type = kv_type(e->kv);
     for (int next; key < end; key = next) {
-        int slot = key % size;
+        int page = key / size, slot = key % size;
         next = key - slot + size < end ? key - slot + size : end;
-        char *keys = kv_keys(e->kv, attention_page(b, key), b->j->slot, b->head);
         float *scores = b->w->scores + key;
         if (type >= KERN_KV_FLOATS) {
             e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
-                          attention_key_codes(b, key) + (size_t)slot * 4, size, kv_scales(e->kv, keys, 0) + slot,
+                          b->key_codes[page] + (size_t)slot * 4, size, kv_scales(e->kv, b->keys[page], 0) + slot,
                           next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
-            e->kern.qk[type](b->w->q + b->row * dim, dim, n, keys + (size_t)slot * kv_element(type), size, next - key,
-                             dim, s->attn_scale, scores, ENGINE_RANGE);
+            e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys[page] + (size_t)slot * kv_element(type),
+                             size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE);
         }
     }
 }
@@ -225,7 +227,7 @@ static void attention_add_values(const attention_block *b, int key, int end, int
     const minim_engine *e = b->j->e;
     int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
     enum kern_kv type = kv_type(e->kv);
-    const char *values = kv_values(e->kv, attention_page(b, key), b->j->slot, b->head);
+    const char *values = b->values[key / e->page_size];
     e->kern.pv[type](b->w->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
                      values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
                      b->part.o + row * dim, dim);
@@ -241,34 +243,29 @@ static void attention_add_edge(const attention_block *b, int from, int to) {
     }
 }
 
-/* o = p V in integers. What a row does not see has p = 0; pages that nobody sees may be gone, and another one stands
- * for them. */
+/* o = p V in integers. What a row does not see has p = 0. */
 static void attention_values_q8(const attention_block *b) {
     const minim_engine *e = b->j->e;
     const attention_scratch *w = b->w;
-    int64_t n = (int64_t)b->rows.n_tokens * attention_group(&e->model->shape), dim = e->model->shape.head_dim;
+    int64_t group = attention_group(&e->model->shape), n = b->rows.n_tokens * group, dim = e->model->shape.head_dim;
     int from = attention_visible(b->j, &b->rows, 0, b->range).first;
     int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
     if (from >= to) return;
     const int first = from / KERN_BLOCK, end = (to + KERN_BLOCK - 1) / KERN_BLOCK;
-    const int8_t *pages[ENGINE_RANGE / 16];
-    const int8_t *any = attention_value_codes(b, to - 1);
-    for (int key = 0; key < ENGINE_RANGE; key += e->page_size) {
-        int seen = key < to && key + e->page_size > from;
-        pages[key / e->page_size] = seen ? attention_value_codes(b, key) : any;
-    }
     const int begin = first * KERN_BLOCK, stop = end * KERN_BLOCK;
-    for (int64_t r = 0; r < n; r++) {
-        attention_view view = attention_visible(b->j, &b->rows, (int)r / attention_group(&e->model->shape), b->range);
-        float *p = w->scores + r * ENGINE_RANGE;
+    for (int t = 0; t < b->rows.n_tokens; t++) {
+        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
         if (view.first >= view.end) view.first = view.end = stop;
-        for (int key = begin; key < view.first; key++) p[key] = 0;
-        for (int key = view.end; key < stop; key++) p[key] = 0;
+        for (int64_t r = t * group; r < (t + 1) * group; r++) {
+            float *p = w->scores + r * ENGINE_RANGE;
+            for (int key = begin; key < view.first; key++) p[key] = 0;
+            for (int key = view.end; key < stop; key++) p[key] = 0;
+        }
     }
     e->kern.quantize_weights(w->scores + begin, ENGINE_RANGE, n, w->v_scale + begin, stop - begin, w->p_codes + begin,
                              w->p_scale + first, ATTENTION_BLOCKS);
-    e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, ATTENTION_BLOCKS, n, pages, e->page_size, first, end, dim,
-                  b->part.o, dim);
+    e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, ATTENTION_BLOCKS, n, b->value_codes, e->page_size, first, end,
+                  dim, b->part.o, dim);
 }
 
 /* o = p V, page by page, keys ascending for each row: along the edge of the window, where all rows see the keys, and
@@ -298,38 +295,32 @@ static void attention_values(const attention_block *b) {
 }
 
 /* The scales of all values of a range that the tile sees; and what has 4 bits. */
-static void attention_unpack(const attention_job *j, const attention_tile *tile, int head, int range,
-                             const attention_scratch *w) {
-    float *out = w->v_scale;
-    const minim_engine *e = j->e;
-    const attention_block b = {.j = j, .rows = *tile, .range = range};
-    int from = attention_visible(j, tile, 0, range).first / e->page_size * e->page_size;
-    int to = attention_visible(j, tile, tile->n_tokens - 1, range).end;
+static void attention_unpack(const attention_block *b, const attention_tile *tile) {
+    float *out = b->w->v_scale;
+    const minim_engine *e = b->j->e;
+    int size = e->page_size, from = attention_visible(b->j, tile, 0, b->range).first / size * size;
+    int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
     memset(out, 0, ENGINE_RANGE * sizeof *out);
-    for (int key = from; key < to; key += e->page_size) {
-        const kv_page *page = attention_page(&b, key);
-        void *values = kv_values(e->kv, page, j->slot, head);
-        int n = to - key < e->page_size ? to - key : e->page_size;
+    for (int key = from; key < to; key += size) {
+        void *keys = b->keys[key / size], *values = b->values[key / size];
+        int n = to - key < size ? to - key : size;
         memcpy(out + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof *out);
         if (kv_is_packed(e->kv, 0))
-            kv_unpack_keys(e->kv, &e->kern, kv_keys(e->kv, page, j->slot, head),
-                           w->keys + (size_t)key * kv_key_dims(e->kv));
+            kv_unpack_keys(e->kv, &e->kern, keys, b->w->keys + (size_t)key * kv_key_dims(e->kv));
         if (kv_is_packed(e->kv, 1))
-            kv_unpack_values(e->kv, &e->kern, values, w->values + (size_t)key * (size_t)e->model->shape.head_dim);
+            kv_unpack_values(e->kv, &e->kern, values, b->w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
 }
 
 /* A range read for a few rows only is waited for more than it is computed with: all of it is asked for at once. */
-static void attention_prefetch(const attention_block *b) {
+static void attention_prefetch(const attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
-    int from = attention_visible(b->j, &b->rows, 0, b->range).first / e->page_size * e->page_size;
-    int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
+    int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
+    int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
     for (int value = 0; value < 2; value++) {
         size_t bytes = kv_page_head_bytes(e->kv, value);
-        for (int key = from; key < to; key += e->page_size) {
-            const kv_page *page = attention_page(b, key);
-            const char *data =
-                value ? kv_values(e->kv, page, b->j->slot, b->head) : kv_keys(e->kv, page, b->j->slot, b->head);
+        for (int page = from; page * e->page_size < to; page++) {
+            const char *data = value ? b->values[page] : b->keys[page];
             for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i, 0, 2);
         }
     }
@@ -341,11 +332,9 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     const model_shape *s = &j->e->model->shape;
     int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
-    if (tile->n_tokens == 1) {
-        b.rows = *tile;
-        attention_prefetch(&b);
-    }
-    if (kv_type(j->e->kv) >= KERN_KV_FLOATS) attention_unpack(j, tile, head, range, w);
+    attention_find_pages(&b, tile);
+    if (tile->n_tokens == 1) attention_prefetch(&b, tile);
+    if (kv_type(j->e->kv) >= KERN_KV_FLOATS) attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;

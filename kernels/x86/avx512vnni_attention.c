@@ -40,14 +40,25 @@ typedef struct vnni_qk {
 } vnni_qk;
 
 /* Codes of keys get an offset of 128, because the instruction wants one side without sign; a sum starts with what pays
- * for it. */
-VNNI_ATTENTION_INLINE int32_t vnni_qk_start(const int8_t *q, int64_t n) {
-    __m512i sum = _mm512_setzero_si512();
-    for (int64_t d = 0; d < n; d += 64) {
-        const __mmask64 there = n - d >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - d)) - 1;
-        vnni_attention_add(&sum, _mm512_set1_epi8((char)0x80), _mm512_maskz_loadu_epi8(there, q + d));
+ * for it. Here for rows r .. r + 3 of n_q. */
+VNNI_ATTENTION_INLINE void vnni_qk_start(const vnni_qk *g, int64_t r, int64_t n_q, int32_t *start) {
+    const int64_t n = 4 * g->n_groups;
+    __m512i sum[4];
+    KERN_UNROLL
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm512_setzero_si512();
+        for (int64_t d = 0; d < n && r + i < n_q; d += 64) {
+            const __mmask64 there = n - d >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - d)) - 1;
+            const __m512i codes = _mm512_maskz_loadu_epi8(there, g->q + (r + i) * g->ldq + d);
+            vnni_attention_add(&sum[i], _mm512_set1_epi8((char)0x80), codes);
+        }
     }
-    return -_mm512_reduce_add_epi32(sum);
+    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[0], sum[1]), _mm512_unpackhi_epi32(sum[0], sum[1]));
+    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2], sum[3]), _mm512_unpackhi_epi32(sum[2], sum[3]));
+    const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    const __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
+    const __m128i e = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+    _mm_storeu_si128((void *)(start + r), _mm_sub_epi32(_mm_setzero_si128(), e));
 }
 
 /* NR rows by NV vectors of 16 keys. */
@@ -93,13 +104,13 @@ VNNI_ATTENTION_INLINE void vnni_qk_rows(const int NV, const vnni_qk *g, int64_t 
 VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q,
                                              const int8_t *k, int64_t ldk, const float *k_scale, int64_t n_keys,
                                              int64_t n_groups, float *s, int64_t lds) {
-    enum { ROWS = 32 };
+    enum { ROWS = 32 }; /* a multiple of 4 */
     int32_t start[ROWS];
     vnni_qk g = {.ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds, .start = start};
     for (int64_t row = 0; row < n_q; row += ROWS) {
         const int64_t rows = n_q - row < ROWS ? n_q - row : ROWS;
         g.q = q + row * ldq, g.q_scale = q_scale + row;
-        for (int64_t r = 0; r < rows; r++) start[r] = vnni_qk_start(g.q + r * ldq, 4 * n_groups);
+        for (int64_t r = 0; r < rows; r += 4) vnni_qk_start(&g, r, rows, start);
         for (int64_t j = 0; j < n_keys;) {
             const int64_t left = n_keys - j;
             const int vectors = vnni_attention_vectors(left);

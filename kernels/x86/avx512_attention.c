@@ -194,10 +194,10 @@ AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, 
 /* Four blocks of weights, on their way to becoming codes */
 enum { AVX512_BLOCKS = 4, AVX512_WEIGHTS = AVX512_BLOCKS * KERN_BLOCK };
 typedef struct avx512_weights {
+    __m512 w[2 * AVX512_BLOCKS];
     const float *p, *v_scale;
     int8_t *codes;
     float *scale;
-    __m512 w[2 * AVX512_BLOCKS];
     float inv[AVX512_BLOCKS];
     int damaged; /* a scale is not finite: its product with a weight of 0 is not 0, AVX2's version mends that */
 } avx512_weights;

@@ -71,10 +71,11 @@ static int harness_worker_new(harness_memory *m, int index) {
     return w->x && w->y && w->z && w->codes && w->sums && w->output && w->n_weights ? 0 : -1;
 }
 
-/* Tiles of the blocks that act has, one after the other, for the instruction set that wants them. */
-static void harness_fill_tiles(const kern_act *act, size_t blocks, kern_act_tile *tiles, size_t n) {
+/* What instruction sets want besides: pairs, and tiles of the blocks that act has, one after the other. */
+static void harness_fill_more(const kern_act *act, size_t blocks, int32_t *pairs, kern_act_tile *tiles, size_t n) {
     kern_table table;
     kern_table_init(&table, NULL);
+    if (table.pair_row) table.pair_row(act->codes, (int64_t)blocks * KERN_BLOCK, pairs);
     for (size_t i = 0; table.tile_row && i < n; i++)
         for (int row = 0; row < KERN_TILE_TOKENS; row++) {
             const size_t b = (i * KERN_TILE_TOKENS + (size_t)row) % blocks;
@@ -86,22 +87,22 @@ static void harness_fill_tiles(const kern_act *act, size_t blocks, kern_act_tile
 static int harness_act_new(kern_act *act, size_t n) {
     float *x = harness_alloc(n * sizeof *x), *scale = harness_alloc(n / KERN_BLOCK * sizeof *scale);
     int8_t *codes = harness_alloc(n);
-    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum);
+    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum), *pairs = harness_alloc(n / KERN_BLOCK * sizeof *pairs);
     /* A tile has 16 rows, even when there are fewer: twice as many are enough from 16 tokens on. */
     const size_t n_tiles = 2 * n / KERN_BLOCK / KERN_TILE_TOKENS;
     kern_act_tile *tiles = harness_alloc(n_tiles * sizeof *tiles);
-    *act = (kern_act){.x = x, .codes = codes, .scale = scale, .sum = sum, .tiles = tiles};
-    if (!x || !scale || !codes || !sum || !tiles) return -1;
+    *act = (kern_act){.x = x, .codes = codes, .scale = scale, .sum = sum, .pairs = pairs, .tiles = tiles};
+    if (!x || !scale || !codes || !sum || !pairs || !tiles) return -1;
     harness_fill_floats(x, n, 4711);
     for (size_t b = 0; b < n / KERN_BLOCK; b++) {
         sum[b] = 0;
         for (size_t i = b * KERN_BLOCK; i < (b + 1) * KERN_BLOCK; i++) {
-            codes[i] = (int8_t)(x[i] * 127);
+            codes[i] = (int8_t)(x[i] * 113);
             sum[b] += codes[i];
         }
         scale[b] = 1.0f / 127;
     }
-    harness_fill_tiles(act, n / KERN_BLOCK, tiles, n_tiles);
+    harness_fill_more(act, n / KERN_BLOCK, pairs, tiles, n_tiles);
     return 0;
 }
 
@@ -129,6 +130,7 @@ void harness_memory_free(harness_memory *m) {
     free((void *)m->act.codes);
     free((void *)m->act.scale);
     free((void *)m->act.sum);
+    free((void *)m->act.pairs);
     free((void *)m->act.tiles);
     free(m->worker);
     free(m->weights);

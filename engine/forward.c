@@ -57,6 +57,7 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->codes, b * blocks * KERN_BLOCK, 1},
         {&f->scale, b * blocks, sizeof(float)},
         {&f->sum, b * blocks, sizeof(int32_t)},
+        {&f->pairs, kern->pair_row ? b * blocks : 0, sizeof(int32_t)},
         {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
          sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
@@ -146,6 +147,7 @@ static void forward_quantize(minim_engine *e, const float *x, int t, int64_t col
     float *scale = f->scale + t * blocks;
     int32_t *sum = f->sum + t * blocks;
     e->kern.quantize(x + t * cols, cols, codes, scale, sum);
+    if (e->kern.pair_row) e->kern.pair_row(codes, cols, f->pairs + t * blocks);
     if (e->kern.tile_row)
         e->kern.tile_row(codes, scale, sum, cols, f->act_tiles + t / KERN_TILE_TOKENS * blocks, t % KERN_TILE_TOKENS);
 }
@@ -219,6 +221,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
+    if (e->kern.pair_row) j.act.pairs = f->pairs;
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     uint32_t panels = 0, items = 0;
     uint64_t work = 0;

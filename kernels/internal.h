@@ -81,6 +81,40 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 /* Constants of quantize(). */
 #define KERN_AMAX_MIN 1e-30f      /* a block below this is zero */
 #define KERN_NAN_BITS 0x7fc00000u /* the scale of a damaged block */
+#define KERN_CODE_MIN 127.0f      /* codes are -127 .. */
+#define KERN_CODE_MAX 113.0f      /* .. 113 */
+
+/* What quantize() multiplies a block with, and its scale. up and down are the bits of the largest x and of the largest
+ * -x, 0 where there is none above zero. 0: the codes are to be 0. */
+static inline int kern_act_scale(uint32_t up, uint32_t down, float *inv, float *scale) {
+    float most, other, level = KERN_CODE_MIN, size;
+    const uint32_t amax = up > down ? up : down, amin = up > down ? down : up;
+    memcpy(&most, &amax, sizeof most);
+    memcpy(&other, &amin, sizeof other);
+    *inv = 0;
+    *scale = 0;
+    if (amax >= 0x7f800000u) { /* infinity or NaN */
+        const uint32_t nan = KERN_NAN_BITS;
+        memcpy(scale, &nan, sizeof nan);
+        return 0;
+    }
+    if (most < KERN_AMAX_MIN) return 0;
+    size = most;
+    if (other > most * (KERN_CODE_MAX / KERN_CODE_MIN)) size = other, level = KERN_CODE_MAX;
+    *inv = level / size;
+    *scale = size / level;
+    if (up > down) *inv = -*inv, *scale = -*scale;
+    return 1;
+}
+
+/* The same for the vector versions: the largest of the bits of 32 numbers, as signed and as unsigned integers. Bits of
+ * floats have the order of the floats as signed integers where one is positive, and of their size as unsigned ones
+ * where one is negative. */
+static inline int kern_act_scale_bits(uint32_t most_signed, uint32_t most_unsigned, float *inv, float *scale) {
+    const uint32_t sign = 0x80000000u;
+    return kern_act_scale(most_signed & sign ? 0 : most_signed, most_unsigned & sign ? most_unsigned ^ sign : 0, inv,
+                          scale);
+}
 
 /* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
 #define KERN_EXP_MIN   (-87.3f)

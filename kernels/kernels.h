@@ -142,9 +142,10 @@ typedef struct kern_act_tile {
 
 typedef struct kern_act {
     const float *x;             /* [n][cols] */
-    const int8_t *codes;        /* [n][cols], -127..127 */
+    const int8_t *codes;        /* [n][cols], -127..113 */
     const float *scale;         /* [n][cols/32] */
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
+    const int32_t *pairs;       /* [n][cols/32], see pair_row(); or NULL */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
 } kern_act;
 
@@ -156,6 +157,7 @@ static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols)
     if (a->codes) from.codes += t * cols;
     if (a->scale) from.scale += t * blocks;
     if (a->sum) from.sum += t * blocks;
+    if (a->pairs) from.pairs += t * blocks;
     if (a->tiles) from.tiles += t / KERN_TILE_TOKENS * blocks;
     return from;
 }
@@ -181,13 +183,22 @@ typedef struct kern_table {
     /* x[n] (n a multiple of 32) to codes[n], scale[n/32], sum[n/32].
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,
      * sum 0, scale = the canonical quiet NaN 0x7fc00000, so that damage stays visible.
-     * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. */
+     * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. Codes are -127..113, so that
+     * products of sums fit into bytes (pair_row() below): where the largest x is larger than the largest -x, inv and
+     * scale are negative; and where the smaller of the two is above amax * (113/127), it takes amax's place, and 113
+     * that of 127. */
     void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum);
 
     /* Writes row `row` (0..KERN_TILE_TOKENS - 1) of n/32 tiles from what quantize() made of a row of activations. NULL
      * if matmul does not want tiles. */
     void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
                      int row);
+
+    /* For every 32 codes a: pairs = sum over i < 16 of a[i] * (a[i + 16] + 128). With it two products c * a of a weight
+     * and an activation take one multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"):
+     *   c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1
+     * Sums of 4-bit codes of weights and of codes of activations fit into bytes. NULL if matmul does not want pairs. */
+    void (*pair_row)(const int8_t *codes, int64_t n, int32_t *pairs);
 
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.

@@ -100,7 +100,7 @@ static uint16_t random_f16(int kind) {
 
 /* ---- slots: guarded memory --------------------------------------------------------------------------------------- */
 
-enum { N_SLOTS = 6, SLOT_ROOM = 1 << 21, SLOT_MARGIN = 192, POISON = 0xff };
+enum { N_SLOTS = 7, SLOT_ROOM = 1 << 21, SLOT_MARGIN = 192, POISON = 0xff };
 
 static struct slot {
     uint8_t *memory; /* SLOT_ROOM bytes, then a page without access */
@@ -110,6 +110,7 @@ static struct slot {
 
 static const char *check_op, *check_isa; /* what runs, for the handler of a crash */
 static int check_damage;                 /* a guard was overwritten */
+static int check_range;                  /* a code is out of range */
 
 static void slots_open(void) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -211,7 +212,7 @@ static uint64_t record_hash(const record *r, uint64_t h) { /* FNV-1a */
 
 static void check_quantize(const kern_table *k) {
     int64_t n = random_between(1, 7) * KERN_BLOCK;
-    int kind = random_kind(), twist = (int)random_between(0, 5);
+    int kind = random_kind(), twist = (int)random_between(0, 6);
     float *x = slot_floats(0, n, kind);
     for (int64_t i = 0; i < n; i++) {
         if (twist == 0) x[i] = (float)random_between(-254, 254) * 0.5f; /* ties, when the largest is 127 */
@@ -221,11 +222,19 @@ static void check_quantize(const kern_table *k) {
         if (twist == 4 && random_u32() % 2) x[i] = copysignf(x[0], x[i]);
     }
     if (twist == 0) x[0] = 127;
+    for (int64_t i = 0; twist == 5 && i < n; i += KERN_BLOCK) { /* about as much above zero as codes have room for */
+        const float size = (float)random_between(-1000, 1000), other = size * (-113.0f / 127.0f);
+        for (int j = 2; j < KERN_BLOCK; j++) x[i + j] = size * (float)random_between(-500, 500) * 1e-3f;
+        x[i] = size, x[i + 1] = other * (1.0f + (float)random_between(-3, 3) * 0x1p-23f);
+    }
     int8_t *codes = slot_take(1, (size_t)n, 1);
     float *scale = slot_output(2, n / KERN_BLOCK);
     int32_t *sum = slot_take(3, (size_t)n / KERN_BLOCK * sizeof *sum, sizeof *sum);
     k->quantize(x, n, codes, scale, sum);
-    for (int64_t i = 0; i < n; i++) record_word((uint8_t)codes[i]);
+    for (int64_t i = 0; i < n; i++) {
+        record_word((uint8_t)codes[i]);
+        check_range |= codes[i] < -127 || codes[i] > 113;
+    }
     for (int64_t i = 0; i < n / KERN_BLOCK; i++) {
         record_word(bits_of_float(scale[i])); /* here even the NaN is fixed */
         record_word((uint32_t)sum[i]);
@@ -255,6 +264,14 @@ static const kern_act_tile *slot_tiles(int i, const kern_table *k, const kern_ac
         k->tile_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
                     tiles + t / KERN_TILE_TOKENS * groups, (int)(t % KERN_TILE_TOKENS));
     return tiles;
+}
+
+/* The same for their pairs. */
+static const int32_t *slot_pairs(int i, const kern_table *k, const kern_act *act, product p) {
+    if (!k->pair_row) return NULL;
+    int32_t *pairs = slot_take(i, (size_t)(p.n * p.cols / KERN_BLOCK) * sizeof *pairs, sizeof *pairs);
+    k->pair_row(act->codes, p.n * p.cols, pairs);
+    return pairs;
 }
 
 static void check_float_matmul(const kern_table *k, int type, size_t bytes) {
@@ -303,8 +320,8 @@ static void check_int_matmul(const kern_table *k, int type, int64_t code_bytes) 
             memcpy(panel + blocks * code_bytes + i * 2, &scale, 2);
         }
     }
-    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 127 : -127;
-    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 127);
+    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 113 : -127;
+    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 113);
     int32_t *sum = slot_take(2, (size_t)(p.n * blocks) * sizeof *sum, sizeof *sum);
     for (int64_t b = 0; b < p.n * blocks; b++) {
         sum[b] = 0;
@@ -314,6 +331,7 @@ static void check_int_matmul(const kern_table *k, int type, int64_t code_bytes) 
     kern_act act = {.codes = codes, .sum = sum, .scale = scale};
     float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
     act.tiles = slot_tiles(5, k, &act, p);
+    act.pairs = slot_pairs(6, k, &act, p);
     k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
     record_matrix(y, p.n, p.rows, p.ldy);
 }
@@ -369,8 +387,8 @@ static void check_matmul_blocks(const kern_table *k) {
         kern_pack(type, p.cols, rows, row_bytes, (int)n_rows, panels + (size_t)(row / KERN_PANEL) * panel_bytes);
     }
     free(rows);
-    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 127 : -127;
-    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 127);
+    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 113 : -127;
+    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 113);
     int32_t *sum = slot_take(2, (size_t)(p.n * groups) * sizeof *sum, sizeof *sum);
     for (int64_t b = 0; b < p.n * groups; b++) {
         sum[b] = 0;
@@ -379,6 +397,7 @@ static void check_matmul_blocks(const kern_table *k) {
     kern_act act = {.codes = codes, .sum = sum, .scale = slot_floats(3, p.n * groups, kind)};
     float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
     act.tiles = slot_tiles(5, k, &act, p);
+    act.pairs = slot_pairs(6, k, &act, p);
     k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
     record_matrix(y, p.n, p.rows, p.ldy);
 }
@@ -670,12 +689,12 @@ static const struct check {
     uint64_t hash; /* of ref's results */
     uint32_t type;
 } checks[] = {
-    {"quantize", check_quantize, 600, 0x6775879707cbceb2, 0},
+    {"quantize", check_quantize, 600, 0x80371d64cad539da, 0},
     {"matmul f32", check_matmul_f32, 300, 0x89a3caea97ac467d, 0},
     {"matmul f16", check_matmul_f16, 300, 0xcd4f3f539d54633c, 0},
     {"matmul bf16", check_matmul_bf16, 300, 0x3c0333da3d904abd, 0},
-    {"matmul q4_0", check_matmul_q4_0, 400, 0x5da112fc7ecd68be, 0},
-    {"matmul q8_0", check_matmul_q8_0, 400, 0x35b1fde055ea87f0, 0},
+    {"matmul q4_0", check_matmul_q4_0, 400, 0x716f9e0c73215841, 0},
+    {"matmul q8_0", check_matmul_q8_0, 400, 0xf7df65abe2a56a7f, 0},
     {"qk f16", check_qk_f16, 300, 0x0f5ddd706a8a5d5f, 0},
     {"qk f32", check_qk_f32, 300, 0x5b0257228cc6bb52, 0},
     {"pv f16", check_pv_f16, 300, 0xc7bd934d5d2c59a1, 0},
@@ -690,27 +709,27 @@ static const struct check {
     {"scale", check_scale, 1000, 0xd79da06d2a34be86, 0},
     {"to_f16", check_to_f16, 1000, 0xbc3d7106f6d390f9, 0},
     {"from_f16", check_from_f16, 1000, 0x5a30a92c072b58bc, 0},
-    {"matmul q4_1", check_matmul_blocks, 200, 0xad199f89ae4d3acd, KERN_Q4_1},
-    {"matmul q5_0", check_matmul_blocks, 200, 0xa36120044ca9626d, KERN_Q5_0},
-    {"matmul q5_1", check_matmul_blocks, 200, 0x06707ab993416d4f, KERN_Q5_1},
-    {"matmul q2_k", check_matmul_blocks, 200, 0x79c877784d59ad47, KERN_Q2_K},
-    {"matmul q3_k", check_matmul_blocks, 200, 0x75661dd4e9f91202, KERN_Q3_K},
-    {"matmul q4_k", check_matmul_blocks, 200, 0x841b5878e4facff1, KERN_Q4_K},
-    {"matmul q5_k", check_matmul_blocks, 200, 0x4fb093821a5e47ac, KERN_Q5_K},
-    {"matmul q6_k", check_matmul_blocks, 200, 0x390c2b1f97424cd0, KERN_Q6_K},
-    {"matmul iq1_s", check_matmul_blocks, 100, 0xfa934b98863b3995, KERN_IQ1_S},
-    {"matmul iq1_m", check_matmul_blocks, 100, 0x8a128f75d8c0a758, KERN_IQ1_M},
-    {"matmul iq2_xxs", check_matmul_blocks, 100, 0xae15c8e4a7fbb512, KERN_IQ2_XXS},
-    {"matmul iq2_xs", check_matmul_blocks, 100, 0x007215c79df8cca2, KERN_IQ2_XS},
-    {"matmul iq2_s", check_matmul_blocks, 100, 0xe2558bca3a95b320, KERN_IQ2_S},
-    {"matmul iq3_xxs", check_matmul_blocks, 100, 0x3664871f616ef60d, KERN_IQ3_XXS},
-    {"matmul iq3_s", check_matmul_blocks, 100, 0x77489aa760b36fef, KERN_IQ3_S},
-    {"matmul iq4_nl", check_matmul_blocks, 200, 0xb50faf08948d504e, KERN_IQ4_NL},
-    {"matmul iq4_xs", check_matmul_blocks, 200, 0x45c4be6f3e5bb7d5, KERN_IQ4_XS},
-    {"matmul tq1_0", check_matmul_blocks, 100, 0x61369510dbdfbfdf, KERN_TQ1_0},
-    {"matmul tq2_0", check_matmul_blocks, 100, 0x3514e39adb8ade5c, KERN_TQ2_0},
-    {"matmul mxfp4", check_matmul_blocks, 200, 0xa94fb0b79d7494d8, KERN_MXFP4},
-    {"matmul nvfp4", check_matmul_blocks, 100, 0x718be7b00564b829, KERN_NVFP4},
+    {"matmul q4_1", check_matmul_blocks, 200, 0x9460c513f542156e, KERN_Q4_1},
+    {"matmul q5_0", check_matmul_blocks, 200, 0x79f1a71a004eb1a3, KERN_Q5_0},
+    {"matmul q5_1", check_matmul_blocks, 200, 0x4125401233d51f02, KERN_Q5_1},
+    {"matmul q2_k", check_matmul_blocks, 200, 0xdbb0aa8ff7f7f1ad, KERN_Q2_K},
+    {"matmul q3_k", check_matmul_blocks, 200, 0xe0fbb87a350fa822, KERN_Q3_K},
+    {"matmul q4_k", check_matmul_blocks, 200, 0xf5da263e0277bda1, KERN_Q4_K},
+    {"matmul q5_k", check_matmul_blocks, 200, 0x9ce17d8aa645a14e, KERN_Q5_K},
+    {"matmul q6_k", check_matmul_blocks, 200, 0x6f7356dccf814a78, KERN_Q6_K},
+    {"matmul iq1_s", check_matmul_blocks, 100, 0x826dc17cb898e9b1, KERN_IQ1_S},
+    {"matmul iq1_m", check_matmul_blocks, 100, 0xab44880221ef0d00, KERN_IQ1_M},
+    {"matmul iq2_xxs", check_matmul_blocks, 100, 0xed6b6b5a45f14ea6, KERN_IQ2_XXS},
+    {"matmul iq2_xs", check_matmul_blocks, 100, 0xa7af5171b6b920fa, KERN_IQ2_XS},
+    {"matmul iq2_s", check_matmul_blocks, 100, 0xc6f0301d856c5dcb, KERN_IQ2_S},
+    {"matmul iq3_xxs", check_matmul_blocks, 100, 0xbe3c38bbd107f090, KERN_IQ3_XXS},
+    {"matmul iq3_s", check_matmul_blocks, 100, 0x0e9beb4060069811, KERN_IQ3_S},
+    {"matmul iq4_nl", check_matmul_blocks, 200, 0xe2aae36f408ea480, KERN_IQ4_NL},
+    {"matmul iq4_xs", check_matmul_blocks, 200, 0x01d2158a88189199, KERN_IQ4_XS},
+    {"matmul tq1_0", check_matmul_blocks, 100, 0xe198991362a00ccd, KERN_TQ1_0},
+    {"matmul tq2_0", check_matmul_blocks, 100, 0x35f22f78f525232e, KERN_TQ2_0},
+    {"matmul mxfp4", check_matmul_blocks, 200, 0x29d32aa068f41ea4, KERN_MXFP4},
+    {"matmul nvfp4", check_matmul_blocks, 100, 0xde2984691ce3d453, KERN_NVFP4},
     {"layer_norm", check_layer_norm, 1000, 0x9ff182c0f4f49129, 0},
     {"gelu_mul", check_gelu_mul, 1000, 0x2b7beb82676e0fa6, 0},
     {"softcap", check_softcap, 1000, 0xf255d788cfe02fc2, 0},
@@ -776,12 +795,14 @@ static void compare_with_ref(int c, const kern_table *tables, int n_tables, uint
         for (int t = 0; t < n_tables; t++) {
             if (*detail[t]) continue; /* has failed */
             record *to = t == 0 ? &ref : &r;
-            check_damage = 0;
+            check_damage = check_range = 0;
             run_case(&checks[c], &tables[t], case_seed(seed, c, i), to);
             size_t at = 0, both = ref.n < to->n ? ref.n : to->n;
             while (at < both && ref.word[at] == to->word[at]) at++;
             if (check_damage)
                 snprintf(detail[t], sizeof detail[t], "case %d: wrote outside its arrays", i);
+            else if (check_range)
+                snprintf(detail[t], sizeof detail[t], "case %d: a code is not in -127..113", i);
             else if (ref.n != to->n || at < both)
                 snprintf(detail[t], sizeof detail[t], "case %d: result %zu of %zu is %08x, ref has %08x", i, at, both,
                          at < both ? to->word[at] : 0u, at < both ? ref.word[at] : 0u);

@@ -428,23 +428,20 @@ KERN_INLINE uint32x4_t neon_abs_bits(float32x4_t x) {
 
 KERN_INLINE void neon_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
     float32x4_t v[8];
-    uint32x4_t m = vdupq_n_u32(0);
+    int32x4_t m = vdupq_n_s32(INT32_MIN);
+    uint32x4_t u = vdupq_n_u32(0);
     KERN_UNROLL
     for (int i = 0; i < 8; i++) {
         v[i] = vld1q_f32(x + 4 * i);
-        m = vmaxq_u32(m, neon_abs_bits(v[i]));
+        m = vmaxq_s32(m, vreinterpretq_s32_f32(v[i]));
+        u = vmaxq_u32(u, vreinterpretq_u32_f32(v[i]));
     }
-    /* As integers, the bits of |x| have the order of |x|, with infinity and then NaN at the top. */
-    const uint32_t top = vmaxvq_u32(m);
-    const float amax = kern_bits_to_f32(top);
-    const int finite = top < 0x7f800000u;
-    if (!finite || amax < KERN_AMAX_MIN) {
+    float inv;
+    if (!kern_act_scale_bits((uint32_t)vmaxvq_s32(m), vmaxvq_u32(u), &inv, scale)) {
         memset(codes, 0, KERN_BLOCK);
-        *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
         *sum = 0;
         return;
     }
-    const float inv = 127.0f / amax;
     int16x8_t code[4]; /* every number is at most 127 in size: narrowing loses nothing */
     KERN_UNROLL
     for (int i = 0; i < 4; i++)
@@ -452,7 +449,6 @@ KERN_INLINE void neon_quantize_block(const float *x, int8_t *codes, float *scale
                                vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(v[2 * i + 1], inv))));
     vst1q_s8(codes, vcombine_s8(vmovn_s16(code[0]), vmovn_s16(code[1])));
     vst1q_s8(codes + 16, vcombine_s8(vmovn_s16(code[2]), vmovn_s16(code[3])));
-    *scale = amax / 127.0f;
     *sum = vaddlvq_s16(vaddq_s16(vaddq_s16(code[0], code[1]), vaddq_s16(code[2], code[3])));
 }
 

@@ -21,6 +21,7 @@ typedef struct quant_part {
     _Alignas(64) uint8_t code[QUANT_GROUPS][8][64]; /* code + offset: [4 inputs] of [16 rows][4] */
     _Alignas(64) float scale[QUANT_GROUPS][2][KERN_PANEL];
     _Alignas(64) float min[QUANT_GROUPS][2][KERN_PANEL];
+    _Alignas(64) int32_t pair[QUANT_GROUPS][KERN_PANEL]; /* for unpackers and products by pairs, see quants512.c */
 } quant_part;
 
 /* Two parts, and the activations they are multiplied with. */
@@ -32,6 +33,7 @@ typedef struct quant_work {
     const float *scale;         /* here and below row_groups */
     const int32_t *sums;        /* of 32 codes */
     const int32_t *half_sums;   /* of the first 16 of them; NULL without QUANT_HALVES */
+    const int32_t *pairs;       /* see kern_table.pair_row; NULL where they are not there */
     const kern_act_tile *tiles; /* the same activations for tiles, or NULL: the next tile of tokens is row_groups on */
     int64_t row_groups;
     int32_t offset;

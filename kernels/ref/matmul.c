@@ -9,22 +9,16 @@
 /* ---- activations to int8 ----------------------------------------------------------------------------------------- */
 
 static void ref_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
-    float amax = 0;
-    int finite = 1;
+    uint32_t up = 0, down = 0; /* bits: they have the order of the numbers, with infinity and then NaN at the top */
+    float inv;
     for (int i = 0; i < KERN_BLOCK; i++) {
-        float a = fabsf(x[i]);
-        if (!(a < INFINITY)) finite = 0;
-        if (a > amax) amax = a;
+        const uint32_t size = kern_f32_to_bits(fabsf(x[i]));
+        uint32_t *side = signbit(x[i]) ? &down : &up;
+        if (size > *side) *side = size;
     }
-    if (!finite || amax < KERN_AMAX_MIN) {
-        memset(codes, 0, KERN_BLOCK);
-        *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
-        *sum = 0;
-        return;
-    }
-    float inv = 127.0f / amax;
-    *scale = amax / 127.0f;
     *sum = 0;
+    memset(codes, 0, KERN_BLOCK);
+    if (!kern_act_scale(up, down, &inv, scale)) return;
     for (int i = 0; i < KERN_BLOCK; i++) {
         codes[i] = (int8_t)rintf(x[i] * inv);
         *sum += codes[i];

@@ -292,28 +292,28 @@ AVX2_INLINE __m256i avx2_abs_bits(__m256 x) {
 AVX2_TARGET static void avx2_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
     const __m256 v0 = _mm256_loadu_ps(x), v1 = _mm256_loadu_ps(x + 8);
     const __m256 v2 = _mm256_loadu_ps(x + 16), v3 = _mm256_loadu_ps(x + 24);
-    /* As integers, the bits of |x| have the order of |x|, with infinity and then NaN at the top. */
-    const __m256i m = _mm256_max_epu32(_mm256_max_epu32(avx2_abs_bits(v0), avx2_abs_bits(v1)),
-                                       _mm256_max_epu32(avx2_abs_bits(v2), avx2_abs_bits(v3)));
-    __m128i top4 = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
-    top4 = _mm_max_epu32(top4, _mm_shuffle_epi32(top4, 0x4e));
-    top4 = _mm_max_epu32(top4, _mm_shuffle_epi32(top4, 0xb1));
-    const uint32_t top = (uint32_t)_mm_cvtsi128_si32(top4);
-    const float amax = kern_bits_to_f32(top);
-    const int finite = top < 0x7f800000u;
-    if (!finite || amax < KERN_AMAX_MIN) {
+    const __m256i b0 = _mm256_castps_si256(v0), b1 = _mm256_castps_si256(v1);
+    const __m256i b2 = _mm256_castps_si256(v2), b3 = _mm256_castps_si256(v3);
+    const __m256i m = _mm256_max_epi32(_mm256_max_epi32(b0, b1), _mm256_max_epi32(b2, b3));
+    const __m256i u = _mm256_max_epu32(_mm256_max_epu32(b0, b1), _mm256_max_epu32(b2, b3));
+    __m128i m4 = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    __m128i u4 = _mm_max_epu32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1));
+    m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0x4e));
+    u4 = _mm_max_epu32(u4, _mm_shuffle_epi32(u4, 0x4e));
+    m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0xb1));
+    u4 = _mm_max_epu32(u4, _mm_shuffle_epi32(u4, 0xb1));
+    float to_code;
+    if (!kern_act_scale_bits((uint32_t)_mm_cvtsi128_si32(m4), (uint32_t)_mm_cvtsi128_si32(u4), &to_code, scale)) {
         _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
-        *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
         *sum = 0;
         return;
     }
-    const __m256 inv = _mm256_set1_ps(127.0f / amax);
+    const __m256 inv = _mm256_set1_ps(to_code);
     const __m256i i0 = _mm256_cvtps_epi32(_mm256_mul_ps(v0, inv)), i1 = _mm256_cvtps_epi32(_mm256_mul_ps(v1, inv));
     const __m256i i2 = _mm256_cvtps_epi32(_mm256_mul_ps(v2, inv)), i3 = _mm256_cvtps_epi32(_mm256_mul_ps(v3, inv));
     /* The packs work within 128-bit halves; the permutation puts the groups of 4 in order. */
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(i0, i1), _mm256_packs_epi32(i2, i3));
     _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-    *scale = amax / 127.0f;
 
     const __m256i s8 = _mm256_add_epi32(_mm256_add_epi32(i0, i1), _mm256_add_epi32(i2, i3));
     __m128i s4 = _mm_add_epi32(_mm256_castsi256_si128(s8), _mm256_extracti128_si256(s8, 1));

@@ -202,23 +202,18 @@ AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q
 
 AVX512_TARGET static void avx512_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
     const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-    const __m512i clear = _mm512_set1_epi32(0x7fffffff);
-    /* As integers, the bits of |x| have the order of |x|, with infinity and then NaN at the top. */
-    const uint32_t top = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), clear),
-                                                                  _mm512_and_si512(_mm512_castps_si512(b), clear)));
-    const float amax = kern_bits_to_f32(top);
-    const int finite = top < 0x7f800000u;
-    if (!finite || amax < KERN_AMAX_MIN) {
+    const __m512i i = _mm512_castps_si512(a), j = _mm512_castps_si512(b);
+    float to_code;
+    if (!kern_act_scale_bits((uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(i, j)),
+                             _mm512_reduce_max_epu32(_mm512_max_epu32(i, j)), &to_code, scale)) {
         _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
-        *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
         *sum = 0;
         return;
     }
-    const __m512 inv = _mm512_set1_ps(127.0f / amax);
+    const __m512 inv = _mm512_set1_ps(to_code);
     const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inv)), high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inv));
     _mm_storeu_si128((void *)codes, _mm512_cvtepi32_epi8(low));
     _mm_storeu_si128((void *)(codes + 16), _mm512_cvtepi32_epi8(high));
-    *scale = amax / 127.0f;
     *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
 }
 

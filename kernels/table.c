@@ -26,7 +26,7 @@ static uint32_t cpu_xcr0(void) {
 }
 
 int kern_cpu_is_amd(void) {
-    uint32_t a, b, c, d;
+    uint32_t a, b = 0, c = 0, d = 0;
     return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
 }
 

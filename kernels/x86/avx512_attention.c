@@ -67,7 +67,7 @@ AVX512_INLINE void avx512_softmax_max(const int NR, const float *s, int64_t lds,
 
 /* So many rows ahead; 4 would be 4 KB in the rows of a range, and two lines that far apart may share their place in a
  * first-level cache (on Zen 4 depending on the address). */
-enum { AVX512_AHEAD = 3 };
+enum { AVX512_ROWS_AHEAD = 3 };
 
 /* s[i] = exp(s[i] - *max), *sum is what they add up to; and the ends of the row `ahead`, if there is one. */
 AVX512_INLINE void avx512_softmax_row(const int near, float *s, int64_t n, float *max, float *sum, const int look,
@@ -96,28 +96,28 @@ AVX512_INLINE void avx512_softmax_row(const int near, float *s, int64_t n, float
         if (look) avx512_widen(&span, m, _mm512_maskz_loadu_ps(m, s + ahead + i));
     }
     *sum = avx512_fold(partial);
-    if (look) avx512_span_ends(1, &span, max + AVX512_AHEAD, sum + AVX512_AHEAD);
+    if (look) avx512_span_ends(1, &span, max + AVX512_ROWS_AHEAD, sum + AVX512_ROWS_AHEAD);
 }
 
 /* What waits for the end of one row would hold up the next: the maxima are found some rows ahead, while ports are free.
  * Until its row's turn comes sum[r] is the least number, which tells whether exp comes to 0 or a subnormal number. */
 AVX512_TARGET static void avx512_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max,
                                               float *sum) {
-    const int64_t ahead = AVX512_AHEAD * lds;
+    const int64_t ahead = AVX512_ROWS_AHEAD * lds;
     int64_t r = 0;
-    if (n_rows >= AVX512_AHEAD)
-        avx512_softmax_max(AVX512_AHEAD, s, lds, n, max, sum);
+    if (n_rows >= AVX512_ROWS_AHEAD)
+        avx512_softmax_max(AVX512_ROWS_AHEAD, s, lds, n, max, sum);
     else
         for (; r < n_rows; r++) avx512_softmax_max(1, s + r * lds, lds, n, max + r, sum + r);
     for (r = 0; r < n_rows; r++, s += lds, max++, sum++) {
-        const int near = *sum - *max > -86, look = r + AVX512_AHEAD < n_rows;
+        const int near = *sum - *max > -86, look = r + AVX512_ROWS_AHEAD < n_rows;
         if (near && look)
             avx512_softmax_row(1, s, n, max, sum, 1, ahead);
         else if (near)
             avx512_softmax_row(1, s, n, max, sum, 0, 0);
         else
             avx512_softmax_row(0, s, n, max, sum, 0, 0);
-        if (!near && look) avx512_softmax_max(1, s + ahead, lds, n, max + AVX512_AHEAD, sum + AVX512_AHEAD);
+        if (!near && look) avx512_softmax_max(1, s + ahead, lds, n, max + AVX512_ROWS_AHEAD, sum + AVX512_ROWS_AHEAD);
     }
 }
 

@@ -242,7 +242,7 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, con
     const int64_t panel_bytes = n_blocks * (avx512_code_bytes(type) + 2 * KERN_PANEL);
     stream_panels w = {.first = panels, .stride = each * panel_bytes, .panel_bytes = panel_bytes, .n_blocks = n_blocks};
     chunk c;
-    if (n_blocks > CHUNK_PAIRS || n_blocks < STREAM_START) return 0;
+    if (each == 0 || n_blocks > CHUNK_PAIRS || n_blocks < STREAM_START) return 0;
     c.first_token = c.first_block = 0, c.n_tokens = 1, c.n_blocks = n_blocks;
     chunk_fill(&c, act, n_blocks, offset);
     for (int64_t i = 0; i < each; i++, w.first += panel_bytes) {

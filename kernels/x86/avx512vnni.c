@@ -13,10 +13,11 @@
 #define AVX512VNNI_INLINE AVX512VNNI_TARGET KERN_INLINE
 
 enum {
-    AVX512_TILE = 16,     /* tokens that share the unpacked codes of a block */
-    AVX512_GROUP = 8,     /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
-    AVX512_AHEAD = 16384, /* bytes the prefetch of a decode step runs ahead */
-    AVX512_MANY = 48      /* tokens from which on it pays to unpack panels into the cache first: quants512.c */
+    AVX512_TILE = 16,      /* tokens that share the unpacked codes of a block */
+    AVX512_GROUP = 8,      /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
+    AVX512_AHEAD = 16384,  /* bytes the prefetch of a decode step runs ahead */
+    AVX512_MANY = 48,      /* tokens from which on it pays to unpack panels into the cache first: quants512.c, */
+    AVX512_MANY_PAIRS = 20 /* and to multiply by pairs, where types and CPUs do */
 };
 
 AVX512VNNI_INLINE int avx512_code_bytes(const uint32_t type) {
@@ -263,7 +264,7 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, con
 #define AVX512VNNI_MATMUL(TYPE, NAME, OFFSET)                                                                          \
     AVX512VNNI_TARGET void kern_avx512vnni_matmul_##NAME(const void *panels, int64_t rows, int64_t cols,               \
                                                          const kern_act *act, int64_t n, float *y, int64_t ldy) {      \
-        if (n >= AVX512_MANY)                                                                                          \
+        if (n >= (TYPE == KERN_Q4_0 && act->pairs ? AVX512_MANY_PAIRS : AVX512_MANY))                                  \
             kern_quants512_##NAME(panels, rows, cols, act, n, y, ldy);                                                 \
         else                                                                                                           \
             avx512_matmul_int(TYPE, OFFSET, panels, rows, cols, act, n, y, ldy);                                       \

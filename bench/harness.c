@@ -71,15 +71,13 @@ static int harness_worker_new(harness_memory *m, int index) {
     return w->x && w->y && w->z && w->codes && w->sums && w->output && w->n_weights ? 0 : -1;
 }
 
-/* What instruction sets want besides: pairs, and tiles of the blocks that act has, one after the other. */
-static void harness_fill_more(const kern_act *act, size_t blocks, int32_t *pairs, kern_act_tile *tiles, size_t n) {
-    kern_table table;
-    kern_table_init(&table, NULL);
-    if (table.pair_row) table.pair_row(act->codes, (int64_t)blocks * KERN_BLOCK, pairs);
-    for (size_t i = 0; table.tile_row && i < n; i++)
+/* Tiles of the blocks that act has, one after the other, for the instruction set that wants them. */
+static void harness_fill_tiles(const kern_table *table, const kern_act *act, size_t blocks, kern_act_tile *tiles,
+                               size_t n) {
+    for (size_t i = 0; table->tile_row && i < n; i++)
         for (int row = 0; row < KERN_TILE_TOKENS; row++) {
             const size_t b = (i * KERN_TILE_TOKENS + (size_t)row) % blocks;
-            table.tile_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK, &tiles[i], row);
+            table->tile_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK, &tiles[i], row);
         }
 }
 
@@ -87,12 +85,16 @@ static void harness_fill_more(const kern_act *act, size_t blocks, int32_t *pairs
 static int harness_act_new(kern_act *act, size_t n) {
     float *x = harness_alloc(n * sizeof *x), *scale = harness_alloc(n / KERN_BLOCK * sizeof *scale);
     int8_t *codes = harness_alloc(n);
-    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum), *pairs = harness_alloc(n / KERN_BLOCK * sizeof *pairs);
+    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum), *pairs = NULL;
+    kern_table table;
+    kern_table_init(&table, NULL);
+    /* Whoever finds pairs multiplies by them: they are there only for CPUs that want them. */
+    if (table.pair_row) pairs = harness_alloc(n / KERN_BLOCK * sizeof *pairs);
     /* A tile has 16 rows, even when there are fewer: twice as many are enough from 16 tokens on. */
     const size_t n_tiles = 2 * n / KERN_BLOCK / KERN_TILE_TOKENS;
     kern_act_tile *tiles = harness_alloc(n_tiles * sizeof *tiles);
     *act = (kern_act){.x = x, .codes = codes, .scale = scale, .sum = sum, .pairs = pairs, .tiles = tiles};
-    if (!x || !scale || !codes || !sum || !pairs || !tiles) return -1;
+    if (!x || !scale || !codes || !sum || (table.pair_row && !pairs) || !tiles) return -1;
     harness_fill_floats(x, n, 4711);
     for (size_t b = 0; b < n / KERN_BLOCK; b++) {
         sum[b] = 0;
@@ -102,7 +104,8 @@ static int harness_act_new(kern_act *act, size_t n) {
         }
         scale[b] = 1.0f / 127;
     }
-    harness_fill_more(act, n / KERN_BLOCK, pairs, tiles, n_tiles);
+    if (pairs) table.pair_row(codes, (int64_t)n, pairs);
+    harness_fill_tiles(&table, act, n / KERN_BLOCK, tiles, n_tiles);
     return 0;
 }
 

@@ -79,31 +79,25 @@ static inline float kern_bf16_to_f32(uint16_t h) {
 /* clang-format on */
 
 /* Constants of quantize(). */
-#define KERN_AMAX_MIN 1e-30f      /* a block below this is zero */
-#define KERN_NAN_BITS 0x7fc00000u /* the scale of a damaged block */
-#define KERN_CODE_MIN 127.0f      /* codes are -127 .. */
-#define KERN_CODE_MAX 113.0f      /* .. 113 */
+#define KERN_AMAX_MIN  1e-30f      /* a block below this is zero */
+#define KERN_NAN_BITS  0x7fc00000u /* the scale of a damaged block */
+#define KERN_CODE_DOWN 127.0f      /* codes are -127 .. */
+#define KERN_CODE_UP   113.0f      /* .. 113 */
 
 /* What quantize() multiplies a block with, and its scale. up and down are the bits of the largest x and of the largest
  * -x, 0 where there is none above zero. 0: the codes are to be 0. */
 static inline int kern_act_scale(uint32_t up, uint32_t down, float *inv, float *scale) {
-    float most, other, level = KERN_CODE_MIN, size;
-    const uint32_t amax = up > down ? up : down, amin = up > down ? down : up;
-    memcpy(&most, &amax, sizeof most);
-    memcpy(&other, &amin, sizeof other);
+    const uint32_t amax = up > down ? up : down;
+    const float most = kern_bits_to_f32(amax), other = kern_bits_to_f32(up > down ? down : up);
+    const int finite = amax < 0x7f800000u;
     *inv = 0;
-    *scale = 0;
-    if (amax >= 0x7f800000u) { /* infinity or NaN */
-        const uint32_t nan = KERN_NAN_BITS;
-        memcpy(scale, &nan, sizeof nan);
-        return 0;
-    }
-    if (most < KERN_AMAX_MIN) return 0;
-    size = most;
-    if (other > most * (KERN_CODE_MAX / KERN_CODE_MIN)) size = other, level = KERN_CODE_MAX;
-    *inv = level / size;
-    *scale = size / level;
-    if (up > down) *inv = -*inv, *scale = -*scale;
+    *scale = finite ? 0.0f : kern_bits_to_f32(KERN_NAN_BITS);
+    if (!finite || most < KERN_AMAX_MIN) return 0;
+    const int both = other > most * (KERN_CODE_UP / KERN_CODE_DOWN); /* about as large up as down */
+    const float level = both ? KERN_CODE_UP : KERN_CODE_DOWN, size = both ? other : most;
+    const float sign = up > down ? -1.0f : 1.0f;
+    *inv = sign * level / size;
+    *scale = sign * size / level;
     return 1;
 }
 
@@ -161,7 +155,7 @@ void kern_table_quants256(kern_table *table);
 void kern_table_quants256_vnni(kern_table *table);
 void kern_table_quants512(kern_table *table);
 void kern_table_amx(kern_table *table);
-int kern_cpu_is_amd(void); /* never for what is computed, only for how memory is read */
+int kern_cpu_is_amd(void); /* decides how memory is read and which of two ways to the same bits is taken */
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy);

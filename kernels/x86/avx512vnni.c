@@ -207,18 +207,20 @@ AVX512VNNI_INLINE void stream_half(const uint32_t type, const int j0, const uint
     }
 }
 
+/* acc[panel] = one panel of each stream times the token of the chunk. */
 AVX512VNNI_INLINE void stream_product(const uint32_t type, const stream_panels *w, const chunk *c,
                                       __m512 acc[STREAM_PANELS]) {
     const int bytes = avx512_code_bytes(type), near = (STREAM_NEAR + bytes - 1) / bytes;
     const uint8_t *codes = w->first, *scales = w->first + w->n_blocks * bytes;
+    const uint8_t *next_codes = codes + w->panel_bytes, *next_scales = scales + w->panel_bytes;
     const int64_t start = w->is_last ? w->n_blocks : w->n_blocks - STREAM_START;
     KERN_UNROLL
     for (int p = 0; p < STREAM_PANELS; p++) acc[p] = _mm512_setzero_ps();
     for (int64_t b = 0; b < w->n_blocks; b++, codes += bytes, scales += 2 * KERN_PANEL) {
         stream_fetch(type, codes + near * bytes, scales + near * 2 * KERN_PANEL, w->stride);
         if (b >= start) {
-            const uint8_t *next = w->first + w->panel_bytes + (b - start) * bytes;
-            stream_fetch(type, next, next + w->n_blocks * bytes - (b - start) * (bytes - 2 * KERN_PANEL), w->stride);
+            stream_fetch(type, next_codes, next_scales, w->stride);
+            next_codes += bytes, next_scales += 2 * KERN_PANEL;
         }
         __m512i dot[STREAM_PANELS];
         KERN_UNROLL
@@ -279,6 +281,7 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, con
 AVX512VNNI_MATMUL(KERN_Q4_0, q4_0, 8)
 AVX512VNNI_MATMUL(KERN_Q8_0, q8_0, 128)
 
+/* kern_table.pair_row */
 AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, int64_t n, int32_t *pairs) {
     for (int64_t g = 0; g < n / KERN_BLOCK; g++, codes += KERN_BLOCK) {
         const __m128i low = _mm_loadu_si128((const void *)codes), high = _mm_loadu_si128((const void *)(codes + 16));
@@ -290,12 +293,12 @@ AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, int64_t n, in
 }
 
 void kern_table_avx512vnni(kern_table *table) {
-    const int streams = kern_cpu_is_amd();
-    table->panel_group = streams ? STREAM_PANELS : QUANT_PANELS;
-    table->matmul[KERN_Q4_0] = streams ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
-    table->matmul[KERN_Q8_0] = streams ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
+    const int amd = kern_cpu_is_amd();
+    table->panel_group = amd ? STREAM_PANELS : QUANT_PANELS;
+    table->matmul[KERN_Q4_0] = amd ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
+    table->matmul[KERN_Q8_0] = amd ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
     /* Where additions have ports of their own, half as many products are worth twice as many additions. */
-    table->pair_row = streams ? avx512_pair_row : NULL;
+    table->pair_row = amd ? avx512_pair_row : NULL;
     kern_table_quants512(table);
     kern_table_avx512vnni_attention(table);
 }

@@ -1,4 +1,5 @@
-/* quants512.c: products of all integer types but Q4_0 and Q8_0 for AVX-512 VNNI; see quants/product.h.
+/* quants512.c: products of all integer types for AVX-512 VNNI, of Q4_0 and Q8_0 those with many tokens; see
+ * quants/product.h.
  *
  * A zmm register holds 16 int32: one panel row each. Lanes never mix, so every lane does exactly what ref does. */
 #include "../internal.h"
@@ -12,8 +13,9 @@
 #define QUANTS512_INLINE QUANTS512_TARGET KERN_INLINE
 
 enum {
-    QUANTS512_TILE = 5, /* most tokens of a tile */
-    QUANTS512_PAIRS = 4 /* a kind of product: half as many multiplications, see below */
+    QUANTS512_TILE = 5,   /* most tokens of a tile */
+    QUANTS512_MOST = 240, /* tokens that share what is unpacked: about a step's */
+    QUANTS512_PAIRS = 4   /* a kind of product: half as many multiplications, see below */
 };
 
 /* dot[T][2] += products of 4 x 4 inputs, from register j0 on, of T tokens and two panels. In assembly, because gcc 12
@@ -327,7 +329,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
     static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
                                                                 quants512_multiply_2, quants512_multiply_3};
     const int kind = quant_kind(type);
-    quant_product p = {unpack, multiply[kind], type, kern_avx2_unpackers[type].offset, 240, 20, 1, 0};
+    quant_product p = {unpack, multiply[kind], type, kern_avx2_unpackers[type].offset, QUANTS512_MOST, 20, 1, 0};
     if (act->pairs && quants512_pair_unpacker[type]) {
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;

@@ -263,11 +263,13 @@ typedef struct kern_table {
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
      * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys.
      *
-     *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head)
+     *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head), and codes are -127..127:
+     *          always inv = 127 / amax, scale = amax / 127
      *   qk_q8: K [ceil(head_dim/4)][ldk][4]; dimensions that are not there are 0 in q. n_groups = ceil(head_dim/4).
      *          s[r][j] = (float)i * (q_scale[r] * k_scale[j]), i = int32 sum of q code * k code
-     *   quantize_weights: w = p[r][j] * v_scale[j], and 0 where p is 0, whatever the scale; then as quantize(). n is a
-     *          multiple of 32. p and v_scale are not negative: codes are 0..127. Rows of p and codes are ldp apart
+     *   quantize_weights: w = p[r][j] * v_scale[j], and 0 where p is 0, whatever the scale; then every 32 as
+     *          quantize_row(). n is a multiple of 32. p and v_scale are not negative: codes are 0..127. Rows of p and
+     *          codes are ldp apart
      *   pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a multiple
      *          of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b],
      *          o[r][d]), i = int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]

@@ -185,6 +185,12 @@ void minim_engine_free(minim_engine *en) {
     mem_free(&a, en, 1, sizeof *en);
 }
 
+void minim_engine_prepare(minim_engine *en) {
+    pthread_mutex_lock(&en->lock);
+    ready_for_all(en);
+    pthread_mutex_unlock(&en->lock);
+}
+
 minim_status minim_engine_get_info(minim_engine *en, minim_engine_info *info) {
     if (!en || !info || info->size < sizeof info->size) return MINIM_ERR_ARGUMENT;
     pthread_mutex_lock(&en->lock);

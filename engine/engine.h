@@ -45,6 +45,8 @@ typedef struct forward_scratch {
     step_row *wanted;         /* [B]                    the rows that go on behind the last layer's attention */
     float *worker;            /* [threads][worker_floats]: attention of one tile, see attention.c */
     size_t worker_floats;
+    char *panels; /* [threads][panels_bytes]: see ready.c */
+    size_t panels_bytes;
     void *block;
     size_t block_bytes;
     float *partial;          /* attention.c: ranges of the split form; grown when needed */
@@ -98,6 +100,17 @@ minim_status forward_scratch_new(minim_engine *e, minim_error *error);
 void forward_scratch_free(minim_engine *e);
 /* Runs n <= n_batch rows through the model. Pages are there; nothing can fail. */
 void forward_run(minim_engine *e, const step_row *rows, int n);
+
+/* ready.c: panels that are made when they are needed. Called before a product of n tokens, by the step's thread. */
+void ready_for_product(minim_engine *e, const model_matrix *w, int n);
+/* Makes all that are not there yet. */
+void ready_for_all(minim_engine *e);
+/* Of n panels, how many ready_panels() is to be asked for at a time. */
+int64_t ready_panels_at_once(const minim_engine *e, const model_matrix *w, int64_t n);
+/* Panels first .. first + n - 1: where they are, or made in `buffer`, which has room for scratch.panels_bytes. */
+const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t n, char *buffer);
+/* Row `row` of a matrix as float32 [cols]. */
+void ready_row(const model_matrix *w, int64_t row, float *out);
 
 /* attention.c: causal attention of n rows whose keys and values are stored; q becomes what it gives. */
 size_t attention_worker_floats(const model_shape *s);

@@ -43,6 +43,7 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
     uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
     const int parallel = m->family->parallel != FAMILY_SEQUENTIAL; /* some layers may be */
     f->worker_floats = attention_worker_floats(s);
+    f->panels_bytes = (m->raw_panel_bytes * (size_t)kern->panel_group + 63) / 64 * 64;
     const struct {
         void *where; /* of the pointer to set */
         uint64_t count, size;
@@ -65,6 +66,7 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->wanted, b, sizeof(step_row)},
         {&f->rope[1], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->worker, (uint64_t)n_threads * f->worker_floats, sizeof(float)},
+        {&f->panels, (uint64_t)n_threads, f->panels_bytes},
     };
     enum { Q = 2, GATE = 5, CODES = 7 }; /* their places in part */
     uint64_t q_begin = 0, end = 0;
@@ -178,19 +180,25 @@ static uint32_t forward_items(const forward_matmul *j, int product) {
 }
 
 static void forward_matmul_task(void *arg, uint32_t item, int worker) {
-    (void)worker;
     const forward_matmul *j = arg;
+    char *buffer = j->e->scratch.panels + (size_t)worker * j->e->scratch.panels_bytes;
     const int64_t t = item / j->items_of_a_part * j->part, n = j->n - t < j->part ? j->n - t : j->part;
     int i = 0;
     item %= j->items_of_a_part;
     for (uint32_t items; i + 1 < j->n_products && item >= (items = forward_items(j, i)); i++) item -= items;
     const model_matrix *w = j->product[i].w;
-    int64_t first = (int64_t)item * j->panels_per_item * KERN_PANEL, rows = (int64_t)j->panels_per_item * KERN_PANEL;
-    if (rows > w->rows - first) rows = w->rows - first;
-    const char *panels = (const char *)w->panels + (size_t)(first / KERN_PANEL) * w->panel_bytes;
-    float *y = j->product[i].y + t * w->rows + first;
     const kern_act act = kern_act_from(&j->act, t, w->cols);
-    j->e->kern.matmul[w->type](panels, rows, w->cols, &act, n, y, w->rows);
+    const int64_t panels = forward_panels(w), begin = (int64_t)item * j->panels_per_item;
+    const int64_t end = panels - begin < j->panels_per_item ? panels : begin + j->panels_per_item;
+    for (int64_t p = begin, n_p; p < end; p += n_p) {
+        n_p = ready_panels_at_once(j->e, w, end - p);
+        const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
+        const char *at = ready_panels(j->e, w, p, n_p, buffer);
+        float *y = j->product[i].y + t * w->rows + first;
+        j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
+    }
+    const int64_t first = begin * KERN_PANEL, rows = (end < panels ? end * KERN_PANEL : w->rows) - first;
+    float *y = j->product[i].y + t * w->rows + first;
     for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, rows);
 }
 
@@ -226,6 +234,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     uint32_t panels = 0, items = 0;
     uint64_t work = 0;
     for (int i = 0; i < n_products; i++) {
+        ready_for_product(e, product[i].w, n);
         panels += forward_panels(product[i].w);
         work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
     }
@@ -271,7 +280,7 @@ static void forward_embed_task(void *arg, uint32_t item, int worker) {
     if (e->model->first_layer > 0) {
         memcpy(x, e->hidden + (size_t)item * (size_t)p->n_embd, (size_t)p->n_embd * sizeof *x);
     } else {
-        model_matrix_row(&e->model->embedding, s->rows[item].token, x);
+        ready_row(&e->model->embedding, s->rows[item].token, x);
         if (p->embedding_scale != 1) e->kern.scale(x, p->embedding_scale, p->n_embd, x);
     }
     for (int i = 0; i < 2 && e->rope_freq[i]; i++) {

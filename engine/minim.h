@@ -110,20 +110,23 @@ typedef struct minim_model_options {
      * .. end_layer - 1, before the first layer also the embeddings, behind the last also the output. end_layer 0 = all.
      * A part runs with minim_engine_step_part() only. */
     int first_layer, end_layer;
-    int no_map; /* 1: read the weights of a packed file instead of mapping it; see minim_model_load() */
+    int no_map; /* 1: read and pack the weights instead of mapping the file; see minim_model_load() */
 } minim_model_options;
 
 MINIM_API void minim_model_options_default(minim_model_options *options);
 
-/* Reads a GGUF file (version 2 or 3). An ordinary file is not needed afterwards.
+/* Reads a GGUF file (version 2 or 3).
  *
- * A file of `minim pack` is mapped read-only, and its pages are shared with every process that uses it: it must not be
- * cut or overwritten in place while the model lives. The system answers with SIGBUS in whichever thread touches what is
- * no longer there (and a changed byte changes answers). To replace it, write a new file and rename it over the old one,
- * as minim's own tools do: the mapping keeps the old one. Where others may cut the file, or SIGBUS cannot be risked,
- * set no_map: the weights are read into memory, and damage is an error. So they are, too, when `allocator` is set, when
- * the system refuses to map, and from memory. Logits are the same in all cases, and those of the file it was packed
- * from.
+ * The file is mapped read-only, and must not be cut or overwritten in place while the model lives: the system answers
+ * with SIGBUS in whichever thread touches what is no longer there (and a changed byte changes answers). To replace it,
+ * write a new file and rename it over the old one, as minim's own tools do: the mapping keeps the old one. Where others
+ * may cut the file, or SIGBUS cannot be risked, set no_map: the weights are read into memory, and damage is an error.
+ * So they are, too, when `allocator` is set, when the system refuses to map, and from memory.
+ *
+ * The pages of a file of `minim pack` are used as they are, and shared with every process that uses it. Of an ordinary
+ * file weights are packed when they are needed: a first step of few rows computes from the file, so that the first
+ * token is there soon; the next step packs, which takes as long as reading the file does with no_map, or
+ * minim_engine_prepare() does before. Logits are the same in all cases, and those of the file it was packed from.
  */
 MINIM_API minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,
                                         minim_error *error);
@@ -311,6 +314,10 @@ MINIM_API void minim_engine_options_default(minim_engine_options *options);
 MINIM_API minim_status minim_engine_new(const minim_model *model, const minim_engine_options *options,
                                         minim_engine **engine, minim_error *error);
 MINIM_API void minim_engine_free(minim_engine *engine);
+
+/* Packs what of the model's weights is still to be packed (minim_model_load()), so that no step has to: for a server
+ * before its first request, and for who measures steps. */
+MINIM_API void minim_engine_prepare(minim_engine *engine);
 
 /* What an engine would take, before anything is allocated. Works from MINIM_LOAD_HEADER on. */
 typedef struct minim_memory_plan {

@@ -2,6 +2,8 @@
 #ifndef ENGINE_MODEL_H
 #define ENGINE_MODEL_H
 
+#include <stdatomic.h>
+
 #include "../kernels/kernels.h"
 #include "../models/family.h"
 #include "gguf.h"
@@ -42,11 +44,29 @@ typedef struct model_shape {
     float temperature; /* q times 1 + temperature * log(floor(position / n_ctx_orig) + 1) */
 } model_shape;
 
+enum model_raw_state {
+    MODEL_RAW_FRESH,   /* no product has been computed yet */
+    MODEL_RAW_USED,    /* one has, straight from the rows */
+    MODEL_RAW_PACKING, /* an engine is making the panels */
+    MODEL_RAW_PACKED   /* they are there */
+};
+
+/* A matrix whose rows lie in the mapped file and whose panels are made when they are needed: see ready.c. */
+typedef struct model_raw {
+    const char *rows; /* [n_rows], as in the file */
+    char *panels;     /* where the panels go */
+    uint32_t type;
+    int64_t n_rows, cols;
+    size_t panel_bytes;
+    atomic_int state; /* enum model_raw_state */
+} model_raw;
+
 /* W [rows][cols] in panels (kernels.h), with an optional bias [rows]. */
 typedef struct model_matrix {
     uint32_t type; /* enum kern_type */
     int64_t rows, cols;
     const void *panels; /* in memory of the model, or in the mapped file */
+    model_raw *raw;     /* NULL: the panels are there; else ask ready.c */
     size_t panel_bytes; /* of one panel */
     float *bias;
     const gguf_tensor *source;
@@ -80,7 +100,7 @@ struct minim_model {
     minim_log_fn log;
     void *log_user;
     minim_load_level level;
-    gguf_file *file; /* metadata; its data is gone after loading */
+    gguf_file *file; /* metadata; of its data only what is mapped stays after loading */
     vocab *vocab;    /* from MINIM_LOAD_VOCAB on */
 
     const family *family; /* NULL for an unknown architecture (only below MINIM_LOAD_ALL) */
@@ -91,8 +111,10 @@ struct minim_model {
 
     char *panels; /* the panels of all matrices that are not mapped */
     size_t panels_bytes;
-    model_layer *layers;    /* [n_layers] */
-    model_matrix embedding; /* [n_vocab][n_embd] */
+    model_raw *raw;                              /* [n_raw]: matrices that are not packed while loading */
+    size_t n_raw, raw_capacity, raw_panel_bytes; /* the last: of the widest of them */
+    model_layer *layers;                         /* [n_layers] */
+    model_matrix embedding;                      /* [n_vocab][n_embd] */
     model_matrix output;    /* [n_vocab][n_embd]; shares the panels of `embedding` when the file has no output.weight */
     model_norm output_norm; /* over n_embd */
     double *rope_freq[MODEL_ROPE_KINDS]; /* [n_rot/2]: angle of pair i at position 1; NULL = no such layers */
@@ -108,17 +130,15 @@ minim_status model_read_shape(minim_model *m, minim_error *e);
 /* rope.c: makes m->rope_freq. The factors are those of the file, [n_rot/2] or NULL. */
 minim_status rope_make(minim_model *m, const float *near, const float *far, minim_error *e);
 
-/* weights.c: reads and packs all tensors. On failure what was allocated is freed by weights_free(). */
+/* weights.c: reads all tensors, and packs those that are not mapped. On failure what was allocated is freed by
+ * weights_free(). */
 minim_status weights_load(minim_model *m, const minim_model_options *o, minim_error *e);
 void weights_free(minim_model *m);
 
-/* pack.c: a scale in the panel that holds the rows from `first` on, n_rows of them: MINIM_OK or an error that names the
- * tensor, row and column. */
-minim_status pack_check_scales(const gguf_file *f, const gguf_tensor *t, const void *panel, int64_t first, int n_rows,
-                               minim_error *e);
-
-/* Row `row` of a matrix as float32 [cols]. */
-void model_matrix_row(const model_matrix *w, int64_t row, float *out);
+/* pack.c: the scales of n_rows <= 16 rows from `first` on, which lie in a panel or as in the file: MINIM_OK or an error
+ * that names the tensor, row and column. */
+minim_status pack_check_scales(const gguf_file *f, const gguf_tensor *t, int as_rows, const void *data, int64_t first,
+                               int n_rows, minim_error *e);
 
 void model_log(const minim_model *m, minim_log_level level, const char *format, ...) BASE_PRINTF(3, 4);
 

@@ -8,10 +8,12 @@
 
 #include "model.h"
 
-minim_status pack_check_scales(const gguf_file *f, const gguf_tensor *t, const void *panel, int64_t first, int n_rows,
-                               minim_error *e) {
+minim_status pack_check_scales(const gguf_file *f, const gguf_tensor *t, int as_rows, const void *data, int64_t first,
+                               int n_rows, minim_error *e) {
+    const int64_t cols = (int64_t)t->dim[0];
     int64_t col = 0;
-    const int row = kern_find_bad_scale(t->type, (int64_t)t->dim[0], panel, n_rows, &col);
+    const int row = as_rows ? kern_find_bad_scale_in_rows(t->type, cols, data, n_rows, &col)
+                            : kern_find_bad_scale(t->type, cols, data, n_rows, &col);
     if (row < 0) return MINIM_OK;
     return err_set(e, MINIM_ERR_FORMAT,
                    "%s: tensor %s: the scale of the block at row %lld, column %lld is infinite or not a number, "
@@ -90,7 +92,7 @@ static minim_status pack_rows(const minim_model *m, const gguf_tensor *t, uint64
         status = gguf_read(m->file, t, row * row_bytes, rows, (size_t)n_rows * row_bytes, e);
         if (status) break;
         kern.pack(t->type, (int64_t)t->dim[0], rows, row_bytes, n_rows, panels);
-        status = pack_check_scales(m->file, t, panels, (int64_t)row, n_rows, e);
+        status = pack_check_scales(m->file, t, 0, panels, (int64_t)row, n_rows, e);
     }
     mem_free(&m->allocator, rows, bytes, 1);
     return status ? status : err_ok(e);

@@ -84,6 +84,7 @@ static uint64_t session_sum_norm(uint64_t sum, const model_norm *norm) {
 static uint64_t session_model(minim_engine *en) {
     const minim_model *m = en->model;
     if (en->model_sum) return en->model_sum;
+    ready_for_all(en);
     uint64_t sum = session_sum(0, m->architecture, strlen(m->architecture));
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         const gguf_tensor *t = gguf_tensor_at(m->file, i);

@@ -1,6 +1,8 @@
-/* weights.c: reads the tensors of a file and packs each once into 16-row panels (kernels.h), 16 rows at a time, so that
- * no tensor is ever in memory twice. Matrices of a packed file are panels already: they are used where they lie in the
- * mapped file, or read as they are. */
+/* weights.c: the tensors of a file. Matrices become 16-row panels (kernels.h). In a mapped file they are looked at, and
+ * packed when they are needed (ready.c); otherwise they are read and packed here, 16 rows at a time, so that no tensor
+ * is ever in memory twice. Matrices of a packed file are panels already: they are used where they lie, or read as they
+ * are.
+ */
 #include <math.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -87,29 +89,27 @@ static uint64_t weights_arena_bytes(const gguf_tensor *t) {
     return bytes && may_be_fused ? bytes + 2 * (uint64_t)(kern_panel_bytes(t->type, (int64_t)t->dim[0]) + 63) : bytes;
 }
 
-/* Where the panels of a tensor lie in the mapped file; NULL when they have to come into memory. */
-static const char *weights_mapped(const weights_loader *l, const gguf_tensor *t) {
-    return t->panels ? gguf_mapped(l->m->file, t) : NULL;
-}
-
 /* One block for all panels that are not mapped: huge pages waste none of it at the ends of matrices. */
 static minim_status weights_arena(weights_loader *l) {
     minim_model *m = l->m;
     uint64_t bytes = 0;
     /* All memory comes from the allocator of a caller who has one: then nothing is mapped. */
-    if (gguf_panels(m->file) && !l->o->no_map && mem_is_default(&m->allocator)) gguf_map(m->file);
+    if (!l->o->no_map && mem_is_default(&m->allocator)) gguf_map(m->file);
     /* What has one dimension gets room unless its name tells that it is a vector: ggml leaves trailing dimensions of 1
      * away, so a matrix of one row looks like one. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
         const gguf_tensor *t = gguf_tensor_at(m->file, i);
         if (strstr(t->name.s, "norm") || strstr(t->name.s, ".bias")) continue;
-        if (weights_is_needed(m, t) && !weights_mapped(l, t) && size_add(bytes, weights_arena_bytes(t), &bytes))
+        if (weights_is_needed(m, t) && !(t->panels && gguf_mapped(m->file, t)) &&
+            size_add(bytes, weights_arena_bytes(t), &bytes))
             bytes = UINT64_MAX;
     }
     m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
     if (!m->panels) return err_memory(l->e, "the weights", bytes);
     m->panels_bytes = (size_t)bytes;
-    return MINIM_OK;
+    m->raw_capacity = 7 * (size_t)(m->end_layer - m->first_layer) + 2;
+    m->raw = mem_zalloc(&m->allocator, m->raw_capacity, sizeof *m->raw);
+    return m->raw ? MINIM_OK : err_memory(l->e, "the list of matrices", m->raw_capacity * sizeof *m->raw);
 }
 
 static minim_status weights_progress(weights_loader *l, uint64_t bytes) {
@@ -179,11 +179,11 @@ static minim_status weights_norm(weights_loader *l, const char *name, int64_t co
 }
 
 /* Panel `item` of the matrix into memory: as it stands in a packed file, or made from its rows. */
-static minim_status weights_make_panel(weights_loader *l, uint32_t item, int n_rows, int worker, char *panel) {
+static minim_status weights_make_panel(weights_loader *l, int64_t item, int n_rows, int worker, char *panel) {
     const model_matrix *w = l->matrix;
     const gguf_file *f = l->m->file;
     minim_error *e = &l->task_error[worker];
-    const int64_t first = l->first_row + (int64_t)item * KERN_PANEL;
+    const int64_t first = l->first_row + item * KERN_PANEL;
     if (w->source->panels)
         return gguf_read(f, w->source, (uint64_t)(first / KERN_PANEL) * w->panel_bytes, panel, w->panel_bytes, e);
     const size_t row_bytes = w->panel_bytes / KERN_PANEL;
@@ -201,20 +201,38 @@ static minim_status weights_make_panel(weights_loader *l, uint32_t item, int n_r
     return MINIM_OK;
 }
 
+/* What ready.c will need of a matrix whose rows, from `first` on, are mapped. */
+static void weights_leave_rows(weights_loader *l, const char *rows, char *panels, model_matrix *w) {
+    minim_model *m = l->m;
+    w->raw = &m->raw[m->n_raw++];
+    *w->raw = (model_raw){rows, panels, w->type, w->rows, w->cols, w->panel_bytes, MODEL_RAW_FRESH};
+    if (m->raw_panel_bytes < w->panel_bytes) m->raw_panel_bytes = w->panel_bytes;
+}
+
 /* Damaged scales are refused, also those of a mapped file: looking at them takes a fraction of what the first token
  * takes, and brings the pages in by all threads. */
-static void weights_panel_task(void *arg, uint32_t item, int worker) {
-    weights_loader *l = arg;
+static minim_status weights_panel(weights_loader *l, int64_t item, int worker) {
     const model_matrix *w = l->matrix;
-    if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
-    const int64_t first = (int64_t)item * KERN_PANEL;
+    const int64_t first = item * KERN_PANEL;
     const int n_rows = (int)(w->rows - first < KERN_PANEL ? w->rows - first : KERN_PANEL);
+    const char *at = (w->raw ? w->raw->rows : (const char *)w->panels) + (size_t)item * w->panel_bytes;
     minim_status status = MINIM_OK;
     if (l->room) status = weights_make_panel(l, item, n_rows, worker, l->room + (size_t)item * w->panel_bytes);
-    if (!status)
-        status = pack_check_scales(l->m->file, w->source, (const char *)w->panels + (size_t)item * w->panel_bytes,
-                                   l->first_row + first, n_rows, &l->task_error[worker]);
-    if (status) atomic_store(&l->failed, worker + 1);
+    if (status) return status;
+    return pack_check_scales(l->m->file, w->source, w->raw != NULL, at, l->first_row + first, n_rows,
+                             &l->task_error[worker]);
+}
+
+/* Neighbouring panels, so that a thread reads stretches that prefetching is good for. */
+enum { WEIGHTS_PANELS = 8 };
+
+static void weights_panels_task(void *arg, uint32_t item, int worker) {
+    weights_loader *l = arg;
+    const int64_t panels = (l->matrix->rows + KERN_PANEL - 1) / KERN_PANEL, first = (int64_t)item * WEIGHTS_PANELS;
+    for (int64_t i = first; i < panels && i < first + WEIGHTS_PANELS; i++) {
+        if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
+        if (weights_panel(l, i, worker)) atomic_store(&l->failed, worker + 1);
+    }
 }
 
 /* Rows [first, first + rows) of the matrix `name`.weight [all_rows][cols] and of `name`.bias, which must be there if it
@@ -249,19 +267,24 @@ static minim_status weights_matrix(weights_loader *l, const char *name, const we
                        "%s: tensor %s is packed, and a part of it begins at row %lld, expected a multiple of %d",
                        gguf_path(m->file), full, (long long)r->first, KERN_PANEL);
     }
-    const char *mapped = weights_mapped(l, t);
-    if (mapped) {
-        w->panels = mapped + (size_t)(r->first / KERN_PANEL) * panel_bytes;
+    const char *mapped = gguf_mapped(m->file, t);
+    if (mapped) mapped += (size_t)r->first * (panel_bytes / KERN_PANEL);
+    if (mapped && t->panels) {
+        w->panels = mapped;
         m->mapped_bytes += n_panels * panel_bytes;
         l->room = NULL;
     } else {
         w->panels = l->room = m->panels + l->arena_used;
         l->arena_used += (size_t)((n_panels * panel_bytes + 63) / 64 * 64);
     }
+    if (mapped && !t->panels) {
+        weights_leave_rows(l, mapped, l->room, w);
+        l->room = NULL;
+    }
 
     l->matrix = w;
     l->first_row = r->first;
-    pool_run(l->pool, weights_panel_task, l, (uint32_t)n_panels);
+    pool_run(l->pool, weights_panels_task, l, (uint32_t)((n_panels + WEIGHTS_PANELS - 1) / WEIGHTS_PANELS));
     int failed = atomic_load(&l->failed);
     if (failed) {
         if (l->e) *l->e = l->task_error[failed - 1];
@@ -480,12 +503,8 @@ void weights_free(minim_model *m) {
     weights_free_matrix(m, &m->embedding);
     weights_free_norm(m, &m->output_norm);
     mem_free(&m->allocator, m->panels, m->panels_bytes, 1);
+    mem_free(&m->allocator, m->raw, m->raw_capacity, sizeof *m->raw);
     for (int i = 0; i < MODEL_ROPE_KINDS; i++) {
         mem_free(&m->allocator, m->rope_freq[i], (size_t)m->shape.n_rot / 2, sizeof *m->rope_freq[i]);
     }
-}
-
-void model_matrix_row(const model_matrix *w, int64_t row, float *out) {
-    const char *panel = (const char *)w->panels + (size_t)(row / KERN_PANEL) * w->panel_bytes;
-    kern_unpack_row(w->type, w->cols, panel, (int)(row % KERN_PANEL), out);
 }

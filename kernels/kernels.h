@@ -129,6 +129,9 @@ void kern_dequantize(uint32_t type, const void *data, int64_t n, float *out);
  * the block begins. -1 if there is none, and for float types. */
 int kern_find_bad_scale(uint32_t type, int64_t cols, const void *panel, int n_rows, int64_t *col);
 
+/* The same of rows in file layout, one behind the other. */
+int kern_find_bad_scale_in_rows(uint32_t type, int64_t cols, const void *rows, int n_rows, int64_t *col);
+
 /* ---- activations --------------------------------------------------------------------------------------------------
  * [n][cols] rows, `cols` apart; integer weights read codes, scale and sum, float weights read x. */
 enum { KERN_TILE_TOKENS = 12 }; /* two panels of so many sums fit the registers of AVX-512 */

@@ -134,17 +134,21 @@ static int kern_f16_is_finite(uint16_t h) {
     return (h & 0x7c00) != 0x7c00;
 }
 
+/* Of a block as in the file. */
+static int kern_block_is_good(uint32_t type, const kern_format *f, const uint8_t *block) {
+    if (type == KERN_MXFP4) return block[f->bytes_at] != 0xff;
+    if (type == KERN_IQ1_M) return kern_f16_is_finite(quant_f16_iq1_m(block));
+    for (int i = 0; i < f->n_f16; i++)
+        if (!kern_f16_is_finite(kern_load_u16(block + f->f16_at + 2 * i))) return 0;
+    return 1;
+}
+
 /* Of block b of row r. */
 static int kern_scale_is_good(uint32_t type, const kern_format *f, int64_t cols, const uint8_t *panel, int64_t b,
                               int r) {
     const kern_type_info info = kern_type_get(type);
-    if (!info.panels) {
-        const uint8_t *block = panel + ((size_t)b * KERN_PANEL + (size_t)r) * (size_t)info.block_bytes;
-        if (type == KERN_IQ1_M) return kern_f16_is_finite(quant_f16_iq1_m(block));
-        for (int i = 0; i < f->n_f16; i++)
-            if (!kern_f16_is_finite(kern_load_u16(block + f->f16_at + 2 * i))) return 0;
-        return 1;
-    }
+    if (!info.panels)
+        return kern_block_is_good(type, f, panel + ((size_t)b * KERN_PANEL + (size_t)r) * (size_t)info.block_bytes);
     const uint8_t *side = panel + kern_panel_place(f, info, cols, b).side;
     if (type == KERN_MXFP4) return side[r] != 0xff;
     for (int i = 0; i < f->n_f16; i++)
@@ -177,5 +181,27 @@ int kern_find_bad_scale(uint32_t type, int64_t cols, const void *panel, int n_ro
             *col = b * info.block;
             return r;
         }
+    return -1;
+}
+
+int kern_find_bad_scale_in_rows(uint32_t type, int64_t cols, const void *rows, int n_rows, int64_t *col) {
+    const kern_type_info info = kern_type_get(type);
+    if (!info.has_kernels || !info.integer) return -1;
+    const kern_format *f = kern_format_of(type);
+    const int64_t per_row = cols / info.block, n = per_row * n_rows;
+    const uint8_t *block = rows;
+    const size_t bytes = (size_t)info.block_bytes;
+    uint32_t seen = 0; /* a fast first look, as above */
+    for (int i = 0; i < f->n_f16; i++)
+        for (int64_t b = 0; b < n; b++) {
+            __builtin_prefetch(block + (size_t)b * bytes + 4096, 0, 1);
+            seen |= (kern_load_u16(block + (size_t)b * bytes + f->f16_at + 2 * i) & 0x7c00u) + 0x0400;
+        }
+    if (f->n_f16 && !(seen & 0x8000)) return -1;
+    for (int64_t b = 0; b < n; b++, block += info.block_bytes) {
+        if (kern_block_is_good(type, f, block)) continue;
+        *col = b % per_row * info.block;
+        return (int)(b / per_row);
+    }
     return -1;
 }

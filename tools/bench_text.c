@@ -135,6 +135,7 @@ static int bench_text_with_engine(bench_text_runner *r, const bench_text *texts,
     mine.n_ctx = n_ctx;
     int code = tool_new_engine(&mine, model, &r->engine);
     if (code < 0 && minim_seq_new(r->engine, &r->seq, &error) != MINIM_OK) code = tool_fail_error(&error);
+    if (code < 0) minim_engine_prepare(r->engine);
     if (code < 0) code = tool_new_draft(&r->settings->speculation, &mine, n_ctx, &r->draft);
     if (code >= 0) return code;
     puts("| text | prompt | answer | plain t/s | guessing t/s | times | guessed | right | tokens a step |\n"

@@ -354,6 +354,7 @@ static int bench_pause(const bench_settings *settings) {
 static int bench_warm_up(bench_runner *r, const bench_test *test) {
     if (r->plan->settings->no_warmup) return -1;
     bench_say(r, "warm-up", 0, 0);
+    minim_engine_prepare(r->engine);
     return bench_run_once(r, test->n_prompt, test->n_gen > 0);
 }
 

@@ -13,7 +13,7 @@ typedef struct tool_settings {
     const char *model;                               /* a file; NULL = the built-in model */
     int n_threads, n_ctx, n_batch;                   /* 0 = the engine's default */
     const char *page_size, *kv, *isa, *rope_factors; /* NULL = the engine's default */
-    int no_mmap;                                     /* read packed files into memory */
+    int no_mmap;                                     /* read files into memory */
     int verbose, quiet;
     int n_predict;  /* -1 = until the answer ends */
     int ignore_end; /* end tokens do not end the answer */

@@ -148,6 +148,11 @@ PACK256_TARGET static int pack256_block(const kern_format *f, int groups, const 
 
 /* Scales of a block of 16 rows; returns what comes behind them. */
 static uint8_t *pack256_side(const kern_format *f, const uint8_t *block, size_t row_bytes, uint8_t *out) {
+    if (f->n_f16 == 1 && !f->n_bytes) { /* most types: without counting */
+        KERN_UNROLL
+        for (int r = 0; r < KERN_PANEL; r++) memcpy(out + 2 * r, block + (size_t)r * row_bytes + f->f16_at, 2);
+        return out + 2 * KERN_PANEL;
+    }
     for (int r = 0; r < KERN_PANEL; r++, block += row_bytes) {
         uint8_t *to = out;
         for (int i = 0; i < f->n_f16; i++, to += 2 * KERN_PANEL) memcpy(to + 2 * r, block + f->f16_at + 2 * i, 2);

@@ -23,6 +23,7 @@ typedef struct attention_job {
     minim_engine *e;
     int n_tiles, n_ranges; /* n_ranges: of the longest tile; 0 = a work item does all ranges of its tile */
     int slot, window;      /* the layer's place in the cache; tokens a query sees in it, 0 = all */
+    int stride;            /* ranges from one to that which the same thread is likely to take next */
 } attention_job;
 
 /* One softmax range of all rows of a tile. */
@@ -157,6 +158,8 @@ typedef struct attention_block {
     /* Of every page of the range. The codes are what keys and values are with Q8, and what is unpacked with Q4. */
     void *keys[ATTENTION_PAGES], *values[ATTENTION_PAGES];
     const int8_t *key_codes[ATTENTION_PAGES], *value_codes[ATTENTION_PAGES];
+    int asks;              /* 1: what is read next is asked for while computing */
+    const void *next_keys; /* the first keys of the range that this thread takes next, or NULL */
 } attention_block;
 
 /* The pages that some token of the tile sees. Another one, which is seen, stands for those that nobody sees: they may
@@ -183,7 +186,7 @@ static void attention_scores(const attention_block *b) {
     const model_shape *s = &e->model->shape;
     int64_t n = (int64_t)b->rows.n_tokens * attention_group(s), dim = s->head_dim,
             padded = (int64_t)attention_padded(s);
-    int size = e->page_size, key = attention_visible(b->j, &b->rows, 0, b->range).first;
+    int size = e->page_size, first = attention_visible(b->j, &b->rows, 0, b->range).first, key = first;
     int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
     enum kern_kv type = kv_type(e->kv);
     for (int next; key < end; key = next) {
@@ -196,7 +199,10 @@ static void attention_scores(const attention_block *b) {
                           next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
             e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys[page] + (size_t)slot * kv_element(type),
-                             size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE);
+                             size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE,
+                             !b->asks     ? NULL
+                             : next < end ? b->keys[page + 1]
+                                          : b->values[first / size]);
         }
     }
 }
@@ -227,10 +233,14 @@ static void attention_add_values(const attention_block *b, int key, int end, int
     const minim_engine *e = b->j->e;
     int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
     enum kern_kv type = kv_type(e->kv);
-    const char *values = b->values[key / e->page_size];
+    const int page = key / e->page_size, is_last = page + 1 == ENGINE_RANGE / e->page_size;
+    const char *values = b->values[page];
     e->kern.pv[type](b->w->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
                      values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
-                     b->part.o + row * dim, dim);
+                     b->part.o + row * dim, dim,
+                     !b->asks  ? NULL
+                     : is_last ? b->next_keys
+                               : b->values[page + 1]);
 }
 
 /* The same for keys that not all tokens see, one by one: a value that is not a number must not touch who cannot see it.
@@ -312,7 +322,17 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
     }
 }
 
-/* A range read for a few rows only is waited for more than it is computed with: all of it is asked for at once. */
+/* Keys and values read for one token only are waited for more than computed with. A product of float32 asks for what
+ * comes next while it computes; integers are done so soon that all of a range is asked for at once. */
+static void attention_ask(attention_block *b, const attention_tile *tile) {
+    const minim_engine *e = b->j->e;
+    const int next = b->range + b->j->stride;
+    b->asks = 1;
+    if (next > attention_last_range(tile)) return;
+    const size_t page = (size_t)next * (size_t)(ENGINE_RANGE / e->page_size);
+    b->next_keys = kv_keys(e->kv, kv_page_at(e->kv, &tile->seq->pages, page, b->j->slot), b->j->slot, b->head);
+}
+
 static void attention_prefetch(const attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
     int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
@@ -333,8 +353,10 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
     attention_find_pages(&b, tile);
-    if (tile->n_tokens == 1) attention_prefetch(&b, tile);
-    if (kv_type(j->e->kv) >= KERN_KV_FLOATS) attention_unpack(&b, tile);
+    const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
+    if (tile->n_tokens == 1 && integers) attention_prefetch(&b, tile);
+    if (tile->n_tokens == 1 && !integers) attention_ask(&b, tile);
+    if (integers) attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;
@@ -461,7 +483,7 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
 
 /* Every row sees at least its own key, which lies in its last range. */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
-    attention_job j = {.e = e, .n_tiles = n_tiles};
+    attention_job j = {.e = e, .n_tiles = n_tiles, .stride = 1};
     j.slot = e->model->layers[layer].kv_slot, j.window = e->model->layers[layer].n_window;
     uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
     int most = 1;
@@ -474,7 +496,7 @@ void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
         pool_run(e->pool, attention_task, &j, items);
         return;
     }
-    j.n_ranges = most;
+    j.n_ranges = most, j.stride = pool_threads(e->pool);
     pool_run(e->pool, attention_task, &j, items * (uint32_t)most);
     pool_run(e->pool, attention_join_task, &j, items);
 }

@@ -257,11 +257,12 @@ typedef struct kern_table {
      * dimension). Indexed by enum kern_kv, the float types.
      *   qk: s[r][j] = scale * (acc = 0; for d ascending: acc = fma(q[r][d], k[d][j], acc)), j < n_keys
      *   pv: for j ascending: o[r][d] = fma(p[r][j], v[j][d], o[r][d])
-     * ldq, lds, ldp, ldo: floats between rows. */
+     * ldq, lds, ldp, ldo: floats between rows. ahead: memory that is read next, as many bytes as here of k or v, which
+     * a kernel may ask for while it computes; or NULL. */
     void (*qk[KERN_KV_FLOATS])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                               int64_t head_dim, float scale, float *s, int64_t lds);
+                               int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead);
     void (*pv[KERN_KV_FLOATS])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                               int64_t head_dim, float *o, int64_t ldo);
+                               int64_t head_dim, float *o, int64_t ldo, const void *ahead);
 
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
      * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys.

@@ -423,7 +423,7 @@ static void check_qk(const kern_table *k, int type) {
     float *q = slot_floats(0, (n_q - 1) * ldq + dim, kind);
     void *keys = slot_kv(1, (dim - 1) * ldk + n_keys, type, kind);
     float *s = slot_output(2, (n_q - 1) * lds + n_keys);
-    k->qk[type](q, ldq, n_q, keys, ldk, n_keys, dim, random_tame(), s, lds);
+    k->qk[type](q, ldq, n_q, keys, ldk, n_keys, dim, random_tame(), s, lds, n_q % 2 ? keys : NULL);
     record_matrix(s, n_q, n_keys, lds);
 }
 
@@ -436,7 +436,7 @@ static void check_pv(const kern_table *k, int type) {
     float *o = slot_output(2, (n_q - 1) * ldo + dim);
     for (int64_t r = 0; r < n_q; r++)
         for (int64_t d = 0; d < dim; d++) o[r * ldo + d] = random_float(kind);
-    k->pv[type](p, ldp, n_q, values, n_keys, dim, o, ldo);
+    k->pv[type](p, ldp, n_q, values, n_keys, dim, o, ldo, n_q % 2 ? values : NULL);
     record_matrix(o, n_q, dim, ldo);
 }
 

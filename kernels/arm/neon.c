@@ -64,6 +64,7 @@ typedef struct neon_product {
     float *c;                       /* [n_rows][n_vectors][4] */
     int64_t ldc;
     int64_t first, end; /* lanes of the tile that are written */
+    const char *ahead;  /* memory that is read next, [n_i][i_stride] bytes, to be asked for; or NULL */
     float scale;
     int add; /* 1: start from C, 0: from zero */
 } neon_product;
@@ -113,8 +114,10 @@ KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
     KERN_UNROLL
     for (int i = 0; i < NR * NV; i++) acc[i] = g->add ? vld1q_f32(c + i / NV * ldc + i % NV * 4) : vdupq_n_f32(0);
 
+    const char *ahead = a == g->a ? g->ahead : NULL;
     int64_t i = 0;
     for (; i + 4 <= g->n_i; i += 4) {
+        for (int64_t k = 0; ahead && k < 4 * i_stride; k += 64) __builtin_prefetch(ahead + i * i_stride + k, 0, 2);
         KERN_UNROLL
         for (int r = 0; r < NR; r++) x[r] = vld1q_f32(a + r * lda + i);
         KERN_UNROLL
@@ -168,6 +171,7 @@ KERN_INLINE void neon_float_product(const uint32_t type, neon_product *g, int64_
             neon_float_rows(type, 4, g, n_rows);
         else
             neon_float_rows(type, 1, g, n_rows);
+        g->ahead = NULL;
         g->b += nv == 1 ? 4 * neon_bytes(type) : nv / 4 * g->group_stride;
         g->c += nv * 4;
         done += nv * 4 - back;
@@ -228,7 +232,7 @@ KERN_INLINE void neon_attend(const uint32_t type, neon_product *g, int64_t n_row
 }
 
 KERN_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
+                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
     neon_product g = {.a = q,
                       .lda = ldq,
                       .n_i = head_dim,
@@ -236,12 +240,13 @@ KERN_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64
                       .i_stride = ldk * neon_bytes(type),
                       .c = s,
                       .ldc = lds,
+                      .ahead = ahead,
                       .scale = scale};
     neon_attend(type, &g, n_q, n_keys);
 }
 
 KERN_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                         int64_t head_dim, float *o, int64_t ldo) {
+                         int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
     neon_product g = {.a = p,
                       .lda = ldp,
                       .n_i = n_keys,
@@ -249,29 +254,30 @@ KERN_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64
                       .i_stride = head_dim * neon_bytes(type),
                       .c = o,
                       .ldc = ldo,
+                      .ahead = ahead,
                       .scale = 1.0f,
                       .add = 1};
     neon_attend(type, &g, n_q, head_dim);
 }
 
 NEON_TILE static void neon_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                                  int64_t head_dim, float scale, float *s, int64_t lds) {
-    neon_qk(KERN_F16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+                                  int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+    neon_qk(KERN_F16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 NEON_TILE static void neon_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                                  int64_t head_dim, float scale, float *s, int64_t lds) {
-    neon_qk(KERN_F32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+                                  int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+    neon_qk(KERN_F32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 NEON_TILE static void neon_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                  int64_t head_dim, float *o, int64_t ldo) {
-    neon_pv(KERN_F16, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+                                  int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+    neon_pv(KERN_F16, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 NEON_TILE static void neon_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                  int64_t head_dim, float *o, int64_t ldo) {
-    neon_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+                                  int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+    neon_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 /* kern_expf() of 4 values */

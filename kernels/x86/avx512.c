@@ -31,6 +31,7 @@ typedef struct avx512_product {
     float *c; /* [n_rows][n_vectors][16] */
     int64_t ldc;
     float scale;
+    const char *ahead;        /* memory that is read next, [n_i][i_stride] bytes, to be asked for; or NULL */
     int add;                  /* 1: start from C, 0: from zero */
     __mmask16 b_mask, c_mask; /* of the last vector */
 } avx512_product;
@@ -57,8 +58,10 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
     for (int v = 0; v < NV; v++)
         acc[r * NV + v] = _mm512_maskz_loadu_ps(!g->add ? 0 : v < NV - 1 ? 0xffff : g->c_mask, c + r * ldc + v * 16);
 
+    const char *ahead = a == g->a ? g->ahead : NULL;
     for (int64_t i = 0; i < g->n_i; i++, b += i_stride) {
         __m512 vec[4];
+        for (int64_t k = 0; ahead && k < i_stride; k += 64) __builtin_prefetch(ahead + i * i_stride + k, 0, 2);
         KERN_UNROLL
         for (int v = 0; v < NV; v++) {
             const __mmask16 mask = v < NV - 1 ? 0xffff : g->b_mask;
@@ -114,6 +117,7 @@ AVX512_INLINE void avx512_float_product(const uint32_t type, avx512_product *g, 
             avx512_float_rows(type, 2, g, n_rows);
         else
             avx512_float_rows(type, 1, g, n_rows);
+        g->ahead = NULL;
         g->b += nv * g->vector_stride;
         g->c += nv * 16;
         lanes -= nv * 16;
@@ -150,7 +154,7 @@ AVX512_TARGET static void avx512_matmul_bf16(const void *panels, int64_t rows, i
 
 AVX512_INLINE void avx512_qk(const uint32_t type, int64_t bytes, const float *q, int64_t ldq, int64_t n_q,
                              const void *k, int64_t ldk, int64_t n_keys, int64_t head_dim, float scale, float *s,
-                             int64_t lds) {
+                             int64_t lds, const void *ahead) {
     avx512_product g = {.a = q,
                         .lda = ldq,
                         .n_i = head_dim,
@@ -159,12 +163,14 @@ AVX512_INLINE void avx512_qk(const uint32_t type, int64_t bytes, const float *q,
                         .i_stride = ldk * bytes,
                         .c = s,
                         .ldc = lds,
+                        .ahead = ahead,
                         .scale = scale};
     avx512_float_product(type, &g, n_q, n_keys, 0);
 }
 
 AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p, int64_t ldp, int64_t n_q,
-                             const void *v, int64_t n_keys, int64_t head_dim, float *o, int64_t ldo) {
+                             const void *v, int64_t n_keys, int64_t head_dim, float *o, int64_t ldo,
+                             const void *ahead) {
     avx512_product g = {.a = p,
                         .lda = ldp,
                         .n_i = n_keys,
@@ -173,29 +179,32 @@ AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p,
                         .i_stride = head_dim * bytes,
                         .c = o,
                         .ldc = ldo,
+                        .ahead = ahead,
                         .scale = 1.0f,
                         .add = 1};
     avx512_float_product(type, &g, n_q, head_dim, 0);
 }
 
 AVX512_TARGET static void avx512_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
-    avx512_qk(KERN_F16, 2, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
+                                        const void *ahead) {
+    avx512_qk(KERN_F16, 2, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX512_TARGET static void avx512_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds) {
-    avx512_qk(KERN_F32, 4, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
+                                        int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
+                                        const void *ahead) {
+    avx512_qk(KERN_F32, 4, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX512_TARGET static void avx512_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo) {
-    avx512_pv(KERN_F16, 2, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+                                        int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+    avx512_pv(KERN_F16, 2, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo) {
-    avx512_pv(KERN_F32, 4, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
+                                        int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+    avx512_pv(KERN_F32, 4, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 /* ---- between the products ---------------------------------------------------------------------------------------- */

@@ -59,14 +59,14 @@ static void cases_run_qk(const harness_case *c, harness_worker *w, uint64_t call
     const void *page = harness_next(w, (size_t)c->bytes);
     (void)call;
     c->table->qk[c->weight_type](w->x, c->cols, c->tokens, page, CASES_KEYS, CASES_KEYS, c->cols, 0.125f, w->output,
-                                 CASES_KEYS, (const char *)page + c->bytes);
+                                 CASES_KEYS, (const char *)page + (size_t)c->bytes);
 }
 
 static void cases_run_pv(const harness_case *c, harness_worker *w, uint64_t call) {
     const void *page = harness_next(w, (size_t)c->bytes);
     (void)call;
     c->table->pv[c->weight_type](w->y, CASES_KEYS, c->tokens, page, CASES_KEYS, c->cols, w->output, c->cols,
-                                 (const char *)page + c->bytes);
+                                 (const char *)page + (size_t)c->bytes);
 }
 
 /* ---- what works on activations, which stay in the cache ------------------------------------------------------------

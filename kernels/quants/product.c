@@ -81,7 +81,8 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             }
             w->is_first = first == 0, w->is_last = first + w->n_groups == row_groups;
             w->ahead = next + (size_t)first * group_bytes, w->ahead_bytes = (size_t)w->n_groups * group_bytes;
-            if (w->is_last && !p->tiled) quant_fetch(w);
+            w->fetch_y = w->is_last ? w->is_first : first + 2 * QUANT_GROUPS >= row_groups;
+            if (w->is_last && !p->tiled && !p->writes) quant_fetch(w);
             p->multiply(w);
         }
         if (!p->writes && !p->tiled) quant_store(w);

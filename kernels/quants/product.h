@@ -41,9 +41,12 @@ typedef struct quant_work {
     float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */
     int64_t ldy, rows;
     int is_first, is_last; /* these are the first groups, the last ones */
-    /* What a product may fetch meanwhile: its share of the next two panels. */
+    /* What a product may fetch meanwhile: its share of the next two panels; and y, which the next call writes, or this
+     * one if there is no other. */
     const uint8_t *ahead;
     size_t ahead_bytes;
+    int64_t ahead_step; /* bytes that go with a group of a tile, for products that count so */
+    int fetch_y;
 } quant_work;
 
 /* Groups first .. first + n_groups - 1 of a panel; first is a multiple of QUANT_GROUPS. */

@@ -13,7 +13,8 @@
 #define QUANTS512_INLINE QUANTS512_TARGET KERN_INLINE
 
 enum {
-    QUANTS512_TILE = 5,   /* most tokens of a tile */
+    QUANTS512_TILE = 7,   /* most tokens of a tile: on Intel's cores 10 sums would wait for each other, */
+    QUANTS512_AMD = 5,    /* and on AMD's, where they do not */
     QUANTS512_MOST = 240, /* tokens that share what is unpacked: about a step's */
     QUANTS512_PAIRS = 4   /* a kind of product: half as many multiplications, see below */
 };
@@ -53,7 +54,7 @@ QUANTS512_INLINE void quants512_unpack_pairs(const unpack_type u, const uint8_t 
                                              int64_t first, int64_t n, quant_part *out) {
     const __m512i up = _mm512_set1_epi8(127), down = _mm512_set1_epi8(-1), none = _mm512_setzero_si512();
     const uint8_t *codes = panel + first * 64 * u.low;
-    unpack512_scales(u, panel, row_groups, first, n, out);
+    unpack512_scales(u, 0, panel, row_groups, first, n, out);
     for (int64_t g = 0; g < n; g++, codes += 64 * u.low) {
         __m512i code[8], sum = none;
         unpack512_group(u, none, codes, code);
@@ -112,6 +113,8 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
         acc[i / P][i % P] = w->is_first ? _mm512_setzero_ps() : _mm512_load_ps(w->sum[t0 + i / P][i % P]);
 
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
+        for (int64_t i = 0; i < w->ahead_step; i += 64) _mm_prefetch((const char *)w->ahead + i, _MM_HINT_T1);
+        w->ahead += w->ahead_step;
         __m512i dot[QUANTS512_TILE][P];
         KERN_UNROLL
         for (int i = 0; i < T * P; i++) dot[i / P][i % P] = _mm512_set1_epi32(s->start[i / P][0][g]);
@@ -192,44 +195,58 @@ QUANTS512_INLINE void quants512_prepare(const int kind, const int T, const quant
     }
 }
 
-/* Halves have registers for fewer tokens. What a tile needs of its tokens is made ready one tile ahead: a load that
- * meets a store still under way would wait for it. */
-QUANTS512_INLINE void quants512_multiply(const int kind, quant_work *w) {
-    const int T = kind & QUANT_HALVES ? 4 : QUANTS512_TILE;
-    quant_tokens s[2];
-    int64_t t = 0;
-    int i = 0;
-    quants512_prepare(kind, T, w, 0, &s[0]);
-    for (; t + T <= w->n; t += T, i ^= 1) {
-        if (t + T < w->n) quants512_prepare(kind, T, w, t + T, &s[i ^ 1]);
-        quants512_tile(kind, T, w, t, &s[i]);
-    }
-    switch (w->n - t) {
-    case 1: quants512_tile(kind, 1, w, t, &s[i]); break;
-    case 2: quants512_tile(kind, 2, w, t, &s[i]); break;
-    case 3: quants512_tile(kind, 3, w, t, &s[i]); break;
-    case 4: quants512_tile(kind, 4, w, t, &s[i]); break;
+/* Asks for the lines of y of n tokens, if they are written next. All at once would keep the tiles waiting. */
+QUANTS512_INLINE void quants512_fetch_y(const quant_work *w, int64_t t, int64_t n) {
+    if (!w->fetch_y) return;
+    for (const float *y = w->y + t * w->ldy; n > 0; n--, y += w->ldy) {
+        _mm_prefetch((const char *)y, _MM_HINT_T1);
+        if (w->rows > KERN_PANEL) _mm_prefetch((const char *)(y + KERN_PANEL), _MM_HINT_T1);
     }
 }
 
-QUANTS512_TARGET static void quants512_multiply_0(quant_work *w) {
-    quants512_multiply(0, w);
+/* At most T tokens a tile; tiles are of about the same size, because small ones wait for their products. What a tile
+ * needs of its tokens is made ready one tile ahead: a load that meets a store still under way would wait for it. If one
+ * tile is all, unpackers fetch what comes next. */
+QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work *w) {
+    quant_tokens s[2];
+    int i = 0;
+    int64_t t = 0, n, tiles = (w->n + T - 1) / T;
+    w->ahead_step = tiles == 1 ? 0 : (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
+    quants512_prepare(kind, T, w, 0, &s[0]);
+    for (; tiles > 0; t += n, tiles--, i ^= 1) {
+        n = (w->n - t + tiles - 1) / tiles;
+        if (tiles > 1) quants512_prepare(kind, T, w, t + n, &s[i ^ 1]);
+        quants512_fetch_y(w, t, n);
+        switch (n) {
+#define QUANTS512_CASE(N)                                                                                              \
+    case N:                                                                                                            \
+        if (N <= T) quants512_tile(kind, N, w, t, &s[i]);                                                              \
+        break
+            QUANTS512_CASE(1);
+            QUANTS512_CASE(2);
+            QUANTS512_CASE(3);
+            QUANTS512_CASE(4);
+            QUANTS512_CASE(5);
+            QUANTS512_CASE(6);
+            QUANTS512_CASE(7);
+#undef QUANTS512_CASE
+        }
+    }
 }
-QUANTS512_TARGET static void quants512_multiply_1(quant_work *w) {
-    quants512_multiply(QUANT_HALVES, w);
-}
-QUANTS512_TARGET static void quants512_multiply_2(quant_work *w) {
-    quants512_multiply(QUANT_MIN, w);
-}
-QUANTS512_TARGET static void quants512_multiply_3(quant_work *w) {
-    quants512_multiply(QUANT_HALVES | QUANT_MIN, w);
-}
-QUANTS512_TARGET static void quants512_multiply_pairs(quant_work *w) {
-    quants512_multiply(QUANTS512_PAIRS, w);
-}
-QUANTS512_TARGET static void quants512_multiply_pairs_min(quant_work *w) {
-    quants512_multiply(QUANTS512_PAIRS | QUANT_MIN, w);
-}
+
+/* Halves have registers for four tokens. */
+#define QUANTS512_MULTIPLY(NAME, KIND, T)                                                                              \
+    QUANTS512_TARGET static void quants512_multiply_##NAME(quant_work *w) {                                            \
+        quants512_multiply(KIND, T, w);                                                                                \
+    }
+QUANTS512_MULTIPLY(plain, 0, QUANTS512_TILE)
+QUANTS512_MULTIPLY(min, QUANT_MIN, QUANTS512_TILE)
+QUANTS512_MULTIPLY(halves, QUANT_HALVES, 4)
+QUANTS512_MULTIPLY(halves_min, QUANT_HALVES | QUANT_MIN, 4)
+QUANTS512_MULTIPLY(amd, 0, QUANTS512_AMD)
+QUANTS512_MULTIPLY(amd_min, QUANT_MIN, QUANTS512_AMD)
+QUANTS512_MULTIPLY(pairs, QUANTS512_PAIRS, QUANTS512_AMD)
+QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
 
 /* ---- one token ---------------------------------------------------------------------------------------------------
  *
@@ -259,11 +276,12 @@ QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack_type u, con
     __m512 acc = _mm512_setzero_ps();
     for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
         const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
-        unpack512_scales(u, panel, row_groups, first, n, scales);
+        unpack512_scales(u, 1, panel, row_groups, first, n, scales);
         for (int64_t i = 0; i < n; i++) {
             const int64_t g = first + i;
             const int8_t *act = x->codes + g * KERN_BLOCK;
             __m512i code[8], dot = _mm512_set1_epi32(x->start[0][g]);
+            unpack512_fetch(u, panel + g * group_bytes);
             unpack512_group(u, table, panel + g * group_bytes, code);
             KERN_UNROLL
             for (int j = 0; j < 4; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
@@ -324,48 +342,54 @@ static quant_unpack *const quants512_pair_unpacker[KERN_TYPE_END] = {[KERN_Q4_0]
                                                                      [KERN_Q4_1] = quants512_unpack_pairs_Q4_1,
                                                                      [KERN_Q4_K] = quants512_unpack_pairs_Q4_K};
 
-static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *panels, int64_t rows, int64_t cols,
-                             const kern_act *act, int64_t n, float *y, int64_t ldy) {
-    static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants512_multiply_0, quants512_multiply_1,
-                                                                quants512_multiply_2, quants512_multiply_3};
-    const int kind = quant_kind(type);
-    quant_product p = {unpack, multiply[kind], type, kern_avx2_unpackers[type].offset, QUANTS512_MOST, 20, 1, 0};
-    if (act->pairs && quants512_pair_unpacker[type]) {
+/* few: the unpacker if there is one tile, or NULL. */
+static void quants512_matmul(uint32_t type, quant_unpack *few, quant_unpack *unpack, const void *panels, int64_t rows,
+                             int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
+    static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
+        {quants512_multiply_plain, quants512_multiply_halves, quants512_multiply_min, quants512_multiply_halves_min},
+        {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
+    const int kind = quant_kind(type), amd = act->pairs != NULL;
+    const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
+    quant_product p = {unpack, multiply[amd][kind], type, kern_avx2_unpackers[type].offset, QUANTS512_MOST, tile, 1, 0};
+    if (n <= tile && few) p.unpack = few;
+    if (amd && quants512_pair_unpacker[type]) {
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;
     }
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-#define QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                      \
-    QUANTS512_TARGET static void quants512_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
-                                                         int64_t n, quant_part *out) {                                 \
+#define QUANTS512_UNPACKER(NAME, FETCH, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                         \
+    QUANTS512_TARGET static void quants512_##NAME##_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,    \
+                                                           int64_t n, quant_part *out) {                               \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
-        unpack512_part(u, panel, row_groups, first, n, out);                                                           \
+        unpack512_part(u, FETCH, panel, row_groups, first, n, out);                                                    \
     }
 
 /* Few tokens are the business of avx512vnni.c. */
-QUANTS512_UNPACKER(Q4_0, 4, 0, NULL, 1, 2)
-QUANTS512_UNPACKER(Q8_0, 8, 0, NULL, 1, 2)
+QUANTS512_UNPACKER(unpack, 0, Q4_0, 4, 0, NULL, 1, 2)
+QUANTS512_UNPACKER(unpack, 0, Q8_0, 8, 0, NULL, 1, 2)
 void kern_quants512_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy) {
-    quants512_matmul(KERN_Q4_0, quants512_unpack_Q4_0, panels, rows, cols, act, n, y, ldy);
+    quants512_matmul(KERN_Q4_0, NULL, quants512_unpack_Q4_0, panels, rows, cols, act, n, y, ldy);
 }
 void kern_quants512_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy) {
-    quants512_matmul(KERN_Q8_0, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
+    quants512_matmul(KERN_Q8_0, NULL, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
 }
 
 /* Packed for full speed. */
 #define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
-    QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                          \
+    QUANTS512_UNPACKER(unpack, 0, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                               \
+    QUANTS512_UNPACKER(unpack_few, 1, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                           \
     QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
                                                   int64_t n, float *y, int64_t ldy) {                                  \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
         if (n == 1 && cols <= QUANTS512_ONE_GROUPS * KERN_BLOCK)                                                       \
             quants512_one(KIND, u, kern_avx2_unpackers[KERN_##TYPE].offset, panels, rows, cols / KERN_BLOCK, act, y);  \
         else                                                                                                           \
-            quants512_matmul(KERN_##TYPE, quants512_unpack_##TYPE, panels, rows, cols, act, n, y, ldy);                \
+            quants512_matmul(KERN_##TYPE, quants512_unpack_few_##TYPE, quants512_unpack_##TYPE, panels, rows, cols,    \
+                             act, n, y, ldy);                                                                          \
     }
 QUANTS512_FAST(Q4_1, QUANT_MIN, 4, 0, NULL, 1, 4)
 QUANTS512_FAST(Q5_0, 0, 4, 1, NULL, 1, 2)
@@ -379,7 +403,8 @@ QUANTS512_FAST(IQ4_XS, 0, 4, 0, kern_iq4_unsigned, 8, 8)
 #define QUANTS512_OTHER(TYPE)                                                                                          \
     static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
-        quants512_matmul(KERN_##TYPE, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y, ldy);    \
+        quants512_matmul(KERN_##TYPE, NULL, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y,    \
+                         ldy);                                                                                         \
     }
 QUANTS512_OTHER(Q2_K)
 QUANTS512_OTHER(Q3_K)

@@ -19,13 +19,17 @@ AVX512_INLINE __m512i unpack512_table(const unpack_type u) {
     return u.values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)u.values)) : _mm512_setzero_si512();
 }
 
+/* Asks for what lies ahead of a group. With many tokens there is time for it between products, and that is better. */
+AVX512_INLINE void unpack512_fetch(const unpack_type u, const uint8_t *codes) {
+    KERN_UNROLL
+    for (int i = 0; i < 64 * (u.low + u.high); i += 64)
+        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T1);
+}
+
 /* One group of codes. */
 AVX512_INLINE void unpack512_group(const unpack_type u, __m512i table, const uint8_t *codes, __m512i out[8]) {
     const __m512i low_mask = _mm512_set1_epi8((char)((1 << u.low) - 1));
     const __m512i high_mask = _mm512_set1_epi8((char)(((1 << u.high) - 1) << u.low));
-    KERN_UNROLL
-    for (int i = 0; i < 64 * (u.low + u.high); i += 64)
-        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T1);
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m512i v = _mm512_and_si512(unpack512_plane(u.low, 0, j, codes), low_mask);
@@ -103,13 +107,15 @@ AVX512_INLINE void unpack512_scales_iq4_xs(const uint8_t *rows, int64_t g, quant
 /* ---- parts of panels --------------------------------------------------------------------------------------------- */
 
 /* The scales of n groups from `first` on. */
-AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
-                                    int64_t n, quant_part *out) {
+AVX512_INLINE void unpack512_scales(const unpack_type u, const int fetch, const uint8_t *panel, int64_t row_groups,
+                                    int64_t first, int64_t n, quant_part *out) {
     const uint8_t *rows = panel + row_groups * 64 * (u.low + u.high) + first / u.groups * u.side * KERN_PANEL;
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
-        KERN_UNROLL
-        for (int i = 0; i < u.side * KERN_PANEL; i += 64)
-            _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T1);
+        if (fetch) {
+            KERN_UNROLL
+            for (int i = 0; i < u.side * KERN_PANEL; i += 64)
+                _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T1);
+        }
         switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;
@@ -123,14 +129,15 @@ AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, i
 }
 
 /* A quant_unpack. */
-AVX512_INLINE void unpack512_part(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
-                                  int64_t n, quant_part *out) {
+AVX512_INLINE void unpack512_part(const unpack_type u, const int fetch, const uint8_t *panel, int64_t row_groups,
+                                  int64_t first, int64_t n, quant_part *out) {
     const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *codes = panel + first * group_bytes;
     const __m512i table = unpack512_table(u);
-    unpack512_scales(u, panel, row_groups, first, n, out);
+    unpack512_scales(u, fetch, panel, row_groups, first, n, out);
     for (int64_t g = 0; g < n; g++, codes += group_bytes) {
         __m512i code[8];
+        if (fetch) unpack512_fetch(u, codes);
         unpack512_group(u, table, codes, code);
         KERN_UNROLL
         for (int j = 0; j < 8; j++) _mm512_store_si512(out->code[g][j], code[j]);

@@ -209,26 +209,72 @@ AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q
 
 /* ---- between the products ---------------------------------------------------------------------------------------- */
 
-AVX512_TARGET static void avx512_quantize_block(const float *x, int8_t *codes, float *scale, int32_t *sum) {
-    const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-    const __m512i i = _mm512_castps_si512(a), j = _mm512_castps_si512(b);
-    float to_code;
-    if (!kern_act_scale_bits((uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(i, j)),
-                             _mm512_reduce_max_epu32(_mm512_max_epu32(i, j)), &to_code, scale)) {
-        _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
-        *sum = 0;
-        return;
+AVX512_INLINE __m512 avx512_larger_signed(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+AVX512_INLINE __m512 avx512_integer_sum(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+/* kern_act_scale_bits() of four blocks; returns those whose codes are not to be 0. */
+AVX512_INLINE __mmask8 avx512_act_scales(__m128 most_signed, __m128 most_unsigned, __m128 *inv, __m128 *scale) {
+    const __m128 sign = _mm_set1_ps(-0.0f);
+    const __m128i s = _mm_castps_si128(most_signed), u = _mm_castps_si128(most_unsigned);
+    const __m128i up = _mm_max_epi32(s, _mm_setzero_si128()); /* 0 where no number is above 0 */
+    const __m128i down = _mm_maskz_xor_epi32(_mm_movepi32_mask(u), u, _mm_castps_si128(sign));
+    const __mmask8 is_up = _mm_cmpgt_epi32_mask(up, down);
+    const __m128 most = _mm_castsi128_ps(_mm_max_epi32(up, down)), other = _mm_castsi128_ps(_mm_min_epi32(up, down));
+    const __mmask8 finite = _mm_cmplt_epi32_mask(_mm_max_epi32(up, down), _mm_set1_epi32(0x7f800000));
+    const __mmask8 good = _mm_mask_cmp_ps_mask(finite, most, _mm_set1_ps(KERN_AMAX_MIN), _CMP_GE_OQ);
+    const __mmask8 both =
+        _mm_cmp_ps_mask(other, _mm_mul_ps(most, _mm_set1_ps(KERN_CODE_UP / KERN_CODE_DOWN)), _CMP_GT_OQ);
+    const __m128 level = _mm_mask_mov_ps(_mm_set1_ps(KERN_CODE_DOWN), both, _mm_set1_ps(KERN_CODE_UP));
+    const __m128 size = _mm_xor_ps(_mm_mask_mov_ps(most, both, other), _mm_maskz_mov_ps(is_up, sign));
+    const __m128 nan = _mm_castsi128_ps(_mm_set1_epi32((int)KERN_NAN_BITS));
+    *inv = _mm_maskz_div_ps(good, level, size);
+    *scale = _mm_mask_mov_ps(_mm_maskz_div_ps(good, size, level), (__mmask8)~finite, nan);
+    return good;
+}
+
+/* NB blocks, 4 or 1. What is to become 0 is multiplied by 0; and the byte of what is no number then is 0, too. */
+AVX512_INLINE void avx512_quantize_blocks(const int NB, const float *x, int8_t *codes, float *scale, int32_t *sum) {
+    const __mmask8 blocks = (1 << NB) - 1;
+    __m512 top[4], bits[4], all[4];
+    __m128 inv, scales;
+    float to_code[4];
+    KERN_UNROLL
+    for (int b = 0; b < 4; b++) {
+        const float *from = x + (b < NB ? b : 0) * KERN_BLOCK;
+        const __m512 v = _mm512_loadu_ps(from), w = _mm512_loadu_ps(from + 16);
+        top[b] = avx512_larger_signed(v, w), bits[b] = avx512_larger_bits(v, w);
     }
-    const __m512 inv = _mm512_set1_ps(to_code);
-    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inv)), high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inv));
-    _mm_storeu_si128((void *)codes, _mm512_cvtepi32_epi8(low));
-    _mm_storeu_si128((void *)(codes + 16), _mm512_cvtepi32_epi8(high));
-    *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    const __mmask8 good = avx512_act_scales(avx512_four_folded(avx512_larger_signed, top),
+                                            avx512_four_folded(avx512_larger_bits, bits), &inv, &scales);
+    _mm_storeu_ps(to_code, inv);
+    KERN_UNROLL
+    for (int b = 0; b < NB; b++) {
+        const __m512 times = _mm512_set1_ps(to_code[b]);
+        __m512i v[2];
+        KERN_UNROLL
+        for (int h = 0; h < 2; h++) {
+            v[h] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + b * KERN_BLOCK + 16 * h), times));
+            _mm_storeu_si128((void *)(codes + b * KERN_BLOCK + 16 * h), _mm512_cvtepi32_epi8(v[h]));
+        }
+        all[b] = _mm512_castsi512_ps(_mm512_add_epi32(v[0], v[1]));
+    }
+    KERN_UNROLL
+    for (int b = NB; b < 4; b++) all[b] = all[0];
+    _mm_mask_storeu_ps(scale, blocks, scales);
+    const __m128i sums = _mm_castps_si128(avx512_four_folded(avx512_integer_sum, all));
+    _mm_mask_storeu_epi32(sum, blocks, _mm_maskz_mov_epi32(good, sums));
 }
 
 AVX512_TARGET static void avx512_quantize(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum) {
-    for (int64_t b = 0; b < n / KERN_BLOCK; b++)
-        avx512_quantize_block(x + b * KERN_BLOCK, codes + b * KERN_BLOCK, scale + b, sum + b);
+    const int64_t blocks = n / KERN_BLOCK;
+    int64_t b = 0;
+    for (; b + 4 <= blocks; b += 4)
+        avx512_quantize_blocks(4, x + b * KERN_BLOCK, codes + b * KERN_BLOCK, scale + b, sum + b);
+    for (; b < blocks; b++) avx512_quantize_blocks(1, x + b * KERN_BLOCK, codes + b * KERN_BLOCK, scale + b, sum + b);
 }
 
 AVX512_TARGET static void avx512_rms_norm(const float *x, const float *w, int64_t n, float eps, float *y) {

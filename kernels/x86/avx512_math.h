@@ -65,4 +65,23 @@ AVX512_INLINE float avx512_fold(__m512 a) {
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
 }
 
+/* ---- sixteen numbers that become one -------------------------------------------------------------------------------
+ */
+
+typedef __m512 avx512_choice(__m512, __m512);
+
+/* The larger one as integers without sign */
+AVX512_INLINE __m512 avx512_larger_bits(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+/* Lane i of the result is what is chosen among the sixteen numbers of v[i]. */
+AVX512_INLINE __m128 avx512_four_folded(avx512_choice *choose, const __m512 *v) {
+    const __m512 a = choose(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const __m512 b = choose(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512 c = choose(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m512 d = choose(c, _mm512_shuffle_f32x4(c, c, 0x4e));
+    return _mm512_castps512_ps128(choose(d, _mm512_shuffle_f32x4(d, d, 0xb1)));
+}
+
 #endif

@@ -323,7 +323,7 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
 }
 
 /* Keys and values read for one token only are waited for more than computed with. A product of float32 asks for what
- * comes next while it computes; integers are done so soon that all of a range is asked for at once. */
+ * comes next while it computes. */
 static void attention_ask(attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
     const int next = b->range + b->j->stride;
@@ -333,6 +333,7 @@ static void attention_ask(attention_block *b, const attention_tile *tile) {
     b->next_keys = kv_keys(e->kv, kv_page_at(e->kv, &tile->seq->pages, page, b->j->slot), b->j->slot, b->head);
 }
 
+/* Integers are done so soon that all of a range is asked for at once. */
 static void attention_prefetch(const attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
     int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
@@ -354,8 +355,10 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
     attention_find_pages(&b, tile);
     const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
-    if (tile->n_tokens == 1 && integers) attention_prefetch(&b, tile);
-    if (tile->n_tokens == 1 && !integers) attention_ask(&b, tile);
+    if (tile->n_tokens == 1 && integers)
+        attention_prefetch(&b, tile);
+    else if (tile->n_tokens == 1)
+        attention_ask(&b, tile);
     if (integers) attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;

@@ -186,6 +186,7 @@ void minim_engine_free(minim_engine *en) {
 }
 
 void minim_engine_prepare(minim_engine *en) {
+    if (!en) return;
     pthread_mutex_lock(&en->lock);
     ready_for_all(en);
     pthread_mutex_unlock(&en->lock);

@@ -105,10 +105,9 @@ void forward_run(minim_engine *e, const step_row *rows, int n);
 void ready_for_product(minim_engine *e, const model_matrix *w, int n);
 /* Makes all that are not there yet. */
 void ready_for_all(minim_engine *e);
-/* Of n panels, how many ready_panels() is to be asked for at a time. */
-int64_t ready_panels_at_once(const minim_engine *e, const model_matrix *w, int64_t n);
-/* Panels first .. first + n - 1: where they are, or made in `buffer`, which has room for scratch.panels_bytes. */
-const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t n, char *buffer);
+/* Panels from `first` on: where they are, or made in `buffer`, which has room for scratch.panels_bytes. *n is how many
+ * are wanted, and becomes how many are there. */
+const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t *n, char *buffer);
 /* Row `row` of a matrix as float32 [cols]. */
 void ready_row(const model_matrix *w, int64_t row, float *out);
 

@@ -191,9 +191,9 @@ static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     const int64_t panels = forward_panels(w), begin = (int64_t)item * j->panels_per_item;
     const int64_t end = panels - begin < j->panels_per_item ? panels : begin + j->panels_per_item;
     for (int64_t p = begin, n_p; p < end; p += n_p) {
-        n_p = ready_panels_at_once(j->e, w, end - p);
+        n_p = end - p;
+        const char *at = ready_panels(j->e, w, p, &n_p, buffer);
         const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
-        const char *at = ready_panels(j->e, w, p, n_p, buffer);
         float *y = j->product[i].y + t * w->rows + first;
         j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
     }

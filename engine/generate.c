@@ -184,7 +184,7 @@ minim_status generate_verify(generate_run *g, minim_seq *seq, speculator *s, con
 minim_status generate_end(generate_run *g, minim_error *e) {
     const double now = time_now() - g->start;
     if (!g->r.n_generated) g->r.prefill_seconds = now;
-    g->r.decode_seconds = g->r.n_generated ? now - g->r.first_token_seconds : 0;
+    g->r.decode_seconds = g->r.n_generated ? now - g->r.first_token_seconds - g->packing : 0;
     if (g->r.stop == MINIM_STOP_STRING || g->r.stop == MINIM_STOP_CALLBACK) return MINIM_OK;
     const char *ready;
     size_t n_ready;
@@ -247,6 +247,13 @@ static minim_status generate_step(generate_run *g, minim_seq *seq, int32_t token
     return MINIM_OK;
 }
 
+/* Behind the first token, which did not wait for it. */
+static void generate_prepare(generate_run *g) {
+    const double before = time_now();
+    minim_engine_prepare(g->engine);
+    g->packing = time_now() - before;
+}
+
 /* logits: [1 + SPECULATE_MAX][n_vocab] with a speculator, else one row. */
 static minim_status generate_tokens(generate_run *g, minim_seq *seq, speculator *s, float *logits, minim_error *e) {
     speculation guess = {.n = 0};
@@ -255,6 +262,7 @@ static minim_status generate_tokens(generate_run *g, minim_seq *seq, speculator 
         int n_right;
         minim_status status = generate_verify(g, seq, s, &guess, logits, &n_right, &token, e);
         if (status || g->stopped) return status;
+        if (!g->r.n_steps) generate_prepare(g);
         guess.n = 0;
         if (s) status = speculator_guess(s, token, generate_room(g, seq), 0, &guess, e);
         if (!status) status = generate_step(g, seq, token, &guess, logits, e);

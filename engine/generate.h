@@ -32,8 +32,8 @@ typedef struct generate_run {
     text_stream *text;
     const atomic_int *cancelled; /* looked at after each chunk and token */
     size_t first;                /* tokens before the first generated one */
-    double start;
-    int stopped;   /* r.stop says why */
+    double start, packing;       /* when it began; seconds in minim_engine_prepare() */
+    int stopped;                 /* r.stop says why */
     int32_t guess; /* o.accept_min_p: generate_take() prefers this token if it is likely enough; -1 = none */
 } generate_run;
 

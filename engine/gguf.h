@@ -97,6 +97,7 @@ const void *gguf_data(const gguf_file *f, const gguf_tensor *t);
  * impossible (an image, or the system refuses): then it has to be read. Whoever touches a page behind the new end of a
  * file that was cut gets SIGBUS. */
 int gguf_map(gguf_file *f);
+void gguf_unmap(gguf_file *f);
 /* The tensor's data in the mapped file; NULL when it is not mapped. */
 const void *gguf_mapped(const gguf_file *f, const gguf_tensor *t);
 

@@ -108,7 +108,7 @@ void gguf_close(gguf_file *f) {
     if (!f) return;
     a = f->allocator;
     gguf_close_data(f);
-    if (f->map) munmap(f->map, (size_t)f->size);
+    gguf_unmap(f);
     while (f->chunks) {
         gguf_chunk *next = f->chunks->next;
         mem_free(&a, f->chunks, 1, GGUF_CHUNK_HEAD + f->chunks->size);
@@ -177,6 +177,11 @@ int gguf_map(gguf_file *f) {
     if (map == MAP_FAILED) return -1;
     f->map = map;
     return 0;
+}
+
+void gguf_unmap(gguf_file *f) {
+    if (f->map) munmap(f->map, (size_t)f->size);
+    f->map = NULL;
 }
 
 const void *gguf_mapped(const gguf_file *f, const gguf_tensor *t) {

@@ -1,6 +1,6 @@
 /* minim.h: the public interface of the minim engine.
  *
- *   minim_model    weights and vocabulary of one GGUF file; immutable, may be shared between threads and engines.
+ *   minim_model    weights and vocabulary of one GGUF file; may be shared between threads and engines.
  *   minim_engine   runs one model: a KV page pool, a thread pool, scratch memory.
  *   minim_seq      one conversation: the tokens it has seen and the KV pages that hold them.
  *
@@ -99,7 +99,7 @@ typedef enum minim_load_level {
 typedef struct minim_model_options {
     size_t size;
     minim_load_level level;
-    int n_threads; /* threads that read and pack weights; 0 = as many as the CPUs this process may use */
+    int n_threads;                    /* threads that read weights; 0 = as many as the CPUs this process may use */
     const minim_allocator *allocator; /* NULL = malloc; copied */
     minim_log_fn log;
     void *log_user;
@@ -125,8 +125,10 @@ MINIM_API void minim_model_options_default(minim_model_options *options);
  *
  * The pages of a file of `minim pack` are used as they are, and shared with every process that uses it. Of an ordinary
  * file weights are packed when they are needed: a first step of few rows computes from the file, so that the first
- * token is there soon; the next step packs, which takes as long as reading the file does with no_map, or
- * minim_engine_prepare() does before. Logits are the same in all cases, and those of the file it was packed from.
+ * token is there soon; the next step packs, or minim_engine_prepare() does before, which takes as long as loading with
+ * no_map. After minim_engine_prepare() nothing of an ordinary file is read any more. Before fork() it is to be called,
+ * too, so that the children share what is packed, and not while another thread forks. Logits are the same in all cases,
+ * and those of the file it was packed from.
  */
 MINIM_API minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,
                                         minim_error *error);
@@ -158,7 +160,7 @@ typedef struct minim_model_info {
     uint64_t step_bytes;      /* bytes of weights that one decoded token reads */
     const char *weight_types; /* for example "Q4_0 x155, F32 x45" */
     int panels;               /* version of the layout of panels in the file, 0 = an ordinary file; see minim_panels */
-    uint64_t mapped_bytes;    /* of weight_bytes, what is not in memory of its own but in the mapped file */
+    uint64_t mapped_bytes;    /* of weight_bytes, what stays in the mapped file (of minim pack) */
 } minim_model_info;
 
 MINIM_API minim_status minim_model_get_info(const minim_model *model, minim_model_info *info);
@@ -485,7 +487,7 @@ typedef struct minim_result {
     size_t n_prompt, n_generated;                             /* tokens; an end token counts as generated */
     double prefill_seconds;                                   /* the prompt, up to its last logits */
     double first_token_seconds;                               /* from the call to the first sampled token */
-    double decode_seconds;                                    /* everything after that */
+    double decode_seconds;                                    /* everything after that but packing of weights */
     uint64_t decode_bytes;                                    /* weight bytes read while decoding */
     double sum_logprob, min_logprob, sum_margin, sum_entropy; /* over the generated tokens */
     size_t n_reused;                                          /* of the prompt: from the prefix cache */

@@ -110,6 +110,7 @@ static minim_status model_load_file(const char *path, const void *data, size_t s
         if (o.level < MINIM_LOAD_ALL) status = MINIM_OK;
     }
     if (!status) status = model_choose_layers(m, &o, e);
+    if (!status) weights_plan(m, &o);
     if (!status && o.level >= MINIM_LOAD_VOCAB) status = vocab_new(&a, m->file, &m->vocab, e);
     if (!status && m->vocab) m->n_vocab = vocab_size(m->vocab);
     if (!status && o.level >= MINIM_LOAD_ALL) status = weights_load(m, &o, e);

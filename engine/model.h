@@ -51,26 +51,24 @@ enum model_raw_state {
     MODEL_RAW_PACKED   /* they are there */
 };
 
-/* A matrix whose rows lie in the mapped file and whose panels are made when they are needed: see ready.c. */
-typedef struct model_raw {
-    const char *rows; /* [n_rows], as in the file */
-    char *panels;     /* where the panels go */
-    uint32_t type;
-    int64_t n_rows, cols;
-    size_t panel_bytes;
-    atomic_int state; /* enum model_raw_state */
-} model_raw;
-
 /* W [rows][cols] in panels (kernels.h), with an optional bias [rows]. */
 typedef struct model_matrix {
     uint32_t type; /* enum kern_type */
     int64_t rows, cols;
-    const void *panels; /* in memory of the model, or in the mapped file */
-    model_raw *raw;     /* NULL: the panels are there; else ask ready.c */
-    size_t panel_bytes; /* of one panel */
+    const void *panels;    /* in memory of the model, or in the mapped file */
+    struct model_raw *raw; /* NULL: the panels are there; else ask ready.c */
+    size_t panel_bytes;    /* of one panel */
     float *bias;
     const gguf_tensor *source;
 } model_matrix;
+
+/* A matrix whose rows lie in the mapped file and whose panels are made when they are needed: see ready.c. */
+typedef struct model_raw {
+    const model_matrix *matrix;
+    const char *rows; /* as in the file */
+    char *panels;     /* matrix->panels, to be written */
+    atomic_int state; /* enum model_raw_state */
+} model_raw;
 
 /* Weights of a norm over n numbers. NULL weights: there is no norm. */
 typedef struct model_norm {
@@ -109,12 +107,13 @@ struct minim_model {
 
     int first_layer, end_layer; /* of which there are weights: 0, n_layers for a whole model */
 
-    char *panels; /* the panels of all matrices that are not mapped */
+    char *panels; /* those of all matrices whose panels are not in the mapped file */
     size_t panels_bytes;
-    model_raw *raw;                              /* [n_raw]: matrices that are not packed while loading */
-    size_t n_raw, raw_capacity, raw_panel_bytes; /* the last: of the widest of them */
-    model_layer *layers;                         /* [n_layers] */
-    model_matrix embedding;                      /* [n_vocab][n_embd] */
+    model_raw *raw; /* [n_raw]: matrices that are not packed while loading */
+    size_t n_raw, raw_capacity;
+    size_t raw_panel_bytes; /* of the widest that may be among them; known from MINIM_LOAD_HEADER on */
+    model_layer *layers;    /* [n_layers] */
+    model_matrix embedding; /* [n_vocab][n_embd] */
     model_matrix output;    /* [n_vocab][n_embd]; shares the panels of `embedding` when the file has no output.weight */
     model_norm output_norm; /* over n_embd */
     double *rope_freq[MODEL_ROPE_KINDS]; /* [n_rot/2]: angle of pair i at position 1; NULL = no such layers */
@@ -130,7 +129,9 @@ minim_status model_read_shape(minim_model *m, minim_error *e);
 /* rope.c: makes m->rope_freq. The factors are those of the file, [n_rot/2] or NULL. */
 minim_status rope_make(minim_model *m, const float *near, const float *far, minim_error *e);
 
-/* weights.c: reads all tensors, and packs those that are not mapped. On failure what was allocated is freed by
+/* weights.c: sets m->raw_panel_bytes. */
+void weights_plan(minim_model *m, const minim_model_options *o);
+/* Reads all tensors, and packs those that are not mapped. On failure what was allocated is freed by
  * weights_free(). */
 minim_status weights_load(minim_model *m, const minim_model_options *o, minim_error *e);
 void weights_free(minim_model *m);

@@ -17,13 +17,15 @@ static int ready_is_packed(const model_raw *raw) {
     return !raw || atomic_load_explicit(&raw->state, memory_order_acquire) == MODEL_RAW_PACKED;
 }
 
-static void ready_pack(const kern_table *kern, const model_raw *raw, int64_t panel, int64_t n, char *out) {
-    const size_t row_bytes = raw->panel_bytes / KERN_PANEL;
-    for (int64_t row = panel * KERN_PANEL; n > 0; n--, row += KERN_PANEL, out += raw->panel_bytes) {
-        const int n_rows = (int)(raw->n_rows - row < KERN_PANEL ? raw->n_rows - row : KERN_PANEL);
-        for (size_t i = raw->panel_bytes; i < 2 * raw->panel_bytes; i += 64)
-            __builtin_prefetch(raw->rows + (size_t)row * row_bytes + i, 0, 2);
-        kern->pack(raw->type, raw->cols, raw->rows + (size_t)row * row_bytes, row_bytes, n_rows, out);
+/* Panels first .. first + n - 1. The rows of the next one are asked for before each: a thread packs neighbours. */
+static void ready_pack(const kern_table *kern, const model_raw *raw, int64_t first, int64_t n, char *out) {
+    const model_matrix *w = raw->matrix;
+    const char *rows = raw->rows + (size_t)first * w->panel_bytes;
+    for (int64_t left = w->rows - first * KERN_PANEL; n > 0; n--, left -= KERN_PANEL) {
+        for (size_t i = w->panel_bytes; i < 2 * w->panel_bytes; i += 64) __builtin_prefetch(rows + i, 0, 2);
+        kern->pack(w->type, w->cols, rows, w->panel_bytes / KERN_PANEL, left < KERN_PANEL ? (int)left : KERN_PANEL,
+                   out);
+        rows += w->panel_bytes, out += w->panel_bytes;
     }
 }
 
@@ -35,25 +37,27 @@ typedef struct ready_job {
 static void ready_pack_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const ready_job *j = arg;
-    ready_pack(j->kern, j->raw, item, 1, j->raw->panels + (size_t)item * j->raw->panel_bytes);
+    ready_pack(j->kern, j->raw, item, 1, j->raw->panels + (size_t)item * j->raw->matrix->panel_bytes);
 }
 
 /* The process gives back what it holds of the mapped rows; the file's other bytes on the same pages come again. */
-static void ready_let_go(const model_raw *raw, size_t bytes) {
+static void ready_let_go(const model_raw *raw) {
+    const model_matrix *w = raw->matrix;
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)raw->rows % page;
+    const size_t bytes = (size_t)w->rows * (w->panel_bytes / KERN_PANEL);
     madvise((void *)((uintptr_t)raw->rows - before), bytes + before, MADV_DONTNEED);
 }
 
-/* 1 when the panels are there; 0 when another engine is about to make them. */
+/* 1 when the panels are there; 0 while another engine makes them. */
 static int ready_make(minim_engine *e, model_raw *raw) {
     int state = atomic_load_explicit(&raw->state, memory_order_acquire);
     while (state < MODEL_RAW_PACKING && !atomic_compare_exchange_weak(&raw->state, &state, MODEL_RAW_PACKING)) {
     }
     if (state >= MODEL_RAW_PACKING) return state == MODEL_RAW_PACKED;
     ready_job job = {&e->kern, raw};
-    pool_run(e->pool, ready_pack_task, &job, (uint32_t)((raw->n_rows + KERN_PANEL - 1) / KERN_PANEL));
+    pool_run(e->pool, ready_pack_task, &job, (uint32_t)((raw->matrix->rows + KERN_PANEL - 1) / KERN_PANEL));
     atomic_store_explicit(&raw->state, MODEL_RAW_PACKED, memory_order_release);
-    ready_let_go(raw, (size_t)raw->n_rows * (raw->panel_bytes / KERN_PANEL));
+    ready_let_go(raw);
     return 1;
 }
 
@@ -70,13 +74,10 @@ void ready_for_all(minim_engine *e) {
     }
 }
 
-int64_t ready_panels_at_once(const minim_engine *e, const model_matrix *w, int64_t n) {
-    return ready_is_packed(w->raw) || n < e->kern.panel_group ? n : e->kern.panel_group;
-}
-
-const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t n, char *buffer) {
+const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t *n, char *buffer) {
     if (ready_is_packed(w->raw)) return (const char *)w->panels + (size_t)first * w->panel_bytes;
-    ready_pack(&e->kern, w->raw, first, n, buffer);
+    if (*n > e->kern.panel_group) *n = e->kern.panel_group;
+    ready_pack(&e->kern, w->raw, first, *n, buffer);
     return buffer;
 }
 

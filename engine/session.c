@@ -221,12 +221,11 @@ static minim_status session_read(session_file *f, void *data, size_t n, minim_er
 /* Everything that a step will rely on. */
 static minim_status session_check(minim_engine *en, const session_file *f, const session_header *h, uint64_t file_bytes,
                                   minim_error *e) {
-    const session_header own = session_describe(en);
-    if (memcmp(h->magic, own.magic, sizeof own.magic) != 0)
+    if (memcmp(h->magic, session_magic, sizeof session_magic) != 0)
         return err_set(e, MINIM_ERR_FORMAT, "%s: is no saved sequence", f->path);
-    if (h->version != own.version) {
-        return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: version %u, expected %u", f->path, h->version, own.version);
-    }
+    if (h->version != SESSION_VERSION)
+        return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: version %u, expected %u", f->path, h->version, SESSION_VERSION);
+    const session_header own = session_describe(en);
     if (h->model != own.model) return err_set(e, MINIM_ERR_UNSUPPORTED, "%s: was saved with another model", f->path);
     if (h->kv_type != own.kv_type || h->page_size != own.page_size || h->far != own.far ||
         h->page_bytes != own.page_bytes || h->together != own.together) {

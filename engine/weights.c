@@ -89,12 +89,22 @@ static uint64_t weights_arena_bytes(const gguf_tensor *t) {
     return bytes && may_be_fused ? bytes + 2 * (uint64_t)(kern_panel_bytes(t->type, (int64_t)t->dim[0]) + 63) : bytes;
 }
 
-/* One block for all panels that are not mapped: huge pages waste none of it at the ends of matrices. */
-static minim_status weights_arena(weights_loader *l) {
-    minim_model *m = l->m;
+/* All memory comes from the allocator of a caller who has one: then nothing is mapped. */
+static int weights_may_map(const minim_model *m, const minim_model_options *o) {
+    return !o->no_map && mem_is_default(&m->allocator);
+}
+
+void weights_plan(minim_model *m, const minim_model_options *o) {
+    for (size_t i = 0; weights_may_map(m, o) && i < gguf_tensor_count(m->file); i++) {
+        const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        const size_t bytes = t->n_dims < 2 || t->panels ? 0 : kern_panel_bytes(t->type, (int64_t)t->dim[0]);
+        if (m->raw_panel_bytes < bytes) m->raw_panel_bytes = bytes;
+    }
+}
+
+/* Bytes for all panels that do not lie in the mapped file. */
+static uint64_t weights_all_arena_bytes(const minim_model *m) {
     uint64_t bytes = 0;
-    /* All memory comes from the allocator of a caller who has one: then nothing is mapped. */
-    if (!l->o->no_map && mem_is_default(&m->allocator)) gguf_map(m->file);
     /* What has one dimension gets room unless its name tells that it is a vector: ggml leaves trailing dimensions of 1
      * away, so a matrix of one row looks like one. */
     for (size_t i = 0; i < gguf_tensor_count(m->file); i++) {
@@ -104,7 +114,22 @@ static minim_status weights_arena(weights_loader *l) {
             size_add(bytes, weights_arena_bytes(t), &bytes))
             bytes = UINT64_MAX;
     }
-    m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
+    return bytes;
+}
+
+/* One block: huge pages waste none of it at the ends of matrices. Where address space is limited there may be room for
+ * it, but not for the file beside it. */
+static minim_status weights_arena(weights_loader *l) {
+    minim_model *m = l->m;
+    uint64_t bytes = 0;
+    for (int map = weights_may_map(m, l->o); map >= 0 && !m->panels; map--) {
+        if (map)
+            gguf_map(m->file);
+        else
+            gguf_unmap(m->file);
+        bytes = weights_all_arena_bytes(m);
+        m->panels = bytes <= PTRDIFF_MAX ? mem_alloc_huge(&m->allocator, (size_t)bytes) : NULL;
+    }
     if (!m->panels) return err_memory(l->e, "the weights", bytes);
     m->panels_bytes = (size_t)bytes;
     m->raw_capacity = 7 * (size_t)(m->end_layer - m->first_layer) + 2;
@@ -201,17 +226,16 @@ static minim_status weights_make_panel(weights_loader *l, int64_t item, int n_ro
     return MINIM_OK;
 }
 
-/* What ready.c will need of a matrix whose rows, from `first` on, are mapped. */
+/* What ready.c will need of a matrix whose rows are mapped. */
 static void weights_leave_rows(weights_loader *l, const char *rows, char *panels, model_matrix *w) {
     minim_model *m = l->m;
     w->raw = &m->raw[m->n_raw++];
-    *w->raw = (model_raw){rows, panels, w->type, w->rows, w->cols, w->panel_bytes, MODEL_RAW_FRESH};
-    if (m->raw_panel_bytes < w->panel_bytes) m->raw_panel_bytes = w->panel_bytes;
+    *w->raw = (model_raw){w, rows, panels, MODEL_RAW_FRESH};
 }
 
 /* Damaged scales are refused, also those of a mapped file: looking at them takes a fraction of what the first token
  * takes, and brings the pages in by all threads. */
-static minim_status weights_panel(weights_loader *l, int64_t item, int worker) {
+static minim_status weights_check_panel(weights_loader *l, int64_t item, int worker) {
     const model_matrix *w = l->matrix;
     const int64_t first = item * KERN_PANEL;
     const int n_rows = (int)(w->rows - first < KERN_PANEL ? w->rows - first : KERN_PANEL);
@@ -231,7 +255,7 @@ static void weights_panels_task(void *arg, uint32_t item, int worker) {
     const int64_t panels = (l->matrix->rows + KERN_PANEL - 1) / KERN_PANEL, first = (int64_t)item * WEIGHTS_PANELS;
     for (int64_t i = first; i < panels && i < first + WEIGHTS_PANELS; i++) {
         if (atomic_load_explicit(&l->failed, memory_order_relaxed)) return;
-        if (weights_panel(l, i, worker)) atomic_store(&l->failed, worker + 1);
+        if (weights_check_panel(l, i, worker)) atomic_store(&l->failed, worker + 1);
     }
 }
 

@@ -462,6 +462,7 @@ static int batch_new_engine(batch_run *run) {
     /* Room for all of them; what is not used is not taken. */
     if (!status) options.kv_limit = plan.kv_full > UINT64_MAX / parallel ? 0 : plan.kv_full * parallel;
     if (!status) status = minim_engine_new(run->model, &options, &run->engine, &error);
+    if (!status) minim_engine_prepare(run->engine);
     minim_scheduler_options_default(&scheduler);
     scheduler.max_running = run->settings->parallel;
     scheduler.max_queue = (int)run->n_items;

@@ -130,8 +130,7 @@ static void inspect_print_model(const inspect_file *file) {
         printf("  parameters     none: the file holds no tensors\n");
     }
     if (info->panels)
-        printf("  packed         by minim pack: matrices in panels (layout %d), mapped instead of read\n",
-               info->panels);
+        printf("  packed         by minim pack: matrices in panels (layout %d), used where they lie\n", info->panels);
     if (info->n_layers) {
         printf("  transformer    %d layers of width %d, feed-forward %d\n", info->n_layers, info->n_embd, info->n_ff);
         printf("  attention      %d query heads, %d key/value heads, %d dimensions each\n", info->n_heads,

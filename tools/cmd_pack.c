@@ -1,5 +1,5 @@
 /* cmd_pack.c: `minim pack IN OUT`: the same model with its matrices in the form that kernels use, so that the file can
- * be mapped instead of read.
+ * be used where it is mapped.
  *
  * Panels pass through in pieces of a few megabytes, so memory does not grow with the model. Keys are copied as they
  * stand, also those that minim does not know; so are tensors that are no matrices. */
@@ -27,10 +27,9 @@ static const option pack_options[] = {
 static const option_usage pack_usage = {
     .command = "pack",
     .synopsis = "pack [OPTIONS] IN.gguf OUT.gguf",
-    .about =
-        "Writes the weights of a GGUF file as minim keeps them in memory: such a file is mapped and not read, so a\n"
-        "model starts at once, and programs that use it at the same time share its memory. The answers stay the\n"
-        "same to the bit, on every CPU. Only minim reads the file: keep the original.",
+    .about = "Writes the weights of a GGUF file as minim keeps them in memory: nothing of it has to be packed, so a\n"
+             "model starts at once, and programs that use it at the same time share its memory. The answers stay the\n"
+             "same to the bit, on every CPU. Only minim reads the file: keep the original.",
     .epilogue =
         "OUT appears under its name only when it is complete and was read back; an older one stays until then.\n"
         "While programs use it, replace it only like that: cutting or overwriting a mapped file kills them (SIGBUS).\n"

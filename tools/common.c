@@ -49,7 +49,8 @@ int tool_check_format(const char *command, const char *format) {
 
 const option tool_model_options[] = {
     {"-m, --model", "FILE", OPTION_STRING, SETTING(model), 0, 0, "a GGUF file (default: the built-in model)"},
-    {"--no-mmap", NULL, OPTION_FLAG, SETTING(no_mmap), 0, 0, "read the file into memory, do not map it"},
+    {"--no-mmap", NULL, OPTION_FLAG, SETTING(no_mmap), 0, 0,
+     "read the file into memory instead of mapping it (who\ncuts or overwrites a mapped file stops minim)"},
     {"-v, --verbose", NULL, OPTION_FLAG, SETTING(verbose), 0, 0, "say what the engine does"},
     {"-q, --quiet", NULL, OPTION_FLAG, SETTING(quiet), 0, 0, "only errors on stderr"},
     {0},

@@ -26,7 +26,7 @@ static const command main_commands[] = {
     {"convert", cmd_convert, "a Hugging Face directory becomes a GGUF file"},
     {"imatrix", cmd_imatrix, "which weights matter for a text: an importance matrix, for quantize"},
     {"quantize", cmd_quantize, "the same model with smaller weights"},
-    {"pack", cmd_pack, "the same model in a file that is mapped instead of read: it starts at once"},
+    {"pack", cmd_pack, "the same model in a file whose weights need no packing: it starts at once"},
     {"synth", cmd_synth, "a model file with random weights in the shape of a real model, for benchmarks"},
 };
 

@@ -380,7 +380,11 @@ static void large_vocabularies_are_no_problem(void **state) {
         sampler_choose(s, logits, &event);
         assert_int_equal(event.top[63].token, N - 64);
     }
-    assert_true((double)(clock() - begin) / CLOCKS_PER_SEC < 20);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true((double)(clock() - begin) / CLOCKS_PER_SEC < 20); /* work that grew with the square would take hours */
+#else
+    (void)begin;
+#endif
     sampler_free(s);
     free(logits);
 }

@@ -263,7 +263,7 @@ AVX512_INLINE void avx512_quantize_blocks(const int NB, const float *x, int8_t *
         all[b] = _mm512_castsi512_ps(_mm512_add_epi32(v[0], v[1]));
     }
     KERN_UNROLL
-    for (int b = NB; b < 4; b++) all[b] = all[0];
+    for (int b = NB; b < 4; b++) all[b] = _mm512_setzero_ps();
     _mm_mask_storeu_ps(scale, blocks, scales);
     const __m128i sums = _mm_castps_si128(avx512_four_folded(avx512_integer_sum, all));
     _mm_mask_storeu_epi32(sum, blocks, _mm_maskz_mov_epi32(good, sums));

@@ -213,7 +213,7 @@ QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work
     int64_t t = 0, n, tiles = (w->n + T - 1) / T;
     w->ahead_step = tiles == 1 ? 0 : (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
     quants512_prepare(kind, T, w, 0, &s[0]);
-    for (; tiles > 0; t += n, tiles--, i ^= 1) {
+    for (; tiles > 0 && t < w->n; t += n, tiles--, i ^= 1) {
         n = (w->n - t + tiles - 1) / tiles;
         if (tiles > 1) quants512_prepare(kind, T, w, t + n, &s[i ^ 1]);
         quants512_fetch_y(w, t, n);

@@ -126,8 +126,8 @@ MINIM_API void minim_model_options_default(minim_model_options *options);
  * The pages of a file of `minim pack` are used as they are, and shared with every process that uses it. Of an ordinary
  * file weights are packed when they are needed: a first step of few rows computes from the file, so that the first
  * token is there soon; the next step packs, or minim_engine_prepare() does before, which takes as long as loading with
- * no_map. After minim_engine_prepare() nothing of an ordinary file is read any more. Before fork() it is to be called,
- * too, so that the children share what is packed, and not while another thread forks. Logits are the same in all cases,
+ * no_map. Steps that begin after it read nothing of an ordinary file any more. Who forks calls it before, so that the
+ * children share what is packed, and does not fork while it runs. Logits are the same in all cases,
  * and those of the file it was packed from.
  */
 MINIM_API minim_status minim_model_load(const char *path, const minim_model_options *options, minim_model **model,

@@ -1,8 +1,7 @@
 /* weights.c: the tensors of a file. Matrices become 16-row panels (kernels.h). In a mapped file they are looked at, and
  * packed when they are needed (ready.c); otherwise they are read and packed here, 16 rows at a time, so that no tensor
  * is ever in memory twice. Matrices of a packed file are panels already: they are used where they lie, or read as they
- * are.
- */
+ * are. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -35,7 +34,7 @@ typedef struct weights_loader {
     unsigned char *used; /* [tensors]: 1 when the model uses it */
     uint64_t bytes_done, bytes_total;
     const model_matrix *matrix; /* being packed */
-    char *room;                 /* for its panels; NULL: they are mapped */
+    char *room;                 /* for its panels; NULL: none are made now */
     int64_t first_row;          /* of its tensor that belongs to it */
     minim_error task_error[POOL_MAX_THREADS];
     atomic_int failed;
@@ -226,11 +225,12 @@ static minim_status weights_make_panel(weights_loader *l, int64_t item, int n_ro
     return MINIM_OK;
 }
 
-/* What ready.c will need of a matrix whose rows are mapped. */
-static void weights_leave_rows(weights_loader *l, const char *rows, char *panels, model_matrix *w) {
+/* What ready.c will need of a matrix whose rows are mapped: they are not packed now. */
+static void weights_leave_rows(weights_loader *l, const char *rows, model_matrix *w) {
     minim_model *m = l->m;
     w->raw = &m->raw[m->n_raw++];
-    *w->raw = (model_raw){w, rows, panels, MODEL_RAW_FRESH};
+    *w->raw = (model_raw){w, rows, l->room, MODEL_RAW_FRESH};
+    l->room = NULL;
 }
 
 /* Damaged scales are refused, also those of a mapped file: looking at them takes a fraction of what the first token
@@ -300,10 +300,7 @@ static minim_status weights_matrix(weights_loader *l, const char *name, const we
     } else {
         w->panels = l->room = m->panels + l->arena_used;
         l->arena_used += (size_t)((n_panels * panel_bytes + 63) / 64 * 64);
-    }
-    if (mapped && !t->panels) {
-        weights_leave_rows(l, mapped, l->room, w);
-        l->room = NULL;
+        if (mapped) weights_leave_rows(l, mapped, w);
     }
 
     l->matrix = w;

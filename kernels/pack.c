@@ -192,11 +192,11 @@ int kern_find_bad_scale_in_rows(uint32_t type, int64_t cols, const void *rows, i
     const uint8_t *block = rows;
     const size_t bytes = (size_t)info.block_bytes;
     uint32_t seen = 0; /* a fast first look, as above */
-    for (int64_t b = 0; b < n; b++)
-        for (int i = 0; i < f->n_f16; i++) {
-            __builtin_prefetch(block + (size_t)b * bytes + 4096, 0, 1);
+    for (int64_t b = 0; b < n; b++) {
+        __builtin_prefetch(block + (size_t)b * bytes + 4096, 0, 1);
+        for (int i = 0; i < f->n_f16; i++)
             seen |= (kern_load_u16(block + (size_t)b * bytes + f->f16_at + 2 * i) & 0x7c00u) + 0x0400;
-        }
+    }
     if (f->n_f16 && !(seen & 0x8000)) return -1;
     for (int64_t b = 0; b < n; b++, block += info.block_bytes) {
         if (kern_block_is_good(type, f, block)) continue;

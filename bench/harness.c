@@ -81,15 +81,26 @@ static void harness_fill_tiles(const kern_table *table, const kern_act *act, siz
         }
 }
 
+/* And what products by pairs want. */
+static void harness_fill_pairs(const kern_table *table, const kern_act *act, size_t blocks, kern_act_pair *pairs,
+                               size_t n) {
+    for (size_t i = 0; table->pair_row && i < n; i++) {
+        const size_t b = i % blocks;
+        table->pair_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK,
+                        &pairs[i / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS], (int)(i % KERN_PAIR_TOKENS));
+    }
+}
+
 /* Activations as they are after quantize(); codes, scales and sums need not belong to x, only be possible. */
 static int harness_act_new(kern_act *act, size_t n) {
     float *x = harness_alloc(n * sizeof *x), *scale = harness_alloc(n / KERN_BLOCK * sizeof *scale);
     int8_t *codes = harness_alloc(n);
-    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum), *pairs = NULL;
+    int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum);
     kern_table table;
     kern_table_init(&table, NULL);
     /* Whoever finds pairs multiplies by them: they are there only for CPUs that want them. */
-    if (table.pair_row) pairs = harness_alloc(n / KERN_BLOCK * sizeof *pairs);
+    const size_t n_pairs = 2 * n / KERN_BLOCK / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS;
+    kern_act_pair *pairs = table.pair_row ? harness_alloc(n_pairs * sizeof *pairs) : NULL;
     /* A tile has 16 rows, even when there are fewer: twice as many are enough from 16 tokens on. */
     const size_t n_tiles = 2 * n / KERN_BLOCK / KERN_TILE_TOKENS;
     kern_act_tile *tiles = harness_alloc(n_tiles * sizeof *tiles);
@@ -104,7 +115,7 @@ static int harness_act_new(kern_act *act, size_t n) {
         }
         scale[b] = 1.0f / 127;
     }
-    if (pairs) table.pair_row(codes, (int64_t)n, pairs);
+    harness_fill_pairs(&table, act, n / KERN_BLOCK, pairs, n_pairs);
     harness_fill_tiles(&table, act, n / KERN_BLOCK, tiles, n_tiles);
     return 0;
 }

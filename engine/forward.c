@@ -58,7 +58,8 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->codes, b * blocks * KERN_BLOCK, 1},
         {&f->scale, b * blocks, sizeof(float)},
         {&f->sum, b * blocks, sizeof(int32_t)},
-        {&f->pairs, kern->pair_row ? b * blocks : 0, sizeof(int32_t)},
+        {&f->pairs, kern->pair_row ? (b + KERN_PAIR_TOKENS - 1) / KERN_PAIR_TOKENS * blocks : 0,
+         sizeof(kern_act_pair[KERN_PAIR_TOKENS])},
         {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
          sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
@@ -149,7 +150,9 @@ static void forward_quantize(minim_engine *e, const float *x, int t, int64_t col
     float *scale = f->scale + t * blocks;
     int32_t *sum = f->sum + t * blocks;
     e->kern.quantize(x + t * cols, cols, codes, scale, sum);
-    if (e->kern.pair_row) e->kern.pair_row(codes, cols, f->pairs + t * blocks);
+    if (e->kern.pair_row)
+        e->kern.pair_row(codes, scale, sum, cols, f->pairs + t / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS * blocks,
+                         t % KERN_PAIR_TOKENS);
     if (e->kern.tile_row)
         e->kern.tile_row(codes, scale, sum, cols, f->act_tiles + t / KERN_TILE_TOKENS * blocks, t % KERN_TILE_TOKENS);
 }

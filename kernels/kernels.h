@@ -143,16 +143,24 @@ typedef struct kern_act_tile {
     float weight[16]; /* scale * (float)sum */
 } kern_act_tile;
 
+enum { KERN_PAIR_TOKENS = 5 }; /* and two panels of so many, when a product takes more registers */
+
+/* A block of a row of activations: what products by pairs need of it besides the codes. */
+typedef struct kern_act_pair {
+    float scale, weight; /* weight: scale * (float)sum */
+    int32_t start[2];    /* what a sum begins with if codes of weights have an offset of 8, and if they have none */
+} kern_act_pair;
+
 typedef struct kern_act {
     const float *x;             /* [n][cols] */
     const int8_t *codes;        /* [n][cols], -127..113 */
     const float *scale;         /* [n][cols/32] */
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
-    const int32_t *pairs;       /* [n][cols/32], see pair_row(); or NULL */
+    const kern_act_pair *pairs; /* [ceil(n/KERN_PAIR_TOKENS)][cols/32][KERN_PAIR_TOKENS], see pair_row(); or NULL */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
 } kern_act;
 
-/* The activations from row t on; t is a multiple of KERN_TILE_TOKENS. */
+/* The activations from row t on; t is a multiple of KERN_TILE_TOKENS, and of KERN_PAIR_TOKENS where there are pairs. */
 static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols) {
     const int64_t blocks = cols / KERN_BLOCK;
     kern_act from = *a;
@@ -197,11 +205,14 @@ typedef struct kern_table {
     void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
                      int row);
 
-    /* For every 32 codes a: pairs = sum over i < 16 of a[i] * (a[i + 16] + 128). With it two products c * a of a weight
-     * and an activation take one multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"):
-     *   c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1
-     * Sums of 4-bit codes of weights and of codes of activations fit into bytes. NULL if matmul does not want pairs. */
-    void (*pair_row)(const int8_t *codes, int64_t n, int32_t *pairs);
+    /* Writes row `row` (0..KERN_PAIR_TOKENS - 1) of pairs [n/32][KERN_PAIR_TOKENS] from what quantize() made of a row
+     * of activations. With it two products c * a of a weight and an activation take one multiplication instead of two
+     * (Winograd 1968, "A New Algorithm for Inner Product"): c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1 Sums
+     * of 4-bit codes of weights and of codes of activations fit into bytes. For 32 codes a of the activations and their
+     * sum s: start = (1 - offset) * s - the sum over i < 16 of a[i] * (a[i + 16] + 128). NULL if matmul does not want
+     * pairs. */
+    void (*pair_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_pair *pairs,
+                     int row);
 
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.

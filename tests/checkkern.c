@@ -267,10 +267,13 @@ static const kern_act_tile *slot_tiles(int i, const kern_table *k, const kern_ac
 }
 
 /* The same for their pairs. */
-static const int32_t *slot_pairs(int i, const kern_table *k, const kern_act *act, product p) {
+static const kern_act_pair *slot_pairs(int i, const kern_table *k, const kern_act *act, product p) {
+    const int64_t groups = p.cols / KERN_BLOCK, n = (p.n + KERN_PAIR_TOKENS - 1) / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS;
     if (!k->pair_row) return NULL;
-    int32_t *pairs = slot_take(i, (size_t)(p.n * p.cols / KERN_BLOCK) * sizeof *pairs, sizeof *pairs);
-    k->pair_row(act->codes, p.n * p.cols, pairs);
+    kern_act_pair *pairs = slot_take(i, (size_t)(n * groups) * sizeof *pairs, _Alignof(kern_act_pair));
+    for (int64_t t = 0; t < p.n; t++)
+        k->pair_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
+                    pairs + t / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS * groups, (int)(t % KERN_PAIR_TOKENS));
     return pairs;
 }
 

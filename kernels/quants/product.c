@@ -72,7 +72,7 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             w->scale = act->scale + t * row_groups + first;
             w->sums = act->sum + t * row_groups + first;
             w->half_sums = half_sums ? half_sums + first : NULL;
-            w->pairs = act->pairs ? act->pairs + t * row_groups + first : NULL;
+            w->pairs = act->pairs ? act->pairs + t * row_groups + first * KERN_PAIR_TOKENS : NULL;
             w->tiles = act->tiles ? act->tiles + t / KERN_TILE_TOKENS * row_groups + first : NULL;
             for (int i = 0; i < QUANT_PANELS; i++) {
                 /* A second panel that is not there: something is computed, and nothing of it kept. */

@@ -281,14 +281,29 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, con
 AVX512VNNI_MATMUL(KERN_Q4_0, q4_0, 8)
 AVX512VNNI_MATMUL(KERN_Q8_0, q8_0, 128)
 
-/* kern_table.pair_row */
-AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, int64_t n, int32_t *pairs) {
-    for (int64_t g = 0; g < n / KERN_BLOCK; g++, codes += KERN_BLOCK) {
-        const __m128i low = _mm_loadu_si128((const void *)codes), high = _mm_loadu_si128((const void *)(codes + 16));
-        __m128i sum = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_xor_si128(high, _mm_set1_epi8(-128)), low);
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-        pairs[g] = _mm_cvtsi128_si32(sum);
+/* kern_table.pair_row, four blocks at a time. */
+AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
+                                              kern_act_pair *pairs, int row) {
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    for (int64_t g = 0; g < n / KERN_BLOCK; g += 4) {
+        const int64_t left = n / KERN_BLOCK - g;
+        const __mmask8 blocks = (__mmask8)avx512_mask(left);
+        const __m512i a = _mm512_maskz_loadu_epi32(avx512_mask(8 * left), codes + g * KERN_BLOCK);
+        const __m512i b = _mm512_maskz_loadu_epi32(avx512_mask(8 * left - 16), codes + g * KERN_BLOCK + 64);
+        const __m512i low = _mm512_shuffle_i64x2(a, b, 0x88), high = _mm512_shuffle_i64x2(a, b, 0xdd);
+        __m512i p = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(high, _mm512_set1_epi8(-128)), low);
+        p = _mm512_add_epi32(p, _mm512_shuffle_epi32(p, 0x4e));
+        p = _mm512_add_epi32(p, _mm512_shuffle_epi32(p, 0xb1));
+        const __m128i sums = _mm_maskz_loadu_epi32(blocks, sum + g);
+        const __m128i start = _mm_sub_epi32(sums, _mm512_castsi512_si128(_mm512_permutexvar_epi32(firsts, p)));
+        __m128 v[4] = {_mm_maskz_loadu_ps(blocks, scale + g)};
+        v[1] = _mm_mul_ps(v[0], _mm_cvtepi32_ps(sums));
+        v[2] = _mm_castsi128_ps(_mm_sub_epi32(start, _mm_slli_epi32(sums, 3)));
+        v[3] = _mm_castsi128_ps(start);
+        _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
+        KERN_UNROLL
+        for (int i = 0; i < 4; i++)
+            if (i < left) _mm_storeu_ps(&pairs[(g + i) * KERN_PAIR_TOKENS + row].scale, v[i]);
     }
 }
 

@@ -13,10 +13,10 @@
 #define QUANTS512_INLINE QUANTS512_TARGET KERN_INLINE
 
 enum {
-    QUANTS512_TILE = 7,   /* most tokens of a tile: on Intel's cores 10 sums would wait for each other, */
-    QUANTS512_AMD = 5,    /* and on AMD's, where they do not */
-    QUANTS512_MOST = 240, /* tokens that share what is unpacked: about a step's */
-    QUANTS512_PAIRS = 4   /* a kind of product: half as many multiplications, see below */
+    QUANTS512_TILE = 7,               /* most tokens of a tile: on Intel's cores 10 sums would wait for each other, */
+    QUANTS512_AMD = KERN_PAIR_TOKENS, /* and on AMD's, where they do not */
+    QUANTS512_MOST = 240,             /* tokens that share what is unpacked: about a step's */
+    QUANTS512_PAIRS = 4               /* a kind of product: half as many multiplications, see below */
 };
 
 /* dot[T][2] += products of 4 x 4 inputs, from register j0 on, of T tokens and two panels. In assembly, because gcc 12
@@ -45,9 +45,9 @@ QUANTS512_INLINE void quants512_dot(const int T, const int j0, const int n, cons
  *   u = c[i] + a[i + 16] + 128 is 0..255, v = c[i + 16] + a[i] is -128..127, and
  *   the sum of c * a over 32 inputs = the sum of u * v over i < 16
  *                                   - the sum of c[i + 16] * (c[i] + 128) - the sum of a[i] * (a[i + 16] + 128)
- * The two last are numbers of a row and of a token. All of it is exact, so the result is that of 32 products. It takes
- * 4 instead of 8 multiplications of a register, and 8 additions of bytes. Those are free on AMD's cores, where two
- * ports multiply and four add. Codes of more than 4 bits do not fit. */
+ * The two last are numbers of a row (quant_part.pair) and of a token (kern_act_pair). All of it is exact, so the result
+ * is that of 32 products. It takes 4 instead of 8 multiplications of a register, and 8 additions of bytes. Those are
+ * free on AMD's cores, where two ports multiply and four add. Codes of more than 4 bits do not fit. */
 
 /* Unpacked codes for it: registers j < 4 hold c + 128, the others c. */
 QUANTS512_INLINE void quants512_unpack_pairs(const unpack_type u, const uint8_t *panel, int64_t row_groups,
@@ -102,11 +102,12 @@ QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int6
     }
 }
 
-/* Tokens t0 .. t0 + T - 1. */
+/* Tokens t0 .. t0 + T - 1. s: what quants512_prepare() made of them, or, by pairs, nothing. */
 QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w, int64_t t0, const quant_tokens *s) {
     enum { P = QUANT_PANELS };
     const int64_t stride = w->row_groups * KERN_BLOCK;
     const int8_t *act = w->codes + t0 * stride;
+    const kern_act_pair *pairs = kind & QUANTS512_PAIRS ? w->pairs + t0 * w->row_groups : NULL;
     __m512 acc[QUANTS512_TILE][P];
     KERN_UNROLL
     for (int i = 0; i < T * P; i++)
@@ -117,7 +118,9 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
         w->ahead += w->ahead_step;
         __m512i dot[QUANTS512_TILE][P];
         KERN_UNROLL
-        for (int i = 0; i < T * P; i++) dot[i / P][i % P] = _mm512_set1_epi32(s->start[i / P][0][g]);
+        for (int i = 0; i < T * P; i++)
+            dot[i / P][i % P] = _mm512_set1_epi32(kind & QUANTS512_PAIRS ? pairs[i / P].start[kind & QUANT_MIN ? 1 : 0]
+                                                                         : s->start[i / P][0][g]);
         if (kind & QUANT_HALVES) {
             __m512i last[QUANTS512_TILE][P];
             KERN_UNROLL
@@ -148,14 +151,16 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
             for (int i = 0; i < T * P; i++) {
                 const quant_part *part = &w->part[i % P];
                 const int t = i / P, p = i % P;
-                const __m512 scale = _mm512_mul_ps(_mm512_load_ps(part->scale[g][0]), _mm512_set1_ps(s->scale[t][g]));
+                const float act_scale = kind & QUANTS512_PAIRS ? pairs[t].scale : s->scale[t][g];
+                const __m512 scale = _mm512_mul_ps(_mm512_load_ps(part->scale[g][0]), _mm512_set1_ps(act_scale));
                 acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][p]), scale, acc[t][p]);
                 if (kind & QUANT_MIN) {
-                    const __m512 weight = _mm512_set1_ps(s->weight[t][0][g]);
+                    const __m512 weight = _mm512_set1_ps(kind & QUANTS512_PAIRS ? pairs[t].weight : s->weight[t][0][g]);
                     acc[t][p] = _mm512_fmadd_ps(_mm512_load_ps(part->min[g][0]), weight, acc[t][p]);
                 }
             }
         }
+        if (kind & QUANTS512_PAIRS) pairs += KERN_PAIR_TOKENS;
     }
     if (w->is_last) {
         KERN_UNROLL
@@ -172,7 +177,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
 /* quant_prepare, a row of groups at a time. */
 QUANTS512_INLINE void quants512_prepare(const int kind, const int T, const quant_work *w, int64_t t0, quant_tokens *s) {
     const __mmask16 groups = avx512_mask(w->n_groups);
-    const __m512i offset = _mm512_set1_epi32(kind & QUANTS512_PAIRS ? 1 - w->offset : -w->offset);
+    const __m512i offset = _mm512_set1_epi32(-w->offset);
     for (int t = 0; t < T && t0 + t < w->n; t++) {
         const int64_t from = (t0 + t) * w->row_groups;
         const __m512 scale = _mm512_maskz_loadu_ps(groups, w->scale + from);
@@ -189,9 +194,7 @@ QUANTS512_INLINE void quants512_prepare(const int kind, const int T, const quant
             _mm512_store_ps(s->weight[t][0], kind & QUANT_HALVES ? f : _mm512_mul_ps(scale, f));
         }
         _mm512_store_ps(s->scale[t], scale);
-        __m512i start = _mm512_mullo_epi32(first, offset);
-        if (kind & QUANTS512_PAIRS) start = _mm512_sub_epi32(start, _mm512_maskz_loadu_epi32(groups, w->pairs + from));
-        _mm512_store_si512(s->start[t][0], start);
+        _mm512_store_si512(s->start[t][0], _mm512_mullo_epi32(first, offset));
     }
 }
 
@@ -204,18 +207,19 @@ QUANTS512_INLINE void quants512_fetch_y(const quant_work *w, int64_t t, int64_t 
     }
 }
 
-/* At most T tokens a tile; tiles are of about the same size, because small ones wait for their products. What a tile
- * needs of its tokens is made ready one tile ahead: a load that meets a store still under way would wait for it. If one
- * tile is all, unpackers fetch what comes next. */
+/* At most T tokens a tile; tiles are of about the same size, because small ones wait for their products, but by pairs,
+ * where they are what rows of pairs are. What a tile needs of its tokens is made ready one tile ahead: a load that
+ * meets a store still under way would wait for it. If one tile is all, unpackers fetch what comes next. */
 QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work *w) {
+    const int by_pairs = kind & QUANTS512_PAIRS;
     quant_tokens s[2];
     int i = 0;
     int64_t t = 0, n, tiles = (w->n + T - 1) / T;
     w->ahead_step = tiles == 1 ? 0 : (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
-    quants512_prepare(kind, T, w, 0, &s[0]);
+    if (!by_pairs) quants512_prepare(kind, T, w, 0, &s[0]);
     for (; tiles > 0 && t < w->n; t += n, tiles--, i ^= 1) {
-        n = (w->n - t + tiles - 1) / tiles;
-        if (tiles > 1) quants512_prepare(kind, T, w, t + n, &s[i ^ 1]);
+        n = by_pairs && w->n - t > T ? T : (w->n - t + tiles - 1) / tiles;
+        if (tiles > 1 && !by_pairs) quants512_prepare(kind, T, w, t + n, &s[i ^ 1]);
         quants512_fetch_y(w, t, n);
         switch (n) {
 #define QUANTS512_CASE(N)                                                                                              \

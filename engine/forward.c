@@ -169,40 +169,64 @@ typedef struct forward_matmul {
     kern_act act;
     const forward_product *product;
     int n_products;
-    int64_t part;             /* rows of x that are multiplied with all matrices before the next */
-    uint32_t items_of_a_part; /* for all matrices */
-    uint32_t panels_per_item;
+    int64_t part;      /* rows of x that are multiplied with all matrices before the next */
+    uint32_t n_panels; /* of all matrices, */
+    uint32_t items;    /* and what they are cut into */
+    uint32_t takers, group;
 } forward_matmul;
 
 static uint32_t forward_panels(const model_matrix *w) {
     return (uint32_t)((w->rows + KERN_PANEL - 1) / KERN_PANEL);
 }
 
-static uint32_t forward_items(const forward_matmul *j, int product) {
-    return (forward_panels(j->product[product].w) + j->panels_per_item - 1) / j->panels_per_item;
+/* Cuts the panels of all matrices, one behind the other, into items: as many as there are threads share half of them,
+ * as many half of the rest, and so on down to groups (guided self-scheduling, Polychronopoulos & Kuck 1987). Memory is
+ * read in long stretches first, and in the end nobody waits for long. Says how many items there are, and where item i
+ * begins and ends. */
+static uint32_t forward_cut(const forward_matmul *j, uint32_t i, uint32_t *begin, uint32_t *end) {
+    uint32_t at = 0, items = 0, size;
+    for (*begin = *end = j->n_panels; at < j->n_panels; at += size * j->takers, items += j->takers) {
+        size = (j->n_panels - at) / (2 * j->takers) / j->group * j->group;
+        if (size <= j->group) break;
+        if (i >= items && i < items + j->takers) *begin = at + (i - items) * size, *end = *begin + size;
+    }
+    const uint32_t left = (j->n_panels - at + j->group - 1) / j->group;
+    if (i >= items && i < items + left) {
+        *begin = at + (i - items) * j->group;
+        *end = j->n_panels - *begin < j->group ? j->n_panels : *begin + j->group;
+    }
+    return items + left;
+}
+
+/* Panels begin .. end - 1 of one product. */
+static void forward_panels_of(const forward_matmul *j, const forward_product *product, int64_t begin, int64_t end,
+                              int64_t t, int64_t n, char *buffer) {
+    const model_matrix *w = product->w;
+    const kern_act act = kern_act_from(&j->act, t, w->cols);
+    for (int64_t p = begin, n_p; p < end; p += n_p) {
+        n_p = end - p;
+        const char *at = ready_panels(j->e, w, p, &n_p, buffer);
+        const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
+        float *y = product->y + t * w->rows + first;
+        j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
+    }
+    const int64_t first = begin * KERN_PANEL, stop = end * KERN_PANEL < w->rows ? end * KERN_PANEL : w->rows;
+    float *y = product->y + t * w->rows + first;
+    for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, stop - first);
 }
 
 static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     const forward_matmul *j = arg;
     char *buffer = j->e->scratch.panels + (size_t)worker * j->e->scratch.panels_bytes;
-    const int64_t t = item / j->items_of_a_part * j->part, n = j->n - t < j->part ? j->n - t : j->part;
-    int i = 0;
-    item %= j->items_of_a_part;
-    for (uint32_t items; i + 1 < j->n_products && item >= (items = forward_items(j, i)); i++) item -= items;
-    const model_matrix *w = j->product[i].w;
-    const kern_act act = kern_act_from(&j->act, t, w->cols);
-    const int64_t panels = forward_panels(w), begin = (int64_t)item * j->panels_per_item;
-    const int64_t end = panels - begin < j->panels_per_item ? panels : begin + j->panels_per_item;
-    for (int64_t p = begin, n_p; p < end; p += n_p) {
-        n_p = end - p;
-        const char *at = ready_panels(j->e, w, p, &n_p, buffer);
-        const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
-        float *y = j->product[i].y + t * w->rows + first;
-        j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
+    const int64_t t = item / j->items * j->part, n = j->n - t < j->part ? j->n - t : j->part;
+    uint32_t begin, end;
+    forward_cut(j, item % j->items, &begin, &end);
+    for (int i = 0; i < j->n_products && begin < end; i++) {
+        const uint32_t panels = forward_panels(j->product[i].w), stop = end < panels ? end : panels;
+        if (begin < stop) forward_panels_of(j, &j->product[i], begin, stop, t, n, buffer);
+        begin = begin < panels ? 0 : begin - panels;
+        end = end < panels ? 0 : end - panels;
     }
-    const int64_t first = begin * KERN_PANEL, rows = (end < panels ? end * KERN_PANEL : w->rows) - first;
-    float *y = j->product[i].y + t * w->rows + first;
-    for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, rows);
 }
 
 /* Shows the input of matrices to the caller; parts of a matrix that the file has in one count once. */
@@ -234,22 +258,19 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
     if (e->kern.pair_row) j.act.pairs = f->pairs;
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
-    uint32_t panels = 0, items = 0;
     uint64_t work = 0;
     for (int i = 0; i < n_products; i++) {
         ready_for_product(e, product[i].w, n);
-        panels += forward_panels(product[i].w);
+        j.n_panels += forward_panels(product[i].w);
         work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
     }
-    /* Enough items that a slow core does not hold the others, few enough that handing out costs nothing. */
-    int threads = pool_threads(e->pool);
-    j.panels_per_item = threads == 1 || work < SMALL ? panels : panels / (uint32_t)(threads * 8);
-    const uint32_t group = (uint32_t)e->kern.panel_group;
-    if (j.panels_per_item < 1) j.panels_per_item = 1;
-    j.panels_per_item = (j.panels_per_item + group - 1) / group * group;
-    for (int i = 0; i < n_products; i++) j.items_of_a_part += forward_items(&j, i);
+    const int alone = pool_threads(e->pool) == 1 || work < SMALL;
+    j.takers = alone ? 1 : (uint32_t)pool_threads(e->pool);
+    j.group = alone ? j.n_panels : (uint32_t)e->kern.panel_group;
     forward_part(&j);
-    items = j.items_of_a_part * (uint32_t)((n + j.part - 1) / j.part);
+    uint32_t none;
+    j.items = forward_cut(&j, 0, &none, &none);
+    const uint32_t items = j.items * (uint32_t)((n + j.part - 1) / j.part);
     if (work < SMALL) {
         for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);
     } else {

@@ -13,11 +13,10 @@
 #define AVX512VNNI_INLINE AVX512VNNI_TARGET KERN_INLINE
 
 enum {
-    AVX512_TILE = 16,      /* tokens that share the unpacked codes of a block */
-    AVX512_GROUP = 8,      /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
-    AVX512_AHEAD = 16384,  /* bytes the prefetch of a decode step runs ahead */
-    AVX512_MANY = 48,      /* tokens from which on it pays to unpack panels into the cache first: quants512.c, */
-    AVX512_MANY_PAIRS = 20 /* and to multiply by pairs, where types and CPUs do */
+    AVX512_TILE = 16,     /* tokens that share the unpacked codes of a block */
+    AVX512_GROUP = 8,     /* tokens whose products alternate: as many as hide the latency of vpdpbusd */
+    AVX512_AHEAD = 16384, /* bytes the prefetch of a decode step runs ahead */
+    AVX512_MANY = 48      /* tokens from which on it pays to unpack panels into the cache first: quants512.c */
 };
 
 AVX512VNNI_INLINE int avx512_code_bytes(const uint32_t type) {
@@ -149,16 +148,20 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
     }
 }
 
-/* ---- one token, where the CPU's own prefetchers are the better ones ------------------------------------------------
+/* ---- few tokens, where the CPU's own prefetchers are the better ones -----------------------------------------------
  *
  * Far prefetches, as above, read no more than 22 GB/s a core on a Zen 4; its prefetchers reach 29 if they see a few
- * long streams. So four panels go side by side, which also share the loads of the activations: with a fourth of the
- * panels each, the streams run on from panel to panel. bench/NOTES.md has the figures. */
+ * long streams. So two panels go side by side, or four for one token, which also share the loads of the activations:
+ * with a half or a fourth of the panels each, the streams run on from panel to panel. Codes are unpacked where they are
+ * used. More tokens than fit the registers take turns at some blocks of the panels, and what comes next is fetched
+ * meanwhile. Activations are read where the engine has put them. bench/NOTES.md has the figures. */
 
 enum {
-    STREAM_PANELS = 4,
-    STREAM_NEAR = 1024, /* bytes a prefetch runs ahead in a stream ... */
-    STREAM_START = 4    /* ... and blocks that are fetched of its next panel before that begins */
+    STREAM_TOKENS = KERN_PAIR_TOKENS,
+    STREAM_MOST = 240,     /* at a time */
+    STREAM_MOST_Q4_0 = 48, /* from so many on products by pairs are better: quants512.c */
+    STREAM_BLOCKS = 16,    /* blocks at which tokens take turns, and that a prefetch runs ahead */
+    STREAM_NEAR = 1024     /* bytes it runs ahead for one token */
 };
 
 /* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
@@ -171,94 +174,174 @@ typedef struct stream_panels {
     int is_last; /* or each stream has another panel behind this one */
 } stream_panels;
 
-AVX512VNNI_INLINE void stream_fetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t stride) {
+/* Tokens of a tile. */
+typedef struct stream_tokens {
+    const int8_t *codes; /* rows are ld apart */
+    int64_t ld;
+    const kern_act_pair *pairs; /* [blocks][STREAM_TOKENS] */
+    /* A block that comes next is asked for whenever one was multiplied with all n tokens: the first one, and how many
+     * tokens it has had before. */
+    int64_t fetch, credit, n;
+} stream_tokens;
+
+/* Asks for block b of the panels, counted on into those that are next. */
+AVX512VNNI_INLINE void stream_fetch(const uint32_t type, const int P, const stream_panels *w, int64_t b) {
+    const uint8_t *panel = w->first;
+    if (b >= w->n_blocks) {
+        panel += w->panel_bytes, b -= w->n_blocks;
+        if (w->is_last || b >= w->n_blocks) return;
+    }
+    const uint8_t *codes = panel + b * avx512_code_bytes(type);
+    const uint8_t *scales = panel + w->n_blocks * avx512_code_bytes(type) + b * 2 * KERN_PANEL;
     KERN_UNROLL
-    for (int p = 0; p < STREAM_PANELS; p++) {
+    for (int p = 0; p < P; p++) {
         STREAM_PIN(codes);
         STREAM_PIN(scales);
         KERN_UNROLL
-        for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T1);
-        _mm_prefetch((const char *)scales, _MM_HINT_T1);
-        codes += stride;
-        scales += stride;
+        for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)scales, _MM_HINT_T0);
+        codes += w->stride;
+        scales += w->stride;
     }
 }
 
-/* dot[panel] += registers j0 .. j0 + 3 of the codes of a block times 16 activations. Q4_0: the low or high halves of
- * what is loaded. */
-AVX512VNNI_INLINE void stream_half(const uint32_t type, const int j0, const uint8_t *codes, int64_t stride,
-                                   const int32_t *act, __m512i dot[STREAM_PANELS]) {
+/* dot[token][panel] += registers j0 .. j0 + 3 of the codes of a block times 16 activations. Q4_0: the low or high
+ * halves of what is loaded. */
+AVX512VNNI_INLINE void stream_half(const uint32_t type, const int T, const int P, const int j0, const uint8_t *codes,
+                                   int64_t stride, const int8_t *act, int64_t ld, __m512i dot[]) {
     const __m512i low = _mm512_set1_epi8(15);
-    const uint8_t *from[STREAM_PANELS];
+    const uint8_t *from[4];
     KERN_UNROLL
-    for (int p = 0; p < STREAM_PANELS; p++) {
+    for (int p = 0; p < P; p++) {
         from[p] = codes + p * stride;
         STREAM_PIN(from[p]);
     }
     KERN_UNROLL
     for (int j = j0; j < j0 + 4; j++) {
-        const __m512i x = _mm512_set1_epi32(act[j]);
+        __m512i code[4];
         KERN_UNROLL
-        for (int p = 0; p < STREAM_PANELS; p++) {
-            __m512i code = _mm512_loadu_si512(from[p] + 64 * (type == KERN_Q4_0 ? j - j0 : j));
-            if (type == KERN_Q4_0) code = _mm512_and_si512(j0 ? _mm512_srli_epi16(code, 4) : code, low);
-            dot[p] = _mm512_dpbusd_epi32(dot[p], code, x);
+        for (int p = 0; p < P; p++) {
+            code[p] = _mm512_loadu_si512(from[p] + 64 * (type == KERN_Q4_0 ? j - j0 : j));
+            if (type == KERN_Q4_0) code[p] = _mm512_and_si512(j0 ? _mm512_srli_epi16(code[p], 4) : code[p], low);
+        }
+        KERN_UNROLL
+        for (int t = 0; t < T; t++) {
+            int32_t four;
+            memcpy(&four, act + t * ld + 4 * j, sizeof four);
+            const __m512i x = _mm512_set1_epi32(four);
+            KERN_UNROLL
+            for (int p = 0; p < P; p++) __asm__("vpdpbusd %1, %2, %0" : "+v"(dot[t * P + p]) : "v"(x), "v"(code[p]));
         }
     }
 }
 
-/* acc[panel] = one panel of each stream times the token of the chunk. */
-AVX512VNNI_INLINE void stream_product(const uint32_t type, const stream_panels *w, const chunk *c,
-                                      __m512 acc[STREAM_PANELS]) {
-    const int bytes = avx512_code_bytes(type), near = (STREAM_NEAR + bytes - 1) / bytes;
-    const uint8_t *codes = w->first, *scales = w->first + w->n_blocks * bytes;
-    const uint8_t *next_codes = codes + w->panel_bytes, *next_scales = scales + w->panel_bytes;
-    const int64_t start = w->is_last ? w->n_blocks : w->n_blocks - STREAM_START;
-    KERN_UNROLL
-    for (int p = 0; p < STREAM_PANELS; p++) acc[p] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < w->n_blocks; b++, codes += bytes, scales += 2 * KERN_PANEL) {
-        stream_fetch(type, codes + near * bytes, scales + near * 2 * KERN_PANEL, w->stride);
-        if (b >= start) {
-            stream_fetch(type, next_codes, next_scales, w->stride);
-            next_codes += bytes, next_scales += 2 * KERN_PANEL;
-        }
-        __m512i dot[STREAM_PANELS];
+/* acc[token][panel] += blocks `from` .. `end` - 1 of one panel of each stream times T tokens. */
+AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const int P, const stream_panels *w,
+                                      int64_t from, int64_t end, const stream_tokens *x, __m512 acc[]) {
+    const int bytes = avx512_code_bytes(type);
+    const uint8_t *codes = w->first + from * bytes;
+    const uint8_t *scales = w->first + w->n_blocks * bytes + from * 2 * KERN_PANEL;
+    const int8_t *act = x->codes + from * KERN_BLOCK;
+    const kern_act_pair *pair = x->pairs + from * STREAM_TOKENS;
+    int64_t fetch = x->fetch, credit = x->credit;
+    for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL, act += KERN_BLOCK) {
+        if ((credit += T) >= x->n) stream_fetch(type, P, w, fetch++), credit -= x->n;
+        __m512i dot[STREAM_TOKENS * 2];
         KERN_UNROLL
-        for (int p = 0; p < STREAM_PANELS; p++) dot[p] = _mm512_set1_epi32(c->start[b]);
-        stream_half(type, 0, codes, w->stride, c->codes[b], dot);
-        stream_half(type, 4, codes, w->stride, c->codes[b], dot);
-        const __m512 x = _mm512_set1_ps(c->scale[b]);
+        for (int t = 0; t < T; t++) {
+            /* pair_row() has made the difference -8 times the sum of the codes. */
+            __m512i start = _mm512_sub_epi32(_mm512_set1_epi32(pair[t].start[0]), _mm512_set1_epi32(pair[t].start[1]));
+            if (type == KERN_Q8_0) start = _mm512_slli_epi32(start, 4);
+            KERN_UNROLL
+            for (int p = 0; p < P; p++) dot[t * P + p] = start;
+        }
+        stream_half(type, T, P, 0, codes, w->stride, act, x->ld, dot);
+        stream_half(type, T, P, 4, codes, w->stride, act, x->ld, dot);
+        __m512 scale[4];
         const uint8_t *s = scales;
         KERN_UNROLL
-        for (int p = 0; p < STREAM_PANELS; p++, s += w->stride) {
+        for (int p = 0; p < P; p++, s += w->stride) {
             STREAM_PIN(s);
-            const __m512 scale = _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256((const void *)s)), x);
-            acc[p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[p]), scale, acc[p]);
+            scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)s));
+        }
+        KERN_UNROLL
+        for (int i = 0; i < T * P; i++)
+            acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]),
+                                     _mm512_mul_ps(scale[i % P], _mm512_set1_ps(pair[i / P].scale)), acc[i]);
+        pair += STREAM_TOKENS;
+    }
+}
+
+/* Sums of some tokens and P panels: y of the first, and the rows of the matrix from there on. */
+typedef struct stream_sums {
+    float (*sum)[2][KERN_PANEL]; /* [tokens] so far, or NULL if all blocks go at once */
+    float *y;
+    int64_t ldy, rows, next; /* next: rows from a panel to that of the next stream */
+} stream_sums;
+
+AVX512VNNI_INLINE void stream_tile(const uint32_t type, const int T, const int P, const stream_panels *w, int64_t from,
+                                   int64_t end, const stream_tokens *x, const stream_sums *s) {
+    __m512 acc[STREAM_TOKENS * 2];
+    KERN_UNROLL
+    for (int i = 0; i < T * P; i++) acc[i] = from ? _mm512_loadu_ps(s->sum[i / P][i % P]) : _mm512_setzero_ps();
+    stream_product(type, T, P, w, from, end, x, acc);
+    KERN_UNROLL
+    for (int i = 0; i < T * P; i++) {
+        const int64_t row = i % P * s->next;
+        if (end == w->n_blocks)
+            _mm512_mask_storeu_ps(s->y + i / P * s->ldy + row, avx512_mask(s->rows - row), acc[i]);
+        else
+            _mm512_storeu_ps(s->sum[i / P][i % P], acc[i]);
+    }
+}
+
+/* Tokens t .. t + n - 1, as many as have room for their sums, by `each` panels of P streams; one token if P is 4. */
+AVX512VNNI_INLINE void stream_part(const uint32_t type, const int P, const void *panels, int64_t each, int64_t rows,
+                                   int64_t cols, const kern_act *act, int64_t t, int64_t n, float *y, int64_t ldy) {
+    const int64_t bytes = avx512_code_bytes(type), n_blocks = cols / KERN_BLOCK;
+    const int64_t panel_bytes = n_blocks * (bytes + 2 * KERN_PANEL);
+    const int64_t step = n <= STREAM_TOKENS ? n_blocks : STREAM_BLOCKS;
+    const int64_t ahead = P == 4 ? STREAM_NEAR / bytes : STREAM_BLOCKS;
+    stream_panels w = {.first = panels, .stride = each * panel_bytes, .panel_bytes = panel_bytes, .n_blocks = n_blocks};
+    float sum[STREAM_MOST][2][KERN_PANEL];
+    for (int64_t i = 0; i < each; i++, w.first += panel_bytes) {
+        w.is_last = i + 1 == each;
+        for (int64_t from = 0; from < n_blocks; from += step) {
+            const int64_t end = n_blocks - from < step ? n_blocks : from + step;
+            for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
+                const int64_t row = i * KERN_PANEL, done = k * (end - from);
+                const stream_tokens x = {.codes = act->codes + (t + k) * cols,
+                                         .ld = cols,
+                                         .pairs = act->pairs + (t + k) * n_blocks,
+                                         .fetch = from + ahead + done / n,
+                                         .credit = done % n,
+                                         .n = n};
+                const stream_sums s = {sum + k, y + (t + k) * ldy + row, ldy, rows - row, each * KERN_PANEL};
+                switch (P == 4 ? 1 : n - k) {
+                case 1: stream_tile(type, 1, P, &w, from, end, &x, &s); break;
+                case 2: stream_tile(type, 2, 2, &w, from, end, &x, &s); break;
+                case 3: stream_tile(type, 3, 2, &w, from, end, &x, &s); break;
+                case 4: stream_tile(type, 4, 2, &w, from, end, &x, &s); break;
+                default: stream_tile(type, 5, 2, &w, from, end, &x, &s);
+                }
+            }
         }
     }
 }
 
 /* Multiplies as many panels as make whole streams of equal length, and says how many. */
-AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, const void *panels, int64_t rows,
-                                        int64_t cols, const kern_act *act, float *y) {
-    const int64_t n_blocks = cols / KERN_BLOCK, each = (rows + KERN_PANEL - 1) / KERN_PANEL / STREAM_PANELS;
-    const int64_t panel_bytes = n_blocks * (avx512_code_bytes(type) + 2 * KERN_PANEL);
-    stream_panels w = {.first = panels, .stride = each * panel_bytes, .panel_bytes = panel_bytes, .n_blocks = n_blocks};
-    chunk c;
-    if (each == 0 || n_blocks > CHUNK_PAIRS || n_blocks < STREAM_START) return 0;
-    c.first_token = c.first_block = 0, c.n_tokens = 1, c.n_blocks = n_blocks;
-    chunk_fill(&c, act, n_blocks, offset);
-    for (int64_t i = 0; i < each; i++, w.first += panel_bytes) {
-        __m512 acc[STREAM_PANELS];
-        w.is_last = i + 1 == each;
-        stream_product(type, &w, &c, acc);
-        KERN_UNROLL
-        for (int p = 0; p < STREAM_PANELS; p++) {
-            const int64_t row = (p * each + i) * KERN_PANEL;
-            _mm512_mask_storeu_ps(y + row, avx512_mask(rows - row), acc[p]);
-        }
+AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int64_t rows, int64_t cols,
+                                        const kern_act *act, int64_t n, float *y, int64_t ldy) {
+    const int64_t all = (rows + KERN_PANEL - 1) / KERN_PANEL;
+    if (n == 1) {
+        stream_part(type, 4, panels, all / 4, rows, cols, act, 0, 1, y, ldy);
+        return all / 4 * 4;
     }
-    return each * STREAM_PANELS;
+    const int64_t parts = (n + STREAM_MOST - 1) / STREAM_MOST, even = (n + parts - 1) / parts;
+    const int64_t part = (even + STREAM_TOKENS - 1) / STREAM_TOKENS * STREAM_TOKENS;
+    for (int64_t t = 0; t < n; t += part)
+        stream_part(type, 2, panels, all / 2, rows, cols, act, t, n - t < part ? n - t : part, y, ldy);
+    return all / 2 * 2;
 }
 
 /* ---- the table's entries ----------------------------------------------------------------------------------------- */
@@ -266,14 +349,16 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, int32_t offset, con
 #define AVX512VNNI_MATMUL(TYPE, NAME, OFFSET)                                                                          \
     AVX512VNNI_TARGET void kern_avx512vnni_matmul_##NAME(const void *panels, int64_t rows, int64_t cols,               \
                                                          const kern_act *act, int64_t n, float *y, int64_t ldy) {      \
-        if (n >= (TYPE == KERN_Q4_0 && act->pairs ? AVX512_MANY_PAIRS : AVX512_MANY))                                  \
+        if (n >= AVX512_MANY)                                                                                          \
             kern_quants512_##NAME(panels, rows, cols, act, n, y, ldy);                                                 \
         else                                                                                                           \
             avx512_matmul_int(TYPE, OFFSET, panels, rows, cols, act, n, y, ldy);                                       \
     }                                                                                                                  \
     AVX512VNNI_TARGET static void stream_matmul_##NAME(const void *panels, int64_t rows, int64_t cols,                 \
                                                        const kern_act *act, int64_t n, float *y, int64_t ldy) {        \
-        const int64_t done = n == 1 ? stream_matmul(TYPE, OFFSET, panels, rows, cols, act, y) : 0;                     \
+        const int64_t done = act->pairs && (TYPE == KERN_Q8_0 || n < STREAM_MOST_Q4_0)                                 \
+                                 ? stream_matmul(TYPE, panels, rows, cols, act, n, y, ldy)                             \
+                                 : 0;                                                                                  \
         const uint8_t *left = (const uint8_t *)panels + (size_t)done * kern_panel_bytes(TYPE, cols);                   \
         rows -= done * KERN_PANEL;                                                                                     \
         if (rows > 0) kern_avx512vnni_matmul_##NAME(left, rows, cols, act, n, y + done * KERN_PANEL, ldy);             \
@@ -309,7 +394,7 @@ AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *
 
 void kern_table_avx512vnni(kern_table *table) {
     const int amd = kern_cpu_is_amd();
-    table->panel_group = amd ? STREAM_PANELS : QUANT_PANELS;
+    table->panel_group = amd ? 4 : QUANT_PANELS;
     table->matmul[KERN_Q4_0] = amd ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = amd ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
     /* Where additions have ports of their own, half as many products are worth twice as many additions. */

@@ -322,8 +322,8 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
     }
 }
 
-/* Keys and values read for one token only are waited for more than computed with. A product of float32 asks for what
- * comes next while it computes. */
+/* Keys and values are waited for more than computed with when a tile has few tokens, and a little even when it is full.
+ * A product of float32 asks for what comes next while it computes. */
 static void attention_ask(attention_block *b, const attention_tile *tile) {
     const minim_engine *e = b->j->e;
     const int next = b->range + b->j->stride;
@@ -355,9 +355,9 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
     attention_find_pages(&b, tile);
     const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
-    if (tile->n_tokens == 1 && integers)
+    if (integers)
         attention_prefetch(&b, tile);
-    else if (tile->n_tokens == 1)
+    else
         attention_ask(&b, tile);
     if (integers) attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
@@ -368,6 +368,7 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         attention_scores(&b);
         attention_softmax(&b);
         attention_values(&b);
+        b.asks = 0; /* the others find it in the cache */
     }
 }
 

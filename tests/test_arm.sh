@@ -47,7 +47,7 @@ check "everything compiles for Arm without warnings" env -u MAKEFLAGS -u MAKELEV
 [ $code = 0 ] || exit 1
 
 # The longest part goes on in the background; with a part of the cases, unless Arm is what is asked for.
-[ "${ARM:-}" = must ] && percent=100 || percent=35
+[ "${ARM:-}" = must ] && percent=100 || percent=25
 qemu-aarch64 -cpu max "$arm/tests/checkkern" --percent $percent >"$work/kernels.txt" 2>&1 &
 kernels=$!
 

@@ -99,7 +99,7 @@ static int harness_act_new(kern_act *act, size_t n) {
     kern_table table;
     kern_table_init(&table, NULL);
     /* Whoever finds pairs multiplies by them: they are there only for CPUs that want them. */
-    const size_t n_pairs = 2 * n / KERN_BLOCK / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS;
+    const size_t n_pairs = n / KERN_BLOCK * KERN_PAIR_TOKENS; /* enough even if it is all one token */
     kern_act_pair *pairs = table.pair_row ? harness_alloc(n_pairs * sizeof *pairs) : NULL;
     /* A tile has 16 rows, even when there are fewer: twice as many are enough from 16 tokens on. */
     const size_t n_tiles = 2 * n / KERN_BLOCK / KERN_TILE_TOKENS;

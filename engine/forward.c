@@ -169,10 +169,10 @@ typedef struct forward_matmul {
     kern_act act;
     const forward_product *product;
     int n_products;
-    int64_t part;      /* rows of x that are multiplied with all matrices before the next */
-    uint32_t n_panels; /* of all matrices, */
-    uint32_t items;    /* and what they are cut into */
-    uint32_t takers, group;
+    int64_t part;            /* rows of x that are multiplied with all matrices before the next */
+    uint32_t n_panels;       /* of all matrices, */
+    uint32_t items;          /* and what they are cut into */
+    uint32_t threads, group; /* which share them; panels an item has at least */
 } forward_matmul;
 
 static uint32_t forward_panels(const model_matrix *w) {
@@ -185,10 +185,10 @@ static uint32_t forward_panels(const model_matrix *w) {
  * begins and ends. */
 static uint32_t forward_cut(const forward_matmul *j, uint32_t i, uint32_t *begin, uint32_t *end) {
     uint32_t at = 0, items = 0, size;
-    for (*begin = *end = j->n_panels; at < j->n_panels; at += size * j->takers, items += j->takers) {
-        size = (j->n_panels - at) / (2 * j->takers) / j->group * j->group;
+    for (*begin = *end = j->n_panels; at < j->n_panels; at += size * j->threads, items += j->threads) {
+        size = (j->n_panels - at) / (2 * j->threads) / j->group * j->group;
         if (size <= j->group) break;
-        if (i >= items && i < items + j->takers) *begin = at + (i - items) * size, *end = *begin + size;
+        if (i >= items && i < items + j->threads) *begin = at + (i - items) * size, *end = *begin + size;
     }
     const uint32_t left = (j->n_panels - at + j->group - 1) / j->group;
     if (i >= items && i < items + left) {
@@ -265,7 +265,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
         work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
     }
     const int alone = pool_threads(e->pool) == 1 || work < SMALL;
-    j.takers = alone ? 1 : (uint32_t)pool_threads(e->pool);
+    j.threads = alone ? 1 : (uint32_t)pool_threads(e->pool);
     j.group = alone ? j.n_panels : (uint32_t)e->kern.panel_group;
     forward_part(&j);
     uint32_t none;

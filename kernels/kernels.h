@@ -143,12 +143,13 @@ typedef struct kern_act_tile {
     float weight[16]; /* scale * (float)sum */
 } kern_act_tile;
 
-enum { KERN_PAIR_TOKENS = 5 }; /* and two panels of so many, when a product takes more registers */
+enum { KERN_PAIR_TOKENS = 5 }; /* as KERN_TILE_TOKENS, where the sums of a block have registers of their own, too */
 
-/* A block of a row of activations: what products by pairs need of it besides the codes. */
+/* A block of a row of activations: what products read of it besides the codes, if they want it so; see pair_row(). */
 typedef struct kern_act_pair {
     float scale, weight; /* weight: scale * (float)sum */
-    int32_t start[2];    /* what a sum begins with if codes of weights have an offset of 8, and if they have none */
+    int32_t start[2];    /* what a sum by pairs begins with if codes of weights have an offset of 8, and if they have
+                          * none; [0] - [1] is -8 times the sum of the codes */
 } kern_act_pair;
 
 typedef struct kern_act {
@@ -206,11 +207,11 @@ typedef struct kern_table {
                      int row);
 
     /* Writes row `row` (0..KERN_PAIR_TOKENS - 1) of pairs [n/32][KERN_PAIR_TOKENS] from what quantize() made of a row
-     * of activations. With it two products c * a of a weight and an activation take one multiplication instead of two
-     * (Winograd 1968, "A New Algorithm for Inner Product"): c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1 Sums
-     * of 4-bit codes of weights and of codes of activations fit into bytes. For 32 codes a of the activations and their
-     * sum s: start = (1 - offset) * s - the sum over i < 16 of a[i] * (a[i + 16] + 128). NULL if matmul does not want
-     * pairs. */
+     * of activations. NULL if matmul does not want pairs. They are made for this: two products c * a of a weight and an
+     * activation take one multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"),
+     *   c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1,
+     * where sums of 4-bit codes of weights and of codes of activations fit into bytes. For 32 codes a of the
+     * activations and their sum s: start = (1 - offset) * s - the sum over i < 16 of a[i] * (a[i + 16] + 128). */
     void (*pair_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_pair *pairs,
                      int row);
 

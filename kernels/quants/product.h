@@ -29,14 +29,12 @@ typedef struct quant_work {
     quant_part part[QUANT_PANELS];
     _Alignas(64) float sum[QUANT_TOKENS][QUANT_PANELS][KERN_PANEL]; /* y of these panels, so far */
     int64_t n, n_groups;                                            /* tokens, groups */
-    const int8_t *codes;      /* of the first token and group; rows are row_groups * 32 apart, */
-    const float *scale;       /* here and below row_groups */
-    const int32_t *sums;      /* of 32 codes */
-    const int32_t *half_sums; /* of the first 16 of them; NULL without QUANT_HALVES */
-    /* The same activations for tiles, and what there is for products by pairs, or NULL: the next tokens are row_groups
-     * on. */
-    const kern_act_tile *tiles;
-    const kern_act_pair *pairs;
+    const int8_t *codes;        /* of the first token and group; rows are row_groups * 32 apart, */
+    const float *scale;         /* here and below row_groups */
+    const int32_t *sums;        /* of 32 codes */
+    const int32_t *half_sums;   /* of the first 16 of them; NULL without QUANT_HALVES */
+    const kern_act_tile *tiles; /* the same activations for tiles, or NULL: the next tile of tokens is row_groups on */
+    const kern_act_pair *pairs; /* or NULL; token t, a multiple of KERN_PAIR_TOKENS, is t * row_groups on */
     int64_t row_groups;
     int32_t offset;
     /* For products that write y themselves: */

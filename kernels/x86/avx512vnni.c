@@ -148,7 +148,9 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
     }
 }
 
-/* ---- few tokens, where the CPU's own prefetchers are the better ones -----------------------------------------------
+/* ---- straight from streams of panels, where the CPU's own prefetchers are the better ones ---------------------------
+ *
+ * One token, few tokens, and of Q8_0, which unpacking only copies, any number.
  *
  * Far prefetches, as above, read no more than 22 GB/s a core on a Zen 4; its prefetchers reach 29 if they see a few
  * long streams. So two panels go side by side, or four for one token, which also share the loads of the activations:
@@ -157,6 +159,8 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
  * meanwhile. Activations are read where the engine has put them. bench/NOTES.md has the figures. */
 
 enum {
+    STREAM_ONE = 4, /* panels side by side for one token, */
+    STREAM_FEW = 2, /* and for more */
     STREAM_TOKENS = KERN_PAIR_TOKENS,
     STREAM_MOST = 240,     /* at a time */
     STREAM_MOST_Q4_0 = 48, /* from so many on products by pairs are better: quants512.c */
@@ -210,7 +214,7 @@ AVX512VNNI_INLINE void stream_fetch(const uint32_t type, const int P, const stre
 AVX512VNNI_INLINE void stream_half(const uint32_t type, const int T, const int P, const int j0, const uint8_t *codes,
                                    int64_t stride, const int8_t *act, int64_t ld, __m512i dot[]) {
     const __m512i low = _mm512_set1_epi8(15);
-    const uint8_t *from[4];
+    const uint8_t *from[STREAM_ONE];
     KERN_UNROLL
     for (int p = 0; p < P; p++) {
         from[p] = codes + p * stride;
@@ -218,7 +222,7 @@ AVX512VNNI_INLINE void stream_half(const uint32_t type, const int T, const int P
     }
     KERN_UNROLL
     for (int j = j0; j < j0 + 4; j++) {
-        __m512i code[4];
+        __m512i code[STREAM_ONE];
         KERN_UNROLL
         for (int p = 0; p < P; p++) {
             code[p] = _mm512_loadu_si512(from[p] + 64 * (type == KERN_Q4_0 ? j - j0 : j));
@@ -246,7 +250,7 @@ AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const in
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL, act += KERN_BLOCK) {
         if ((credit += T) >= x->n) stream_fetch(type, P, w, fetch++), credit -= x->n;
-        __m512i dot[STREAM_TOKENS * 2];
+        __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
             /* pair_row() has made the difference -8 times the sum of the codes. */
@@ -257,7 +261,7 @@ AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const in
         }
         stream_half(type, T, P, 0, codes, w->stride, act, x->ld, dot);
         stream_half(type, T, P, 4, codes, w->stride, act, x->ld, dot);
-        __m512 scale[4];
+        __m512 scale[STREAM_ONE];
         const uint8_t *s = scales;
         KERN_UNROLL
         for (int p = 0; p < P; p++, s += w->stride) {
@@ -274,14 +278,14 @@ AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const in
 
 /* Sums of some tokens and P panels: y of the first, and the rows of the matrix from there on. */
 typedef struct stream_sums {
-    float (*sum)[2][KERN_PANEL]; /* [tokens] so far, or NULL if all blocks go at once */
+    float (*sum)[STREAM_FEW][KERN_PANEL]; /* [tokens] behind some blocks, before the last ones are in y */
     float *y;
     int64_t ldy, rows, next; /* next: rows from a panel to that of the next stream */
 } stream_sums;
 
 AVX512VNNI_INLINE void stream_tile(const uint32_t type, const int T, const int P, const stream_panels *w, int64_t from,
                                    int64_t end, const stream_tokens *x, const stream_sums *s) {
-    __m512 acc[STREAM_TOKENS * 2];
+    __m512 acc[STREAM_TOKENS * STREAM_FEW];
     KERN_UNROLL
     for (int i = 0; i < T * P; i++) acc[i] = from ? _mm512_loadu_ps(s->sum[i / P][i % P]) : _mm512_setzero_ps();
     stream_product(type, T, P, w, from, end, x, acc);
@@ -295,15 +299,16 @@ AVX512VNNI_INLINE void stream_tile(const uint32_t type, const int T, const int P
     }
 }
 
-/* Tokens t .. t + n - 1, as many as have room for their sums, by `each` panels of P streams; one token if P is 4. */
+/* Tokens t .. t + n - 1, as many as have room for their sums, by `each` panels of P streams; one token if P is
+ * STREAM_ONE. */
 AVX512VNNI_INLINE void stream_part(const uint32_t type, const int P, const void *panels, int64_t each, int64_t rows,
                                    int64_t cols, const kern_act *act, int64_t t, int64_t n, float *y, int64_t ldy) {
     const int64_t bytes = avx512_code_bytes(type), n_blocks = cols / KERN_BLOCK;
     const int64_t panel_bytes = n_blocks * (bytes + 2 * KERN_PANEL);
     const int64_t step = n <= STREAM_TOKENS ? n_blocks : STREAM_BLOCKS;
-    const int64_t ahead = P == 4 ? STREAM_NEAR / bytes : STREAM_BLOCKS;
+    const int64_t ahead = P == STREAM_ONE ? STREAM_NEAR / bytes : STREAM_BLOCKS;
     stream_panels w = {.first = panels, .stride = each * panel_bytes, .panel_bytes = panel_bytes, .n_blocks = n_blocks};
-    float sum[STREAM_MOST][2][KERN_PANEL];
+    float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
     for (int64_t i = 0; i < each; i++, w.first += panel_bytes) {
         w.is_last = i + 1 == each;
         for (int64_t from = 0; from < n_blocks; from += step) {
@@ -317,12 +322,12 @@ AVX512VNNI_INLINE void stream_part(const uint32_t type, const int P, const void 
                                          .credit = done % n,
                                          .n = n};
                 const stream_sums s = {sum + k, y + (t + k) * ldy + row, ldy, rows - row, each * KERN_PANEL};
-                switch (P == 4 ? 1 : n - k) {
+                switch (P == STREAM_ONE ? 1 : n - k) {
                 case 1: stream_tile(type, 1, P, &w, from, end, &x, &s); break;
-                case 2: stream_tile(type, 2, 2, &w, from, end, &x, &s); break;
-                case 3: stream_tile(type, 3, 2, &w, from, end, &x, &s); break;
-                case 4: stream_tile(type, 4, 2, &w, from, end, &x, &s); break;
-                default: stream_tile(type, 5, 2, &w, from, end, &x, &s);
+                case 2: stream_tile(type, 2, STREAM_FEW, &w, from, end, &x, &s); break;
+                case 3: stream_tile(type, 3, STREAM_FEW, &w, from, end, &x, &s); break;
+                case 4: stream_tile(type, 4, STREAM_FEW, &w, from, end, &x, &s); break;
+                default: stream_tile(type, 5, STREAM_FEW, &w, from, end, &x, &s);
                 }
             }
         }
@@ -334,14 +339,15 @@ AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, const void *panels,
                                         const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t all = (rows + KERN_PANEL - 1) / KERN_PANEL;
     if (n == 1) {
-        stream_part(type, 4, panels, all / 4, rows, cols, act, 0, 1, y, ldy);
-        return all / 4 * 4;
+        stream_part(type, STREAM_ONE, panels, all / STREAM_ONE, rows, cols, act, 0, 1, y, ldy);
+        return all / STREAM_ONE * STREAM_ONE;
     }
     const int64_t parts = (n + STREAM_MOST - 1) / STREAM_MOST, even = (n + parts - 1) / parts;
     const int64_t part = (even + STREAM_TOKENS - 1) / STREAM_TOKENS * STREAM_TOKENS;
     for (int64_t t = 0; t < n; t += part)
-        stream_part(type, 2, panels, all / 2, rows, cols, act, t, n - t < part ? n - t : part, y, ldy);
-    return all / 2 * 2;
+        stream_part(type, STREAM_FEW, panels, all / STREAM_FEW, rows, cols, act, t, n - t < part ? n - t : part, y,
+                    ldy);
+    return all / STREAM_FEW * STREAM_FEW;
 }
 
 /* ---- the table's entries ----------------------------------------------------------------------------------------- */
@@ -394,7 +400,7 @@ AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *
 
 void kern_table_avx512vnni(kern_table *table) {
     const int amd = kern_cpu_is_amd();
-    table->panel_group = amd ? 4 : QUANT_PANELS;
+    table->panel_group = amd ? STREAM_ONE : QUANT_PANELS;
     table->matmul[KERN_Q4_0] = amd ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = amd ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
     /* Where additions have ports of their own, half as many products are worth twice as many additions. */

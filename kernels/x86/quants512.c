@@ -252,18 +252,23 @@ QUANTS512_MULTIPLY(amd_min, QUANT_MIN, QUANTS512_AMD)
 QUANTS512_MULTIPLY(pairs, QUANTS512_PAIRS, QUANTS512_AMD)
 QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
 
-/* ---- one token ---------------------------------------------------------------------------------------------------
+/* ---- few tokens --------------------------------------------------------------------------------------------------
  *
- * Goes straight from the panels: codes are unpacked where they are used, only scales pass through the cache. */
+ * Go straight from the panels, one after the other: codes are unpacked where they are used, only scales pass through
+ * the cache. That keeps memory busy, which two panels side by side do not (bench/NOTES.md). */
 
-enum { QUANTS512_ONE_GROUPS = 1024 }; /* longest row, in groups */
+enum {
+    QUANTS512_FEW = 8,          /* most tokens */
+    QUANTS512_FEW_GROUPS = 4096 /* most groups of all of them */
+};
 
-typedef struct quants512_token {
+typedef struct quants512_tokens {
     const int8_t *codes;
     const float *scale;
-    int32_t start[2][QUANTS512_ONE_GROUPS];
-    float weight[2][QUANTS512_ONE_GROUPS];
-} quants512_token;
+    int64_t row_groups;
+    int32_t start[2][QUANTS512_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
+    float weight[QUANTS512_FEW_GROUPS];
+} quants512_tokens;
 
 /* acc + 16 rows of 4 codes times 4 activations; the broadcast is part of the instruction. */
 QUANTS512_INLINE __m512i quants512_dot4(__m512i acc, __m512i code, const int8_t *act) {
@@ -273,60 +278,96 @@ QUANTS512_INLINE __m512i quants512_dot4(__m512i acc, __m512i code, const int8_t 
     return acc;
 }
 
-QUANTS512_INLINE __m512 quants512_panel(const int kind, const unpack_type u, const uint8_t *panel, int64_t row_groups,
-                                        const quants512_token *x, quant_part *scales) {
-    const int64_t group_bytes = 64 * (u.low + u.high);
+/* dot[T] += registers j0 .. j0 + 3 of a group times T tokens. */
+QUANTS512_INLINE void quants512_dot_few(const int T, const int j0, const __m512i code[8], const int8_t *act,
+                                        int64_t stride, __m512i dot[]) {
+    KERN_UNROLL
+    for (int j = j0; j < j0 + 4; j++) {
+        KERN_UNROLL
+        for (int t = 0; t < T; t++) dot[t] = quants512_dot4(dot[t], code[j], act + t * stride + 4 * j);
+    }
+}
+
+/* y of T tokens and a panel, of which `rows` rows are there. */
+QUANTS512_INLINE void quants512_panel(const int kind, const int T, const unpack_type u, const uint8_t *panel,
+                                      const quants512_tokens *x, int64_t rows, float *y, int64_t ldy) {
+    const int64_t group_bytes = 64 * (u.low + u.high), stride = x->row_groups;
     const __m512i table = unpack512_table(u);
-    __m512 acc = _mm512_setzero_ps();
-    for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
-        const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
-        unpack512_scales(u, 1, panel, row_groups, first, n, scales);
+    quant_part scales;
+    __m512 acc[QUANTS512_FEW];
+    KERN_UNROLL
+    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
+    for (int64_t first = 0; first < stride; first += QUANT_GROUPS) {
+        const int64_t n = stride - first < QUANT_GROUPS ? stride - first : QUANT_GROUPS;
+        unpack512_scales(u, 1, panel, stride, first, n, &scales);
         for (int64_t i = 0; i < n; i++) {
-            const int64_t g = first + i;
-            const int8_t *act = x->codes + g * KERN_BLOCK;
-            __m512i code[8], dot = _mm512_set1_epi32(x->start[0][g]);
-            unpack512_fetch(u, panel + g * group_bytes);
-            unpack512_group(u, table, panel + g * group_bytes, code);
+            const int64_t at = first + i;
+            const uint8_t *codes = panel + at * group_bytes;
+            const int8_t *act = x->codes + at * KERN_BLOCK;
+            __m512i code[8], dot[QUANTS512_FEW];
+            __m512 half[QUANTS512_FEW];
+            unpack512_fetch(u, codes);
+            unpack512_group(u, table, codes, code);
             KERN_UNROLL
-            for (int j = 0; j < 4; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
+            for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(x->start[0][at + t * stride]);
+            quants512_dot_few(T, 0, code, act, stride * KERN_BLOCK, dot);
             if (kind & QUANT_HALVES) {
-                const __m512 half = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_load_ps(scales->scale[i][0]));
-                dot = _mm512_set1_epi32(x->start[1][g]);
                 KERN_UNROLL
-                for (int j = 4; j < 8; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
-                const __m512 v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_load_ps(scales->scale[i][1]), half);
-                acc = _mm512_fmadd_ps(v, _mm512_set1_ps(x->scale[g]), acc);
-            } else {
-                KERN_UNROLL
-                for (int j = 4; j < 8; j++) dot = quants512_dot4(dot, code[j], act + 4 * j);
-                const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales->scale[i][0]), _mm512_set1_ps(x->scale[g]));
-                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+                for (int t = 0; t < T; t++) {
+                    half[t] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_load_ps(scales.scale[i][0]));
+                    dot[t] = _mm512_set1_epi32(x->start[1][at + t * stride]);
+                }
+            }
+            quants512_dot_few(T, 4, code, act, stride * KERN_BLOCK, dot);
+            KERN_UNROLL
+            for (int t = 0; t < T; t++) {
+                const __m512 sum = _mm512_cvtepi32_ps(dot[t]), act_scale = _mm512_set1_ps(x->scale[at + t * stride]);
+                if (kind & QUANT_HALVES) {
+                    const __m512 v = _mm512_fmadd_ps(sum, _mm512_load_ps(scales.scale[i][1]), half[t]);
+                    acc[t] = _mm512_fmadd_ps(v, act_scale, acc[t]);
+                } else {
+                    const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales.scale[i][0]), act_scale);
+                    acc[t] = _mm512_fmadd_ps(sum, scale, acc[t]);
+                }
                 if (kind & QUANT_MIN) {
-                    const __m512 weight = _mm512_set1_ps(x->weight[0][g]);
-                    acc = _mm512_fmadd_ps(_mm512_load_ps(scales->min[i][0]), weight, acc);
+                    const __m512 weight = _mm512_set1_ps(x->weight[at + t * stride]);
+                    acc[t] = _mm512_fmadd_ps(_mm512_load_ps(scales.min[i][0]), weight, acc[t]);
                 }
             }
         }
     }
-    return acc;
+    KERN_UNROLL
+    for (int t = 0; t < T; t++) _mm512_mask_storeu_ps(y + t * ldy, avx512_mask(rows), acc[t]);
 }
 
-QUANTS512_INLINE void quants512_one(const int kind, const unpack_type u, int32_t offset, const void *panels,
-                                    int64_t rows, int64_t row_groups, const kern_act *act, float *y) {
+QUANTS512_INLINE void quants512_few(const int kind, const unpack_type u, int32_t offset, const void *panels,
+                                    int64_t rows, int64_t row_groups, const kern_act *act, int64_t n, float *y,
+                                    int64_t ldy) {
     const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
     const uint8_t *panel = panels;
-    quants512_token x = {.codes = act->codes, .scale = act->scale};
-    quant_part scales;
-    for (int64_t g = 0; g < row_groups; g++) {
-        int32_t first = act->sum[g];
-        if (kind & QUANT_HALVES) quant_half_sums(act->codes + g * KERN_BLOCK, 1, &first);
-        x.start[0][g] = -offset * first;
-        x.start[1][g] = -offset * (act->sum[g] - first);
-        x.weight[0][g] = act->scale[g] * (float)act->sum[g];
+    quants512_tokens x; /* its arrays are not set to zero first: that would take as long as a small product */
+    x.codes = act->codes, x.scale = act->scale, x.row_groups = row_groups;
+    if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x.start[0]);
+    for (int64_t i = 0; i < n * row_groups; i++) {
+        const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x.start[0][i] : sum;
+        x.start[0][i] = -offset * first;
+        if (kind & QUANT_HALVES) x.start[1][i] = -offset * (sum - first);
+        if (kind & QUANT_MIN) x.weight[i] = act->scale[i] * (float)sum;
     }
-    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
-        const __m512 sum = quants512_panel(kind, u, panel, row_groups, &x, &scales);
-        _mm512_mask_storeu_ps(y + row, avx512_mask(rows - row), sum);
+    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
+        switch (n) {
+#define QUANTS512_CASE(T)                                                                                              \
+    case T: quants512_panel(kind, T, u, panel, &x, rows - row, y, ldy); break
+            QUANTS512_CASE(1);
+            QUANTS512_CASE(2);
+            QUANTS512_CASE(3);
+            QUANTS512_CASE(4);
+            QUANTS512_CASE(5);
+            QUANTS512_CASE(6);
+            QUANTS512_CASE(7);
+            QUANTS512_CASE(8);
+#undef QUANTS512_CASE
+        }
     }
 }
 
@@ -346,16 +387,14 @@ static quant_unpack *const quants512_pair_unpacker[KERN_TYPE_END] = {[KERN_Q4_0]
                                                                      [KERN_Q4_1] = quants512_unpack_pairs_Q4_1,
                                                                      [KERN_Q4_K] = quants512_unpack_pairs_Q4_K};
 
-/* few: the unpacker if there is one tile, or NULL. */
-static void quants512_matmul(uint32_t type, quant_unpack *few, quant_unpack *unpack, const void *panels, int64_t rows,
-                             int64_t cols, const kern_act *act, int64_t n, float *y, int64_t ldy) {
+static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *panels, int64_t rows, int64_t cols,
+                             const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
         {quants512_multiply_plain, quants512_multiply_halves, quants512_multiply_min, quants512_multiply_halves_min},
         {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
     const int kind = quant_kind(type), amd = act->pairs != NULL;
     const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
     quant_product p = {unpack, multiply[amd][kind], type, kern_avx2_unpackers[type].offset, QUANTS512_MOST, tile, 1, 0};
-    if (n <= tile && few) p.unpack = few;
     if (amd && quants512_pair_unpacker[type]) {
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;
@@ -363,37 +402,36 @@ static void quants512_matmul(uint32_t type, quant_unpack *few, quant_unpack *unp
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-#define QUANTS512_UNPACKER(NAME, FETCH, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                         \
-    QUANTS512_TARGET static void quants512_##NAME##_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,    \
-                                                           int64_t n, quant_part *out) {                               \
+#define QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                      \
+    QUANTS512_TARGET static void quants512_unpack_##TYPE(const uint8_t *panel, int64_t row_groups, int64_t first,      \
+                                                         int64_t n, quant_part *out) {                                 \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
-        unpack512_part(u, FETCH, panel, row_groups, first, n, out);                                                    \
+        unpack512_part(u, panel, row_groups, first, n, out);                                                           \
     }
 
 /* Few tokens are the business of avx512vnni.c. */
-QUANTS512_UNPACKER(unpack, 0, Q4_0, 4, 0, NULL, 1, 2)
-QUANTS512_UNPACKER(unpack, 0, Q8_0, 8, 0, NULL, 1, 2)
+QUANTS512_UNPACKER(Q4_0, 4, 0, NULL, 1, 2)
+QUANTS512_UNPACKER(Q8_0, 8, 0, NULL, 1, 2)
 void kern_quants512_q4_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy) {
-    quants512_matmul(KERN_Q4_0, NULL, quants512_unpack_Q4_0, panels, rows, cols, act, n, y, ldy);
+    quants512_matmul(KERN_Q4_0, quants512_unpack_Q4_0, panels, rows, cols, act, n, y, ldy);
 }
 void kern_quants512_q8_0(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
                          int64_t ldy) {
-    quants512_matmul(KERN_Q8_0, NULL, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
+    quants512_matmul(KERN_Q8_0, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
 }
 
 /* Packed for full speed. */
 #define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
-    QUANTS512_UNPACKER(unpack, 0, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                               \
-    QUANTS512_UNPACKER(unpack_few, 1, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                           \
+    QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                          \
     QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
                                                   int64_t n, float *y, int64_t ldy) {                                  \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
-        if (n == 1 && cols <= QUANTS512_ONE_GROUPS * KERN_BLOCK)                                                       \
-            quants512_one(KIND, u, kern_avx2_unpackers[KERN_##TYPE].offset, panels, rows, cols / KERN_BLOCK, act, y);  \
+        const int32_t offset = kern_avx2_unpackers[KERN_##TYPE].offset;                                                \
+        if (n <= QUANTS512_FEW && n * (cols / KERN_BLOCK) <= QUANTS512_FEW_GROUPS)                                     \
+            quants512_few(KIND, u, offset, panels, rows, cols / KERN_BLOCK, act, n, y, ldy);                           \
         else                                                                                                           \
-            quants512_matmul(KERN_##TYPE, quants512_unpack_few_##TYPE, quants512_unpack_##TYPE, panels, rows, cols,    \
-                             act, n, y, ldy);                                                                          \
+            quants512_matmul(KERN_##TYPE, quants512_unpack_##TYPE, panels, rows, cols, act, n, y, ldy);                \
     }
 QUANTS512_FAST(Q4_1, QUANT_MIN, 4, 0, NULL, 1, 4)
 QUANTS512_FAST(Q5_0, 0, 4, 1, NULL, 1, 2)
@@ -407,8 +445,7 @@ QUANTS512_FAST(IQ4_XS, 0, 4, 0, kern_iq4_unsigned, 8, 8)
 #define QUANTS512_OTHER(TYPE)                                                                                          \
     static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
-        quants512_matmul(KERN_##TYPE, NULL, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y,    \
-                         ldy);                                                                                         \
+        quants512_matmul(KERN_##TYPE, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y, ldy);    \
     }
 QUANTS512_OTHER(Q2_K)
 QUANTS512_OTHER(Q3_K)

@@ -19,7 +19,7 @@ AVX512_INLINE __m512i unpack512_table(const unpack_type u) {
     return u.values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)u.values)) : _mm512_setzero_si512();
 }
 
-/* Asks for what lies ahead of a group. With many tokens there is time for it between products, and that is better. */
+/* Asks for what lies ahead of a group. With many tokens products do that, and better. */
 AVX512_INLINE void unpack512_fetch(const unpack_type u, const uint8_t *codes) {
     KERN_UNROLL
     for (int i = 0; i < 64 * (u.low + u.high); i += 64)
@@ -129,15 +129,14 @@ AVX512_INLINE void unpack512_scales(const unpack_type u, const int fetch, const 
 }
 
 /* A quant_unpack. */
-AVX512_INLINE void unpack512_part(const unpack_type u, const int fetch, const uint8_t *panel, int64_t row_groups,
-                                  int64_t first, int64_t n, quant_part *out) {
+AVX512_INLINE void unpack512_part(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+                                  int64_t n, quant_part *out) {
     const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *codes = panel + first * group_bytes;
     const __m512i table = unpack512_table(u);
-    unpack512_scales(u, fetch, panel, row_groups, first, n, out);
+    unpack512_scales(u, 0, panel, row_groups, first, n, out);
     for (int64_t g = 0; g < n; g++, codes += group_bytes) {
         __m512i code[8];
-        if (fetch) unpack512_fetch(u, codes);
         unpack512_group(u, table, codes, code);
         KERN_UNROLL
         for (int j = 0; j < 8; j++) _mm512_store_si512(out->code[g][j], code[j]);

@@ -5,6 +5,7 @@
 
 #if defined(KERN_X86)
 
+#include "avx2_int.h"
 #include "unpack256.h"
 
 #define QUANTS256_TARGET __attribute__((target("avx2,fma,f16c")))
@@ -49,16 +50,17 @@ QUANTS256_INLINE __m256i quants256_code(const int how, const quants256_codes c, 
     return _mm256_load_si256((const void *)(c.code[j] + 32 * h));
 }
 
-/* What tokens bring besides their codes, at the first group: (token, half) and token are `stride` apart. */
+/* What tokens bring besides their codes, for the group in question. */
 typedef struct quants256_side {
-    const int32_t *start; /* [tokens][2][stride] */
-    const float *weight;  /* [tokens][2][stride] */
-    const float *scale;   /* [tokens][stride] */
+    const int32_t *start; /* halves of a group are `half` apart, tokens `token` */
+    const float *weight;  /* likewise */
+    const float *scale;   /* tokens are `row` apart */
+    int64_t half, token, row;
 } quants256_side;
 
 /* dot[T][2] of 8 rows each = start + products of registers j0 .. j0 + n - 1 of a group and T tokens. */
 QUANTS256_INLINE void quants256_dot(const int how, const int T, const int j0, const int n, const quants256_codes c,
-                                    const int8_t *act, int64_t act_stride, const int32_t *start, const int stride,
+                                    const int8_t *act, int64_t act_stride, const int32_t *start, int64_t token,
                                     __m256i *dot) {
     const __m256i ones = _mm256_set1_epi16(1);
     const int run = how == QUANTS256_VNNI || how == QUANTS256_SIGNED || how > n ? n : how;
@@ -67,9 +69,9 @@ QUANTS256_INLINE void quants256_dot(const int how, const int T, const int j0, co
         if (how == QUANTS256_SIGNED)
             dot[i] = _mm256_setzero_si256();
         else if (how == QUANTS256_EIGHT)
-            dot[i] = _mm256_set1_epi16((int16_t)start[i / 2 * 2 * stride]);
+            dot[i] = _mm256_set1_epi16((int16_t)start[i / 2 * token]);
         else
-            dot[i] = _mm256_set1_epi32(start[i / 2 * 2 * stride]);
+            dot[i] = _mm256_set1_epi32(start[i / 2 * token]);
     }
     KERN_UNROLL
     for (int from = j0; from < j0 + n; from += run) {
@@ -107,37 +109,37 @@ QUANTS256_INLINE void quants256_dot(const int how, const int T, const int j0, co
 /* acc[T][2] += a group of a panel, whose scales are those of group g of `part`, times T tokens. */
 QUANTS256_INLINE void quants256_group(const int kind, const int how, const int T, const quants256_codes c,
                                       const quant_part *part, int64_t g, const int8_t *act, int64_t act_stride,
-                                      const quants256_side s, const int stride, __m256 *acc) {
+                                      const quants256_side s, __m256 *acc) {
     __m256i dot[2 * QUANTS256_TILE];
     if (kind & QUANT_HALVES) {
         __m256 first[2 * QUANTS256_TILE];
-        quants256_dot(how, T, 0, 4, c, act, act_stride, s.start, stride, dot);
+        quants256_dot(how, T, 0, 4, c, act, act_stride, s.start, s.token, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++)
             first[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][0] + i % 2 * 8));
-        quants256_dot(how, T, 4, 4, c, act, act_stride, s.start + stride, stride, dot);
+        quants256_dot(how, T, 4, 4, c, act, act_stride, s.start + s.half, s.token, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
             const int t = i / 2, r = i % 2 * 8;
             __m256 v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), _mm256_load_ps(part->scale[g][1] + r), first[i]);
             if (kind & QUANT_MIN) {
-                const float *weight = s.weight + 2 * t * stride;
+                const float *weight = s.weight + t * s.token;
                 v = _mm256_fmadd_ps(_mm256_set1_ps(weight[0]), _mm256_load_ps(part->min[g][0] + r), v);
-                v = _mm256_fmadd_ps(_mm256_set1_ps(weight[stride]), _mm256_load_ps(part->min[g][1] + r), v);
+                v = _mm256_fmadd_ps(_mm256_set1_ps(weight[s.half]), _mm256_load_ps(part->min[g][1] + r), v);
             }
-            acc[i] = _mm256_fmadd_ps(v, _mm256_set1_ps(s.scale[t * stride]), acc[i]);
+            acc[i] = _mm256_fmadd_ps(v, _mm256_set1_ps(s.scale[t * s.row]), acc[i]);
         }
     } else {
-        quants256_dot(how, T, 0, 8, c, act, act_stride, s.start, stride, dot);
+        quants256_dot(how, T, 0, 8, c, act, act_stride, s.start, s.token, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
             const int t = i / 2, r = i % 2 * 8;
             const __m256 scale =
-                _mm256_mul_ps(_mm256_load_ps(part->scale[g][0] + r), _mm256_set1_ps(s.scale[t * stride]));
+                _mm256_mul_ps(_mm256_load_ps(part->scale[g][0] + r), _mm256_set1_ps(s.scale[t * s.row]));
             acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), scale, acc[i]);
             if (kind & QUANT_MIN)
-                acc[i] = _mm256_fmadd_ps(_mm256_load_ps(part->min[g][0] + r), _mm256_set1_ps(s.weight[2 * t * stride]),
-                                         acc[i]);
+                acc[i] =
+                    _mm256_fmadd_ps(_mm256_load_ps(part->min[g][0] + r), _mm256_set1_ps(s.weight[t * s.token]), acc[i]);
         }
     }
 }
@@ -155,8 +157,9 @@ QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T,
     for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_load_ps(w->sum[t0 + i / 2][p] + i % 2 * 8);
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
         const quants256_codes c = {.code = part->code[g]};
-        const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g};
-        quants256_group(kind, how, T, c, part, g, act, stride, side, QUANT_GROUPS, acc);
+        const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g,
+                                     QUANT_GROUPS,       2 * QUANT_GROUPS,    QUANT_GROUPS};
+        quants256_group(kind, how, T, c, part, g, act, stride, side, acc);
     }
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) _mm256_store_ps(w->sum[t0 + i / 2][p] + i % 2 * 8, acc[i]);
@@ -204,73 +207,73 @@ QUANTS256_MULTIPLY(vnni_both, QUANT_HALVES | QUANT_MIN, QUANTS256_VNNI, 6)
 
 /* ---- few tokens --------------------------------------------------------------------------------------------------
  *
- * Straight from the panels: codes are unpacked where they are used, only scales pass through the cache. */
+ * Straight from the panels, one after the other: codes are unpacked where they are used, only scales pass through the
+ * cache. There are registers for two tokens; the others find the panel in the cache. */
 
-enum { QUANTS256_FEW = 2, QUANTS256_FEW_GROUPS = 1024 }; /* most tokens; longest row, in groups */
+enum {
+    QUANTS256_FEW = 6,          /* most tokens */
+    QUANTS256_FEW_GROUPS = 4096 /* most groups of all of them */
+};
 
 typedef struct quants256_tokens {
-    int32_t start[QUANTS256_FEW][2][QUANTS256_FEW_GROUPS];
-    float weight[QUANTS256_FEW][2][QUANTS256_FEW_GROUPS];
-    float scale[QUANTS256_FEW][QUANTS256_FEW_GROUPS];
+    const int8_t *codes;
+    const float *scale;
+    int64_t row_groups;
+    int32_t start[2][QUANTS256_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
+    float weight[2][QUANTS256_FEW_GROUPS];
 } quants256_tokens;
 
 static void quants256_prepare(const int kind, const int32_t offset, const kern_act *act, int64_t n, int64_t row_groups,
                               quants256_tokens *x) {
-    for (int64_t t = 0; t < n; t++)
-        for (int64_t g = 0; g < row_groups; g++) {
-            const int64_t at = t * row_groups + g;
-            const float scale = act->scale[at];
-            int32_t first = act->sum[at];
-            if (kind & QUANT_HALVES) quant_half_sums(act->codes + at * KERN_BLOCK, 1, &first);
-            const int32_t last = act->sum[at] - first;
-            x->scale[t][g] = scale;
-            x->start[t][0][g] = -offset * first;
-            x->start[t][1][g] = -offset * last;
-            x->weight[t][0][g] = kind & QUANT_HALVES ? (float)first : scale * (float)first;
-            x->weight[t][1][g] = (float)last;
-        }
+    x->codes = act->codes, x->scale = act->scale, x->row_groups = row_groups;
+    if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x->start[0]);
+    for (int64_t i = 0; i < n * row_groups; i++) {
+        const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x->start[0][i] : sum;
+        x->start[0][i] = -offset * first;
+        x->start[1][i] = -offset * (sum - first);
+        x->weight[0][i] = kind & QUANT_HALVES ? (float)first : act->scale[i] * (float)first;
+        x->weight[1][i] = (float)(sum - first);
+    }
 }
 
-/* Tokens t .. t + T - 1, all panels. */
-QUANTS256_INLINE void quants256_rows(const int kind, const int how, const int T, const unpack_type u,
-                                     const void *panels, int64_t rows, int64_t row_groups, const kern_act *act,
-                                     const quants256_tokens *x, int64_t t, float *y, int64_t ldy) {
-    const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
-    const int64_t stride = row_groups * KERN_BLOCK, group_bytes = 64 * (u.low + u.high);
-    const uint8_t *panel = panels;
+/* y of tokens t .. t + T - 1 and a panel, of which `rows` rows are there. */
+QUANTS256_INLINE void quants256_panel(const int kind, const int how, const int T, const unpack_type u,
+                                      const uint8_t *panel, const quants256_tokens *x, int64_t t, int64_t rows,
+                                      float *y, int64_t ldy) {
+    const int64_t row_groups = x->row_groups, group_bytes = 64 * (u.low + u.high);
     quant_part part;
-    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
-        __m256 acc[2 * QUANTS256_FEW];
-        KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_setzero_ps();
-        for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
-            const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
-            unpack_scales(u, panel, row_groups, first, n, &part);
-            for (int64_t g = 0; g < n; g++) {
-                const int64_t at = first + g;
-                const quants256_codes c = {u, unpack_table(u, how == QUANTS256_SIGNED), NULL, panel + at * group_bytes};
-                const quants256_side side = {x->start[t][0] + at, x->weight[t][0] + at, x->scale[t] + at};
-                unpack_prefetch(u, c.planes);
-                quants256_group(kind, how, T, c, &part, g, act->codes + t * stride + at * KERN_BLOCK, stride, side,
-                                QUANTS256_FEW_GROUPS, acc);
-            }
+    __m256 acc[4];
+    KERN_UNROLL
+    for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_setzero_ps();
+    for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
+        const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
+        unpack_scales(u, panel, row_groups, first, n, &part);
+        for (int64_t g = 0; g < n; g++) {
+            const int64_t at = t * row_groups + first + g;
+            const uint8_t *codes = panel + (first + g) * group_bytes;
+            const quants256_codes c = {u, unpack_table(u, how == QUANTS256_SIGNED), NULL, codes};
+            const quants256_side side = {x->start[0] + at,     x->weight[0] + at, x->scale + at,
+                                         QUANTS256_FEW_GROUPS, row_groups,        row_groups};
+            if (t == 0) unpack_prefetch(u, codes);
+            quants256_group(kind, how, T, c, &part, g, x->codes + at * KERN_BLOCK, row_groups * KERN_BLOCK, side, acc);
         }
-        float out[QUANTS256_FEW][KERN_PANEL];
-        KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) _mm256_storeu_ps(out[i / 2] + i % 2 * 8, acc[i]);
-        const size_t bytes = (size_t)(rows - row < KERN_PANEL ? rows - row : KERN_PANEL) * sizeof *y;
-        for (int i = 0; i < T; i++) memcpy(y + (t + i) * ldy + row, out[i], bytes);
     }
+    KERN_UNROLL
+    for (int i = 0; i < 2 * T; i++) avx2_store_n(y + (t + i / 2) * ldy + i % 2 * 8, rows - i % 2 * 8, acc[i]);
 }
 
 QUANTS256_INLINE void quants256_few(const int kind, const int how, const int32_t offset, const unpack_type u,
                                     const void *panels, int64_t rows, int64_t row_groups, const kern_act *act,
                                     int64_t n, float *y, int64_t ldy) {
+    const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
+    const uint8_t *panel = panels;
     quants256_tokens x;
     quants256_prepare(kind, offset, act, n, row_groups, &x);
-    int64_t t = 0;
-    for (; t + 2 <= n; t += 2) quants256_rows(kind, how, 2, u, panels, rows, row_groups, act, &x, t, y, ldy);
-    for (; t < n; t++) quants256_rows(kind, how, 1, u, panels, rows, row_groups, act, &x, t, y, ldy);
+    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
+        int64_t t = 0;
+        for (; t + 2 <= n; t += 2) quants256_panel(kind, how, 2, u, panel, &x, t, rows - row, y, ldy);
+        if (t < n) quants256_panel(kind, how, 1, u, panel, &x, t, rows - row, y, ldy);
+    }
 }
 
 /* ---- the types ---------------------------------------------------------------------------------------------------
@@ -320,9 +323,11 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
     static quant_unpack *const signed_unpacker[KERN_TYPE_END] = {[KERN_Q8_0] = quants256_unpack_Q8_0,
                                                                  [KERN_IQ4_NL] = quants256_unpack_IQ4_NL,
                                                                  [KERN_IQ4_XS] = quants256_unpack_IQ4_XS};
+    static void (*const vnni[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
+                                                            quants256_vnni_min, quants256_vnni_both};
     const avx2_unpacker *u = &kern_avx2_unpackers[type];
     const quant_product p = {how == QUANTS256_SIGNED ? signed_unpacker[type] : u->unpack,
-                             quants256_multiply_of[type],
+                             how == QUANTS256_VNNI ? vnni[quant_kind(type)] : quants256_multiply_of[type],
                              type,
                              quants256_offset(how, u->offset),
                              QUANT_TOKENS_FEW,
@@ -332,32 +337,32 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 
-static void quants256_vnni(uint32_t type, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
-                           int64_t n, float *y, int64_t ldy) {
-    static void (*const multiply[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
-                                                                quants256_vnni_min, quants256_vnni_both};
-    const avx2_unpacker *u = &kern_avx2_unpackers[type];
-    const quant_product p = {u->unpack, multiply[quant_kind(type)], type, u->offset, QUANT_TOKENS_FEW, 20, 0, 0};
-    quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
-}
-
-#define QUANTS256_PLANES(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                        \
-    QUANTS256_TARGET static void quants256_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
-                                                  int64_t n, float *y, int64_t ldy) {                                  \
-        enum { HOW = QUANTS256_HOW_##TYPE };                                                                           \
+/* A kern_matmul of a type whose codes are planes: few tokens, or what is left to MANY. */
+#define QUANTS256_PLANES(NAME, HOW, MANY, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                       \
+    QUANTS256_TARGET static void NAME(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,  \
+                                      float *y, int64_t ldy) {                                                         \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
-        if (n <= QUANTS256_FEW && cols <= QUANTS256_FEW_GROUPS * KERN_BLOCK)                                           \
+        if (n <= QUANTS256_FEW && n * (cols / KERN_BLOCK) <= QUANTS256_FEW_GROUPS)                                     \
             quants256_few(QUANTS256_KIND_##TYPE, HOW, quants256_offset(HOW, kern_avx2_unpackers[u.type].offset), u,    \
                           panels, rows, cols / KERN_BLOCK, act, n, y, ldy);                                            \
         else                                                                                                           \
-            quants256_many(u.type, HOW, panels, rows, cols, act, n, y, ldy);                                           \
+            MANY(u.type, HOW, panels, rows, cols, act, n, y, ldy);                                                     \
     }
-UNPACK_OTHER_PLANE_TYPES(QUANTS256_PLANES)
+#define QUANTS256_AVX2_PLANES(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                   \
+    QUANTS256_PLANES(quants256_##TYPE, QUANTS256_HOW_##TYPE, quants256_many, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)
+#define QUANTS256_VNNI_PLANES(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                   \
+    QUANTS256_PLANES(quants256_vnni_##TYPE, QUANTS256_VNNI, quants256_many, TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)
+UNPACK_OTHER_PLANE_TYPES(QUANTS256_AVX2_PLANES)
+UNPACK_OTHER_PLANE_TYPES(QUANTS256_VNNI_PLANES)
 
 #define QUANTS256_BOOK(TYPE)                                                                                           \
     static void quants256_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
         quants256_many(KERN_##TYPE, QUANTS256_HOW_##TYPE, panels, rows, cols, act, n, y, ldy);                         \
+    }                                                                                                                  \
+    static void quants256_vnni_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,  \
+                                      float *y, int64_t ldy) {                                                         \
+        quants256_many(KERN_##TYPE, QUANTS256_VNNI, panels, rows, cols, act, n, y, ldy);                               \
     }
 UNPACK_BOOK_TYPES(QUANTS256_BOOK)
 
@@ -370,13 +375,6 @@ void kern_quants256_q8_0(const void *panels, int64_t rows, int64_t cols, const k
                          int64_t ldy) {
     quants256_many(KERN_Q8_0, QUANTS256_HOW_Q8_0, panels, rows, cols, act, n, y, ldy);
 }
-
-#define QUANTS256_VNNI_MATMUL(TYPE)                                                                                    \
-    static void quants256_vnni_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,  \
-                                      float *y, int64_t ldy) {                                                         \
-        quants256_vnni(KERN_##TYPE, panels, rows, cols, act, n, y, ldy);                                               \
-    }
-KERN_QUANT_TYPES(QUANTS256_VNNI_MATMUL)
 
 void kern_table_quants256(kern_table *table) {
     table->panel_group = QUANT_PANELS;

@@ -258,7 +258,8 @@ QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
  * the cache. That keeps memory busy, which two panels side by side do not (bench/NOTES.md). */
 
 enum {
-    QUANTS512_FEW = 8,          /* most tokens */
+    QUANTS512_FEW = 8,          /* most tokens, */
+    QUANTS512_FEW_RARE = 4,     /* and of types that are not worth so much code */
     QUANTS512_FEW_GROUPS = 4096 /* most groups of all of them */
 };
 
@@ -267,7 +268,7 @@ typedef struct quants512_tokens {
     const float *scale;
     int64_t row_groups;
     int32_t start[2][QUANTS512_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
-    float weight[QUANTS512_FEW_GROUPS];
+    float weight[2][QUANTS512_FEW_GROUPS];
 } quants512_tokens;
 
 /* acc + 16 rows of 4 codes times 4 activations; the broadcast is part of the instruction. */
@@ -322,16 +323,19 @@ QUANTS512_INLINE void quants512_panel(const int kind, const int T, const unpack_
             KERN_UNROLL
             for (int t = 0; t < T; t++) {
                 const __m512 sum = _mm512_cvtepi32_ps(dot[t]), act_scale = _mm512_set1_ps(x->scale[at + t * stride]);
+                const __m512 weight0 = _mm512_set1_ps(kind & QUANT_MIN ? x->weight[0][at + t * stride] : 0);
                 if (kind & QUANT_HALVES) {
-                    const __m512 v = _mm512_fmadd_ps(sum, _mm512_load_ps(scales.scale[i][1]), half[t]);
+                    __m512 v = _mm512_fmadd_ps(sum, _mm512_load_ps(scales.scale[i][1]), half[t]);
+                    if (kind & QUANT_MIN) {
+                        const __m512 weight1 = _mm512_set1_ps(x->weight[1][at + t * stride]);
+                        v = _mm512_fmadd_ps(weight0, _mm512_load_ps(scales.min[i][0]), v);
+                        v = _mm512_fmadd_ps(weight1, _mm512_load_ps(scales.min[i][1]), v);
+                    }
                     acc[t] = _mm512_fmadd_ps(v, act_scale, acc[t]);
                 } else {
                     const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales.scale[i][0]), act_scale);
                     acc[t] = _mm512_fmadd_ps(sum, scale, acc[t]);
-                }
-                if (kind & QUANT_MIN) {
-                    const __m512 weight = _mm512_set1_ps(x->weight[at + t * stride]);
-                    acc[t] = _mm512_fmadd_ps(_mm512_load_ps(scales.min[i][0]), weight, acc[t]);
+                    if (kind & QUANT_MIN) acc[t] = _mm512_fmadd_ps(_mm512_load_ps(scales.min[i][0]), weight0, acc[t]);
                 }
             }
         }
@@ -340,9 +344,11 @@ QUANTS512_INLINE void quants512_panel(const int kind, const int T, const unpack_
     for (int t = 0; t < T; t++) _mm512_mask_storeu_ps(y + t * ldy, avx512_mask(rows), acc[t]);
 }
 
-QUANTS512_INLINE void quants512_few(const int kind, const unpack_type u, int32_t offset, const void *panels,
+/* n <= most tokens, all panels. */
+QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack_type u, const void *panels,
                                     int64_t rows, int64_t row_groups, const kern_act *act, int64_t n, float *y,
                                     int64_t ldy) {
+    const int32_t offset = kern_avx2_unpackers[u.type].offset;
     const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
     const uint8_t *panel = panels;
     quants512_tokens x; /* its arrays are not set to zero first: that would take as long as a small product */
@@ -352,12 +358,15 @@ QUANTS512_INLINE void quants512_few(const int kind, const unpack_type u, int32_t
         const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x.start[0][i] : sum;
         x.start[0][i] = -offset * first;
         if (kind & QUANT_HALVES) x.start[1][i] = -offset * (sum - first);
-        if (kind & QUANT_MIN) x.weight[i] = act->scale[i] * (float)sum;
+        if (kind & QUANT_MIN) x.weight[0][i] = kind & QUANT_HALVES ? (float)first : act->scale[i] * (float)sum;
+        if (kind & QUANT_HALVES && kind & QUANT_MIN) x.weight[1][i] = (float)(sum - first);
     }
     for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
         switch (n) {
 #define QUANTS512_CASE(T)                                                                                              \
-    case T: quants512_panel(kind, T, u, panel, &x, rows - row, y, ldy); break
+    case T:                                                                                                            \
+        if (T <= most) quants512_panel(kind, T, u, panel, &x, rows - row, y, ldy);                                     \
+        break
             QUANTS512_CASE(1);
             QUANTS512_CASE(2);
             QUANTS512_CASE(3);
@@ -421,45 +430,36 @@ void kern_quants512_q8_0(const void *panels, int64_t rows, int64_t cols, const k
     quants512_matmul(KERN_Q8_0, quants512_unpack_Q8_0, panels, rows, cols, act, n, y, ldy);
 }
 
-/* Packed for full speed. */
-#define QUANTS512_FAST(TYPE, KIND, LOW, HIGH, VALUES, GROUPS, SIDE)                                                    \
+#define QUANTS512_PLANES(TYPE, KIND, MOST, LOW, HIGH, VALUES, GROUPS, SIDE)                                            \
     QUANTS512_UNPACKER(TYPE, LOW, HIGH, VALUES, GROUPS, SIDE)                                                          \
     QUANTS512_TARGET static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, \
                                                   int64_t n, float *y, int64_t ldy) {                                  \
         const unpack_type u = {KERN_##TYPE, LOW, HIGH, VALUES, GROUPS, SIDE};                                          \
-        const int32_t offset = kern_avx2_unpackers[KERN_##TYPE].offset;                                                \
-        if (n <= QUANTS512_FEW && n * (cols / KERN_BLOCK) <= QUANTS512_FEW_GROUPS)                                     \
-            quants512_few(KIND, u, offset, panels, rows, cols / KERN_BLOCK, act, n, y, ldy);                           \
+        if (n <= MOST && n * (cols / KERN_BLOCK) <= QUANTS512_FEW_GROUPS)                                              \
+            quants512_few(KIND, MOST, u, panels, rows, cols / KERN_BLOCK, act, n, y, ldy);                             \
         else                                                                                                           \
             quants512_matmul(KERN_##TYPE, quants512_unpack_##TYPE, panels, rows, cols, act, n, y, ldy);                \
     }
-QUANTS512_FAST(Q4_1, QUANT_MIN, 4, 0, NULL, 1, 4)
-QUANTS512_FAST(Q5_0, 0, 4, 1, NULL, 1, 2)
-QUANTS512_FAST(Q5_1, QUANT_MIN, 4, 1, NULL, 1, 4)
-QUANTS512_FAST(Q4_K, QUANT_MIN, 4, 0, NULL, 8, 16)
-QUANTS512_FAST(Q5_K, QUANT_MIN, 4, 1, NULL, 8, 16)
-QUANTS512_FAST(Q6_K, QUANT_HALVES, 4, 2, NULL, 8, 18)
-QUANTS512_FAST(IQ4_NL, 0, 4, 0, kern_iq4_unsigned, 1, 2)
-QUANTS512_FAST(IQ4_XS, 0, 4, 0, kern_iq4_unsigned, 8, 8)
+QUANTS512_PLANES(Q4_1, QUANT_MIN, QUANTS512_FEW, 4, 0, NULL, 1, 4)
+QUANTS512_PLANES(Q5_0, 0, QUANTS512_FEW, 4, 1, NULL, 1, 2)
+QUANTS512_PLANES(Q5_1, QUANT_MIN, QUANTS512_FEW, 4, 1, NULL, 1, 4)
+QUANTS512_PLANES(Q4_K, QUANT_MIN, QUANTS512_FEW, 4, 0, NULL, 8, 16)
+QUANTS512_PLANES(Q5_K, QUANT_MIN, QUANTS512_FEW, 4, 1, NULL, 8, 16)
+QUANTS512_PLANES(Q6_K, QUANT_HALVES, QUANTS512_FEW, 4, 2, NULL, 8, 18)
+QUANTS512_PLANES(IQ4_NL, 0, QUANTS512_FEW, 4, 0, kern_iq4_unsigned, 1, 2)
+QUANTS512_PLANES(IQ4_XS, 0, QUANTS512_FEW, 4, 0, kern_iq4_unsigned, 8, 8)
+QUANTS512_PLANES(Q2_K, QUANT_HALVES | QUANT_MIN, QUANTS512_FEW_RARE, 2, 0, NULL, 8, 20)
+QUANTS512_PLANES(Q3_K, QUANT_HALVES, QUANTS512_FEW_RARE, 2, 1, NULL, 8, 14)
+QUANTS512_PLANES(TQ2_0, 0, QUANTS512_FEW_RARE, 2, 0, NULL, 8, 2)
+QUANTS512_PLANES(MXFP4, 0, QUANTS512_FEW_RARE, 4, 0, kern_fp4_unsigned, 1, 1)
+QUANTS512_PLANES(NVFP4, QUANT_HALVES, QUANTS512_FEW_RARE, 4, 0, kern_fp4_unsigned, 2, 4)
 
-#define QUANTS512_OTHER(TYPE)                                                                                          \
+#define QUANTS512_BOOK(TYPE)                                                                                           \
     static void quants512_##TYPE(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,       \
                                  float *y, int64_t ldy) {                                                              \
         quants512_matmul(KERN_##TYPE, kern_avx2_unpackers[KERN_##TYPE].unpack, panels, rows, cols, act, n, y, ldy);    \
     }
-QUANTS512_OTHER(Q2_K)
-QUANTS512_OTHER(Q3_K)
-QUANTS512_OTHER(MXFP4)
-QUANTS512_OTHER(NVFP4)
-QUANTS512_OTHER(TQ1_0)
-QUANTS512_OTHER(TQ2_0)
-QUANTS512_OTHER(IQ1_S)
-QUANTS512_OTHER(IQ1_M)
-QUANTS512_OTHER(IQ2_XXS)
-QUANTS512_OTHER(IQ2_XS)
-QUANTS512_OTHER(IQ2_S)
-QUANTS512_OTHER(IQ3_XXS)
-QUANTS512_OTHER(IQ3_S)
+UNPACK_BOOK_TYPES(QUANTS512_BOOK)
 
 const quants512_type kern_quants512[KERN_TYPE_END] = {
     [KERN_Q4_0] = {quants512_unpack_Q4_0, kern_avx512vnni_matmul_q4_0},
@@ -472,12 +472,12 @@ const quants512_type kern_quants512[KERN_TYPE_END] = {
     [KERN_Q6_K] = {quants512_unpack_Q6_K, quants512_Q6_K},
     [KERN_IQ4_NL] = {quants512_unpack_IQ4_NL, quants512_IQ4_NL},
     [KERN_IQ4_XS] = {quants512_unpack_IQ4_XS, quants512_IQ4_XS},
-    [KERN_Q2_K] = {NULL, quants512_Q2_K},
-    [KERN_Q3_K] = {NULL, quants512_Q3_K},
-    [KERN_MXFP4] = {NULL, quants512_MXFP4},
-    [KERN_NVFP4] = {NULL, quants512_NVFP4},
+    [KERN_Q2_K] = {quants512_unpack_Q2_K, quants512_Q2_K},
+    [KERN_Q3_K] = {quants512_unpack_Q3_K, quants512_Q3_K},
+    [KERN_MXFP4] = {quants512_unpack_MXFP4, quants512_MXFP4},
+    [KERN_NVFP4] = {quants512_unpack_NVFP4, quants512_NVFP4},
     [KERN_TQ1_0] = {NULL, quants512_TQ1_0},
-    [KERN_TQ2_0] = {NULL, quants512_TQ2_0},
+    [KERN_TQ2_0] = {quants512_unpack_TQ2_0, quants512_TQ2_0},
     [KERN_IQ1_S] = {NULL, quants512_IQ1_S},
     [KERN_IQ1_M] = {NULL, quants512_IQ1_M},
     [KERN_IQ2_XXS] = {NULL, quants512_IQ2_XXS},

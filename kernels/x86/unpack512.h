@@ -1,9 +1,9 @@
-/* unpack512.h: the unpackers of unpack.c in registers of 64 bytes, for the types that are packed for full speed. */
+/* unpack512.h: the unpackers of unpack.c in registers of 64 bytes, for types whose codes are planes. */
 #ifndef KERN_X86_UNPACK512_H
 #define KERN_X86_UNPACK512_H
 
 #include "avx512.h"
-#include "unpack.h"
+#include "unpack256.h"
 
 enum { UNPACK512_AHEAD = 32768 }; /* bytes the prefetch runs ahead */
 
@@ -123,7 +123,13 @@ AVX512_INLINE void unpack512_scales(const unpack_type u, const int fetch, const 
         case KERN_IQ4_XS: unpack512_scales_iq4_xs(rows, g, out); break;
         case KERN_Q4_1:
         case KERN_Q5_1: _mm512_store_ps(out->min[g][0], unpack512_f16(rows + 32)); /* fall through */
-        default: _mm512_store_ps(out->scale[g][0], unpack512_f16(rows));
+        case KERN_Q4_0:
+        case KERN_Q5_0:
+        case KERN_Q8_0:
+        case KERN_IQ4_NL: _mm512_store_ps(out->scale[g][0], unpack512_f16(rows)); break;
+        default:
+            KERN_UNROLL
+            for (int i = 0; i < u.groups; i++) unpack_scale(u.type, rows, i, g + i, out);
         }
     }
 }

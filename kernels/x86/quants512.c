@@ -209,13 +209,13 @@ QUANTS512_INLINE void quants512_fetch_y(const quant_work *w, int64_t t, int64_t 
 
 /* At most T tokens a tile; tiles are of about the same size, because small ones wait for their products, but by pairs,
  * where they are what rows of pairs are. What a tile needs of its tokens is made ready one tile ahead: a load that
- * meets a store still under way would wait for it. If one tile is all, unpackers fetch what comes next. */
+ * meets a store still under way would wait for it. */
 QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work *w) {
     const int by_pairs = kind & QUANTS512_PAIRS;
     quant_tokens s[2];
     int i = 0;
     int64_t t = 0, n, tiles = (w->n + T - 1) / T;
-    w->ahead_step = tiles == 1 ? 0 : (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
+    w->ahead_step = (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
     if (!by_pairs) quants512_prepare(kind, T, w, 0, &s[0]);
     for (; tiles > 0 && t < w->n; t += n, tiles--, i ^= 1) {
         n = by_pairs && w->n - t > T ? T : (w->n - t + tiles - 1) / tiles;

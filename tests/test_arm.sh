@@ -42,7 +42,7 @@ check() { # NAME COMMAND...
 # Static, so that nothing of the target's system is needed; without the libraries that are there for this machine only.
 arm=$B/arm64
 check "everything compiles for Arm without warnings" env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS ${MAKE:-make} \
-    B="$arm" CC=$cross-gcc AR=$cross-ar CFLAGS="-O3 -g -Werror" LDFLAGS=-static APT=no HAVE_CURL= HAVE_JANSSON= HAVE_EDIT= \
+    B="$arm" CC=$cross-gcc AR=$cross-ar CFLAGS="-O3 -Werror" LDFLAGS=-static APT=no HAVE_CURL= HAVE_JANSSON= HAVE_EDIT= \
     HAVE_BLAS= HAVE_CMOCKA= HAVE_HTTPD= all "$arm/tests/checkkern" "$arm/tests/checkbits"
 [ $code = 0 ] || exit 1
 

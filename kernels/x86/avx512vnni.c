@@ -148,34 +148,40 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
     }
 }
 
-/* ---- straight from streams of panels, where the CPU's own prefetchers are the better ones ---------------------------
+/* ---- straight from panels side by side, where the CPU's own prefetchers are the better ones ------------------------
  *
- * One token, few tokens, and of Q8_0, which unpacking only copies, any number.
+ * One token, few tokens, and of Q8_0, which unpacking only copies, any number. Codes are unpacked where they are used,
+ * activations read where the engine has put them.
  *
  * Far prefetches, as above, read no more than 22 GB/s a core on a Zen 4; its prefetchers reach 29 if they see a few
- * long streams. So two panels go side by side, or four for one token, which also share the loads of the activations:
- * with a half or a fourth of the panels each, the streams run on from panel to panel. Codes are unpacked where they are
- * used. More tokens than fit the registers take turns at some blocks of the panels, and what comes next is fetched
- * meanwhile. Activations are read where the engine has put them. bench/NOTES.md has the figures. */
+ * long streams. So for one token four panels go side by side, with a fourth of all panels each: they run on from panel
+ * to panel.
+ *
+ * For more tokens two panels go side by side, which share the loads of activations; 5 tokens at a time, as their sums
+ * fit the registers. Up to four such pairs, neighbours, take turns at a page of memory, and what the next one reads is
+ * fetched meanwhile: a pair alone reads a fifth slower. bench/NOTES.md has the figures. */
 
 enum {
-    STREAM_ONE = 4, /* panels side by side for one token, */
-    STREAM_FEW = 2, /* and for more */
+    STREAM_ONE = 4,   /* panels side by side for one token, */
+    STREAM_FEW = 2,   /* and for more */
+    STREAM_PAIRS = 4, /* most pairs that take turns */
     STREAM_TOKENS = KERN_PAIR_TOKENS,
-    STREAM_MOST = 240,     /* at a time */
+    STREAM_MOST = 240,     /* at a time; of all pairs together, if there are several */
     STREAM_MOST_Q4_0 = 48, /* from so many on products by pairs are better: quants512.c */
-    STREAM_BLOCKS = 16,    /* blocks at which tokens take turns, and that a prefetch runs ahead */
-    STREAM_NEAR = 1024     /* bytes it runs ahead for one token */
+    STREAM_PAGE = 4096,    /* bytes of a panel's codes to a turn; */
+    STREAM_LONG = 32,      /* from more tokens on, which read from the cache anyway, */
+    STREAM_BLOCKS = 16,    /* so many blocks */
+    STREAM_NEAR = 1024     /* bytes a prefetch runs ahead for one token */
 };
 
 /* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
 #define STREAM_PIN(p) __asm__("" : "+r"(p))
 
-/* Panels, `stride` bytes from one to the next. */
+/* Panels side by side, `stride` bytes from one to the next. */
 typedef struct stream_panels {
     const uint8_t *first;
-    int64_t stride, panel_bytes, n_blocks;
-    int is_last; /* or each stream has another panel behind this one */
+    int64_t stride, n_blocks;
+    const uint8_t *next; /* where the first goes on; NULL if nothing is to be fetched behind these */
 } stream_panels;
 
 /* Tokens of a tile. */
@@ -183,17 +189,18 @@ typedef struct stream_tokens {
     const int8_t *codes; /* rows are ld apart */
     int64_t ld;
     const kern_act_pair *pairs; /* [blocks][STREAM_TOKENS] */
-    /* A block that comes next is asked for whenever one was multiplied with all n tokens: the first one, and how many
-     * tokens it has had before. */
+    /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
+     * it has had before. */
+    const stream_panels *ahead;
     int64_t fetch, credit, n;
 } stream_tokens;
 
-/* Asks for block b of the panels, counted on into those that are next. */
+/* Asks for block b. */
 AVX512VNNI_INLINE void stream_fetch(const uint32_t type, const int P, const stream_panels *w, int64_t b) {
     const uint8_t *panel = w->first;
     if (b >= w->n_blocks) {
-        panel += w->panel_bytes, b -= w->n_blocks;
-        if (w->is_last || b >= w->n_blocks) return;
+        panel = w->next, b -= w->n_blocks;
+        if (!panel || b >= w->n_blocks) return;
     }
     const uint8_t *codes = panel + b * avx512_code_bytes(type);
     const uint8_t *scales = panel + w->n_blocks * avx512_code_bytes(type) + b * 2 * KERN_PANEL;
@@ -239,7 +246,7 @@ AVX512VNNI_INLINE void stream_half(const uint32_t type, const int T, const int P
     }
 }
 
-/* acc[token][panel] += blocks `from` .. `end` - 1 of one panel of each stream times T tokens. */
+/* acc[token][panel] += blocks `from` .. `end` - 1 of panels side by side times T tokens. */
 AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const int P, const stream_panels *w,
                                       int64_t from, int64_t end, const stream_tokens *x, __m512 acc[]) {
     const int bytes = avx512_code_bytes(type);
@@ -249,7 +256,7 @@ AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const in
     const kern_act_pair *pair = x->pairs + from * STREAM_TOKENS;
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL, act += KERN_BLOCK) {
-        if ((credit += T) >= x->n) stream_fetch(type, P, w, fetch++), credit -= x->n;
+        if ((credit += T) >= x->n) stream_fetch(type, P, x->ahead, fetch++), credit -= x->n;
         __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
@@ -280,7 +287,7 @@ AVX512VNNI_INLINE void stream_product(const uint32_t type, const int T, const in
 typedef struct stream_sums {
     float (*sum)[STREAM_FEW][KERN_PANEL]; /* [tokens] behind some blocks, before the last ones are in y */
     float *y;
-    int64_t ldy, rows, next; /* next: rows from a panel to that of the next stream */
+    int64_t ldy, rows, next; /* next: rows from a panel to the one beside it */
 } stream_sums;
 
 AVX512VNNI_INLINE void stream_tile(const uint32_t type, const int T, const int P, const stream_panels *w, int64_t from,
@@ -299,54 +306,90 @@ AVX512VNNI_INLINE void stream_tile(const uint32_t type, const int T, const int P
     }
 }
 
-/* Tokens t .. t + n - 1, as many as have room for their sums, by `each` panels of P streams; one token if P is
- * STREAM_ONE. */
-AVX512VNNI_INLINE void stream_part(const uint32_t type, const int P, const void *panels, int64_t each, int64_t rows,
-                                   int64_t cols, const kern_act *act, int64_t t, int64_t n, float *y, int64_t ldy) {
-    const int64_t bytes = avx512_code_bytes(type), n_blocks = cols / KERN_BLOCK;
-    const int64_t panel_bytes = n_blocks * (bytes + 2 * KERN_PANEL);
-    const int64_t step = n <= STREAM_TOKENS ? n_blocks : STREAM_BLOCKS;
-    const int64_t ahead = P == STREAM_ONE ? STREAM_NEAR / bytes : STREAM_BLOCKS;
-    stream_panels w = {.first = panels, .stride = each * panel_bytes, .panel_bytes = panel_bytes, .n_blocks = n_blocks};
+/* One token times `each` panels of STREAM_ONE streams. */
+AVX512VNNI_INLINE void stream_one(const uint32_t type, const void *panels, int64_t each, int64_t rows, int64_t cols,
+                                  const kern_act *act, float *y) {
+    const size_t panel_bytes = kern_panel_bytes(type, cols);
+    stream_panels w = {panels, each * (int64_t)panel_bytes, cols / KERN_BLOCK, NULL};
+    const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
+    for (int64_t i = 0; i < each; i++, w.first = w.next, y += KERN_PANEL, rows -= KERN_PANEL) {
+        const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
+        w.next = i + 1 < each ? w.first + panel_bytes : NULL;
+        stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
+    }
+}
+
+/* Pairs of panels first .. end - 1 take turns; one of them at some blocks. */
+typedef struct stream_turn {
+    int64_t pair, first, end, from;
+} stream_turn;
+
+/* Pairs from t->first on, of `all`: at most `most`, and about as many as the others that follow. */
+static void stream_group(stream_turn *t, int64_t all, int64_t most) {
+    const int64_t left = all - t->first, groups = (left + most - 1) / most;
+    t->pair = t->first;
+    t->end = t->first + (groups ? (left + groups - 1) / groups : 0);
+}
+
+/* Tokens t .. t + n - 1, as many as have room for their sums, times `all` pairs of panels. */
+AVX512VNNI_INLINE void stream_few(const uint32_t type, const void *panels, int64_t all, int64_t rows, int64_t cols,
+                                  const kern_act *act, int64_t t, int64_t n, float *y, int64_t ldy) {
+    const size_t panel_bytes = kern_panel_bytes(type, cols);
+    const int64_t n_blocks = cols / KERN_BLOCK, room = STREAM_MOST / n;
+    const int64_t most = room < STREAM_PAIRS ? room : STREAM_PAIRS;
+    const int64_t page = n > STREAM_LONG ? STREAM_BLOCKS : STREAM_PAGE / avx512_code_bytes(type);
+    const int64_t pages = (n_blocks + page - 1) / page, step = (n_blocks + pages - 1) / pages;
     float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
-    for (int64_t i = 0; i < each; i++, w.first += panel_bytes) {
-        w.is_last = i + 1 == each;
-        for (int64_t from = 0; from < n_blocks; from += step) {
-            const int64_t end = n_blocks - from < step ? n_blocks : from + step;
-            for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
-                const int64_t row = i * KERN_PANEL, done = k * (end - from);
-                const stream_tokens x = {.codes = act->codes + (t + k) * cols,
-                                         .ld = cols,
-                                         .pairs = act->pairs + (t + k) * n_blocks,
-                                         .fetch = from + ahead + done / n,
-                                         .credit = done % n,
-                                         .n = n};
-                const stream_sums s = {sum + k, y + (t + k) * ldy + row, ldy, rows - row, each * KERN_PANEL};
-                switch (P == STREAM_ONE ? 1 : n - k) {
-                case 1: stream_tile(type, 1, P, &w, from, end, &x, &s); break;
-                case 2: stream_tile(type, 2, STREAM_FEW, &w, from, end, &x, &s); break;
-                case 3: stream_tile(type, 3, STREAM_FEW, &w, from, end, &x, &s); break;
-                case 4: stream_tile(type, 4, STREAM_FEW, &w, from, end, &x, &s); break;
-                default: stream_tile(type, 5, STREAM_FEW, &w, from, end, &x, &s);
-                }
+    stream_turn now = {0}, next;
+    for (stream_group(&now, all, most); now.pair < all; now = next) {
+        next = now;
+        if (++next.pair == next.end) {
+            next.pair = next.first;
+            if ((next.from += step) >= n_blocks) {
+                next.from = 0, next.first = next.end;
+                stream_group(&next, all, most);
+            }
+        }
+        const uint8_t *first = (const uint8_t *)panels + (size_t)(now.pair * STREAM_FEW) * panel_bytes;
+        const uint8_t *then = (const uint8_t *)panels + (size_t)(next.pair * STREAM_FEW) * panel_bytes;
+        const stream_panels w = {first, (int64_t)panel_bytes, n_blocks, NULL};
+        const stream_panels ahead = {then, (int64_t)panel_bytes, next.pair < all ? n_blocks : 0, NULL};
+        const int64_t from = now.from, end = n_blocks - from < step ? n_blocks : from + step;
+        const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
+        for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
+            const int64_t done = k * (end - from);
+            const stream_tokens x = {.codes = act->codes + (t + k) * cols,
+                                     .ld = cols,
+                                     .pairs = act->pairs + (t + k) * n_blocks,
+                                     .ahead = &ahead,
+                                     .fetch = next.from + done / n,
+                                     .credit = done % n,
+                                     .n = n};
+            const stream_sums s = {sum + (now.pair - now.first) * n + k, y + (t + k) * ldy + row, ldy, rows - row,
+                                   KERN_PANEL};
+            switch (n - k) {
+            case 1: stream_tile(type, 1, STREAM_FEW, &w, from, end, &x, &s); break;
+            case 2: stream_tile(type, 2, STREAM_FEW, &w, from, end, &x, &s); break;
+            case 3: stream_tile(type, 3, STREAM_FEW, &w, from, end, &x, &s); break;
+            case 4: stream_tile(type, 4, STREAM_FEW, &w, from, end, &x, &s); break;
+            default: stream_tile(type, 5, STREAM_FEW, &w, from, end, &x, &s);
             }
         }
     }
 }
 
-/* Multiplies as many panels as make whole streams of equal length, and says how many. */
+/* Multiplies as many panels as go side by side, and says how many. */
 AVX512VNNI_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int64_t rows, int64_t cols,
                                         const kern_act *act, int64_t n, float *y, int64_t ldy) {
     const int64_t all = (rows + KERN_PANEL - 1) / KERN_PANEL;
     if (n == 1) {
-        stream_part(type, STREAM_ONE, panels, all / STREAM_ONE, rows, cols, act, 0, 1, y, ldy);
+        stream_one(type, panels, all / STREAM_ONE, rows, cols, act, y);
         return all / STREAM_ONE * STREAM_ONE;
     }
     const int64_t parts = (n + STREAM_MOST - 1) / STREAM_MOST, even = (n + parts - 1) / parts;
     const int64_t part = (even + STREAM_TOKENS - 1) / STREAM_TOKENS * STREAM_TOKENS;
     for (int64_t t = 0; t < n; t += part)
-        stream_part(type, STREAM_FEW, panels, all / STREAM_FEW, rows, cols, act, t, n - t < part ? n - t : part, y,
-                    ldy);
+        stream_few(type, panels, all / STREAM_FEW, rows, cols, act, t, n - t < part ? n - t : part, y, ldy);
     return all / STREAM_FEW * STREAM_FEW;
 }
 

@@ -341,6 +341,8 @@ AVX512VNNI_INLINE void stream_few(const uint32_t type, const void *panels, int64
     const int64_t pages = (n_blocks + page - 1) / page, step = (n_blocks + pages - 1) / pages;
     float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
     stream_turn now = {0}, next;
+    const stream_panels begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL};
+    for (int64_t b = 0; b < step; b++) stream_fetch(type, STREAM_FEW, &begin, b);
     for (stream_group(&now, all, most); now.pair < all; now = next) {
         next = now;
         if (++next.pair == next.end) {

@@ -32,8 +32,8 @@ AVX2_INLINE void avx2_store_n(float *p, int64_t n, __m256 v) {
 }
 
 enum {
-    AVX2_TOKENS = 6,   /* most tokens that share the unpacked codes of a block */
-    AVX2_AHEAD = 16384 /* bytes the prefetch of a decode step runs ahead */
+    AVX2_TOKENS = 6, /* most tokens that share the unpacked codes of a block */
+    AVX2_TURN = 16   /* blocks of a panel before the next one has its turn, for one or two tokens */
 };
 
 AVX2_INLINE int avx2_code_bytes(const uint32_t type) {
@@ -63,14 +63,14 @@ typedef void avx2_dot(const uint32_t layout, const int T, const uint8_t *codes, 
 /* The part of a panel that belongs to a chunk. */
 typedef struct avx2_part {
     const uint8_t *codes, *scales;
-    int64_t ahead; /* what to prefetch, relative to what is read */
-    int64_t rows;  /* the rows that exist, or more */
+    int64_t codes_ahead, scales_ahead; /* what to prefetch, relative to what is read */
+    int64_t rows;                      /* the rows that exist, or more */
 } avx2_part;
 
-AVX2_INLINE void avx2_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales, int64_t ahead) {
+AVX2_INLINE void avx2_prefetch(const uint32_t type, const uint8_t *codes, const uint8_t *scales) {
     KERN_UNROLL
-    for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + ahead + i, _MM_HINT_T1);
-    _mm_prefetch((const char *)scales + ahead, _MM_HINT_T1);
+    for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T1);
+    _mm_prefetch((const char *)scales, _MM_HINT_T1);
 }
 
 /* T tokens, from the t0-th of the chunk on, times a part of a panel. y [T][16] starts at zero or, behind the first
@@ -87,7 +87,7 @@ AVX2_INLINE void avx2_int_tile(avx2_dot *block_dot, const uint32_t layout, const
 
     for (int64_t b = 0; b < c->n_blocks; b++, codes += avx2_code_bytes(layout), scales += 32) {
         __m256i dot[2 * AVX2_TOKENS];
-        if (t0 == 0) avx2_prefetch(layout, codes, scales, part->ahead);
+        if (t0 == 0) avx2_prefetch(layout, codes + part->codes_ahead, scales + part->scales_ahead);
         block_dot(layout, T, codes, act, start, dot);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
@@ -116,8 +116,11 @@ AVX2_INLINE void avx2_int_part(avx2_dot *block_dot, const uint32_t type, const i
 #undef STEP
 }
 
-/* Chunk by chunk, all panels, T tokens at a time (4, or 6 where the registers are enough); the prefetch as in
- * avx512vnni.c. */
+/* Chunk by chunk, all panels, T tokens at a time (4, or 6 where the registers are enough). One and two tokens, which
+ * wait for memory, have short chunks: panels take turns, because the CPU's own prefetchers go on with one while the
+ * others are read (bench/NOTES.md). What comes next is then the next panel, and behind the last one the next chunk of
+ * the first.
+ */
 AVX2_INLINE void avx2_matmul_int(avx2_dot *block_dot, const uint32_t type, int32_t offset, const int T,
                                  const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                  float *y, int64_t ldy) {
@@ -128,12 +131,17 @@ AVX2_INLINE void avx2_matmul_int(avx2_dot *block_dot, const uint32_t type, int32
         c.n_tokens = n - c.first_token < CHUNK_TOKENS ? n - c.first_token : CHUNK_TOKENS;
         for (c.first_block = 0; c.first_block < row_blocks; c.first_block += c.n_blocks) {
             c.n_blocks = chunk_blocks(c.n_tokens, row_blocks - c.first_block);
+            if (c.n_tokens <= 2 && c.n_blocks > AVX2_TURN) c.n_blocks = AVX2_TURN;
             chunk_fill(&c, act, row_blocks, offset);
             const uint8_t *panel = panels;
             for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
+                const int64_t is_last = rows - row <= KERN_PANEL,
+                              next = is_last ? (const uint8_t *)panels - panel : panel_bytes;
+                const int64_t blocks = is_last ? c.n_blocks : 0;
                 const avx2_part part = {.codes = panel + c.first_block * code_bytes,
                                         .scales = panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL,
-                                        .ahead = c.n_blocks == row_blocks ? AVX2_AHEAD : panel_bytes,
+                                        .codes_ahead = next + blocks * code_bytes,
+                                        .scales_ahead = next + blocks * 2 * KERN_PANEL,
                                         .rows = rows - row};
                 avx2_int_part(block_dot, type, T, &part, &c, y + c.first_token * ldy + row, ldy);
             }

@@ -75,7 +75,7 @@ without      = $(filter-out $(call needs_remote,$(1)) $(call needs_ledger,$(1)),
 ROUTER_SRC  := $(call without,$(wildcard router/*.c))
 no_jansson  := $(if $(HAVE_JANSSON),,tools/convert_% tests/test_convert%)
 TOOLS_SRC   := $(filter-out $(no_jansson),$(wildcard tools/*.c))
-# tests/test_*.c and tests/check*.c are programs; the other files in tests/ help them.
+# tests/test_*.c, checkkern.c (with checkkern_*.c) and checkbits.c are programs; the other files in tests/ help them.
 TEST_SRC    := $(filter-out $(no_jansson),$(call without,$(wildcard tests/test_*.c tests/checkkern.c)))
 HELPER_SRC  := $(call without,$(filter-out tests/test_% tests/check% tests/fuzz_% tests/demo%,$(wildcard tests/*.c)))
 BENCH_SRC   := $(wildcard bench/bench_*.c)
@@ -160,6 +160,9 @@ $B/minim: $(TOOLS_OBJ) $(ARCHIVES)
 
 $(TEST_BIN) $B/tests/checkbits: $B/%: $B/%.o $B/libhelpers.a $B/libinternal.a
 	$(link) $(filter %.o,$^) $(filter %.a,$^) $(if $(HAVE_CMOCKA),-lcmocka) $(if $(HAVE_HTTPD),-lmicrohttpd) $(ROUTER_LIBS) $(if $(HAVE_BLAS),-ldl) $(LIBS)
+
+# The checks of checkkern are in files of their own.
+$B/tests/checkkern: $(call objects,$(wildcard tests/checkkern_*.c))
 
 # The only one that looks inside tools/.
 $B/tests/test_encode: $(call objects,$(addprefix tools/,encode.c encode_search.c gptq.c blas.c gguf_write.c common.c output.c options.c))

@@ -440,4 +440,52 @@ code=$?
 check "Ctrl-C stops the answer and not the chat" 'exits 0' '[ -s out ]' 'says stopped' 'says "context: "'
 set +m
 
+yes "a long story " 2>/dev/null | head -n 100000 | tr -d '\n' >long.txt
+set -m
+"$M" run -m "$fixture/model.gguf" -c 2000000 -n 5 -f long.txt >out 2>err </dev/null &
+pid=$!
+sleep 1
+kill -INT $pid
+wait $pid
+code=$?
+check "Ctrl-C within a prompt makes up no speed" 'exits 130' 'says "ended within the prompt"'
+set +m
+
+# ---- what lies at the name of an output
+
+cp "$story" own.gguf
+echo "1 2 3" >ids
+for command in "inspect own.gguf --tensor output.weight --dump own.gguf" "logits -m own.gguf --tokens ids -o own.gguf" \
+    "logits --tokens ids -o ids"; do
+    run $command
+    check "minim $command does not overwrite its input" 'exits 1' 'says "would overwrite an input"' \
+        'cmp -s own.gguf "$story"' '[ "$(cat ids)" = "1 2 3" ]'
+done
+feed '/save own.gguf\n/exit\n' chat -q -m own.gguf
+check "/save does not overwrite the model" 'says "would overwrite"' 'cmp -s own.gguf "$story"'
+feed '/save pipe\n/exit\n' chat -q
+check "/save does not take the place of a pipe" 'says "a directory or a device"' '[ -p pipe ]'
+
+echo old >real
+ln -s real link
+run logits --tokens ids -o link
+check "the output goes where a link points to" 'exits 0' '[ -L link ]' '[ "$(wc -c <real)" -gt 4 ]'
+
+for signal in TERM HUP; do
+    "$M" synth --shape tinyllama-1.1b --quiet big.gguf 2>err </dev/null &
+    pid=$!
+    for _ in $(seq 100); do ls big.gguf.*.part >/dev/null 2>&1 && break; sleep 0.05; done
+    kill -$signal $pid
+    wait $pid 2>/dev/null
+    code=$?
+    check "SIG$signal ends a program that leaves nothing half-written" '[ $code -gt 128 ]' '[ -z "$(ls big.gguf* 2>/dev/null)" ]'
+done
+
+printf 'GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' >none.gguf
+run quantize --type Q8_0 none.gguf none.out
+check "a file without tensors is nothing to quantise" 'exits 1' 'says "holds no tensors"' '[ ! -e none.out ]'
+printf '\377\330' >bytes
+run logits --tokens bytes -o x
+check "a byte that is no text is shown by its number" 'exits 1' 'says "found the byte 0xff"'
+
 [ $failures = 0 ]

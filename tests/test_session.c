@@ -376,6 +376,24 @@ static void what_cannot_be_opened_is_told(void **state) {
     assert_int_equal(minim_seq_restore(engine, "/dev/zero", &back, &e), MINIM_ERR_FORMAT);
     assert_int_equal(minim_seq_save(seq, "/nowhere/at/all", &e), MINIM_ERR_IO);
     assert_int_equal(minim_seq_save(seq, folder, &e), MINIM_ERR_IO);
+    /* What is no file is not replaced, and a link stays one. */
+    char link[sizeof folder + 8];
+    struct stat status;
+    snprintf(link, sizeof link, "%s/link", folder);
+    assert_int_equal(mkfifo(link, 0600), 0);
+    assert_int_equal(minim_seq_save(seq, link, &e), MINIM_ERR_IO);
+    assert_int_equal(lstat(link, &status), 0);
+    assert_true(S_ISFIFO(status.st_mode));
+    unlink(link);
+    write_file((const unsigned char *)"", 0);
+    assert_int_equal(symlink(path, link), 0);
+    ok(minim_seq_save(seq, link, &e), &e);
+    assert_int_equal(lstat(link, &status), 0);
+    assert_true(S_ISLNK(status.st_mode));
+    unlink(link);
+    ok(minim_seq_restore(engine, path, &back, &e), &e);
+    minim_seq_free(back);
+    unlink(path);
     assert_int_equal(minim_seq_save(NULL, path, &e), MINIM_ERR_ARGUMENT);
     assert_int_equal(minim_seq_save(seq, NULL, &e), MINIM_ERR_ARGUMENT);
     assert_int_equal(minim_seq_restore(engine, path, NULL, &e), MINIM_ERR_ARGUMENT);

@@ -269,8 +269,9 @@ static void batch_options_of_line(const batch_run *run, batch_request *r) {
     minim_sampling *s = &r->options.sampling;
     tool_generate_settings(&run->settings->tool, &r->options);
     tool_speculation_settings(&run->settings->speculation, NULL, &r->options);
-    r->options.max_tokens = (int)batch_number(r, "max_tokens", r->options.max_tokens, 0, 1 << 30);
-    s->temperature = (float)batch_number(r, "temperature", (double)s->temperature, 0, 1000);
+    r->options.max_tokens = (int)batch_number(r, "max_tokens", r->options.max_tokens, -1, 1 << 30);
+    if (r->options.max_tokens < 0) r->options.max_tokens = 0; /* -1 is what the command line calls it */
+    s->temperature = (float)batch_number(r, "temperature", (double)s->temperature, 0, 100);
     s->top_k = (int)batch_number(r, "top_k", s->top_k, 0, 1 << 30);
     s->top_p = (float)batch_number(r, "top_p", (double)s->top_p, 0, 1);
     s->min_p = (float)batch_number(r, "min_p", (double)s->min_p, 0, 1);

@@ -13,6 +13,7 @@
 #include "common.h"
 #include "json.h"
 #include "line.h"
+#include "output.h"
 #include "speculation.h"
 
 typedef struct chat_settings {
@@ -291,6 +292,10 @@ static void chat_save(chat_session *chat, const char *path) {
     char *note = NULL;
     size_t n = 0;
     minim_error error = {.status = MINIM_OK};
+    if (tool_is_same_file(path, chat->settings->tool.model)) {
+        tool_fail("%s: is the model, which /save would overwrite", path);
+        return;
+    }
     FILE *file = open_memstream(&note, &n);
     if (file) fputs(chat_note_begin, file);
     for (size_t i = 0; i < chat->n_messages && file; i++)

@@ -369,6 +369,8 @@ static int inspect_write_values(const inspect_file *file, size_t index, const to
 
 static int inspect_dump(const inspect_file *file, size_t index) {
     tool_output output;
+    if (tool_is_same_file(file->settings->dump, file->settings->tool.model))
+        return tool_fail("%s: --dump would overwrite an input", file->settings->dump);
     int code = tool_open_output(file->settings->dump, &output);
     if (code < 0) code = inspect_write_values(file, index, &output);
     return tool_close_output(&output, code);

@@ -127,6 +127,9 @@ int cmd_logits(int argc, char **argv) {
     int code = options_parse(&logits_usage, tables, argc, argv, &arguments);
     if (code < 0 && !settings.tokens) code = options_complain("logits", "--tokens FILE is missing");
     if (code < 0 && !settings.output) code = options_complain("logits", "-o FILE is missing");
+    if (code < 0 && (tool_is_same_file(settings.output, settings.tool.model) ||
+                     tool_is_same_file(settings.output, settings.tokens)))
+        code = tool_fail("%s: -o would overwrite an input", settings.output);
     if (code < 0) {
         tool_catch_interrupt();
         code = tool_load_model(&settings.tool, MINIM_LOAD_ALL, &model, NULL);

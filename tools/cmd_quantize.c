@@ -38,7 +38,7 @@ static const option quantize_options[] = {
     {"-c, --ctx-size", "N", OPTION_INT, QUANTIZE(n_ctx), 4, INT_MAX,
      "tokens in a chunk of that text (default 512, or the context of\nthe model where that is shorter)"},
     {"--chunks", "N", OPTION_INT, QUANTIZE(n_chunks), 1, INT_MAX, "only N chunks (default: all)"},
-    {"-t, --threads", "N", OPTION_INT, QUANTIZE(n_threads), 1, QUANTIZE_MAX_THREADS, "default: one for each CPU"},
+    {"-t, --threads", "N", OPTION_INT, QUANTIZE(n_threads), 0, QUANTIZE_MAX_THREADS, "default: one for each CPU"},
     {"--dry-run", NULL, OPTION_FLAG, QUANTIZE(dry_run), 0, 0,
      "print the list of tensors and the size of the file, write\nnothing; OUT may be left out"},
     {"-q, --quiet", NULL, OPTION_FLAG, QUANTIZE(quiet), 0, 0, "only errors on stderr"},
@@ -109,6 +109,7 @@ static int quantize_plan_tensor(quantize_work *w, const quantize_shape *shape, q
 static int quantize_make_plan(quantize_work *w) {
     quantize_shape shape = {0};
     w->n = minim_model_tensor_count(w->source.model);
+    if (!w->n) return tool_fail("%s: holds no tensors, there is nothing to quantise", w->source.name);
     w->tensors = calloc(w->n ? w->n : 1, sizeof *w->tensors);
     if (!w->tensors) return tool_fail("out of memory");
     for (size_t i = 0; i < w->n; i++) {

@@ -114,7 +114,7 @@ static int tokenize_decode(const tokenize_settings *settings, const minim_model 
     if (code < 0 && settings->json) {
         tokenize_print_json(model, &text, &tokens);
     } else if (code < 0) {
-        fwrite(text.data, 1, text.n, stdout);
+        if (text.n) fwrite(text.data, 1, text.n, stdout);
         if (isatty(STDOUT_FILENO)) putchar('\n');
     }
     tool_tokens_free(&tokens);

@@ -426,6 +426,9 @@ int tool_parse_ids(const char *source, const char *text, size_t n, int n_vocab, 
         if (i == start || !ends || id >= n_vocab) {
             size_t shown = 0;
             while (start + shown < n && shown < 20 && text[start + shown] > ' ' && text[start + shown] < 0x7F) shown++;
+            if (!shown)
+                return tool_fail("%s: item %zu: expected a token id from 0 to %d, found the byte 0x%02x", source,
+                                 tokens->n + 1, n_vocab - 1, (unsigned char)text[start]);
             return tool_fail("%s: item %zu: expected a token id from 0 to %d, found \"%.*s\"", source, tokens->n + 1,
                              n_vocab - 1, (int)shown, text + start);
         }
@@ -440,11 +443,18 @@ static double tool_per_second(double amount, double seconds) {
     return seconds > 0 ? amount / seconds : 0;
 }
 
+/* Interrupted within the prompt: nobody has counted how far it came. */
+static int tool_is_unfinished(const minim_result *result) {
+    return !result->n_generated && (result->stop == MINIM_STOP_CANCELLED || result->stop == MINIM_STOP_CALLBACK);
+}
+
 tool_rates tool_result_rates(const minim_result *result) {
     /* The first token comes out of the prefill, so the steps after it are one less. */
     double steps = result->n_generated > 1 ? (double)(result->n_generated - 1) : 0;
     return (tool_rates){
-        .prefill = tool_per_second((double)(result->n_prompt - result->n_reused), result->prefill_seconds),
+        .prefill = tool_is_unfinished(result)
+                       ? 0
+                       : tool_per_second((double)(result->n_prompt - result->n_reused), result->prefill_seconds),
         .decode = tool_per_second(steps, result->decode_seconds),
         .bytes = tool_per_second((double)result->decode_bytes, result->decode_seconds),
     };
@@ -452,6 +462,10 @@ tool_rates tool_result_rates(const minim_result *result) {
 
 void tool_print_statistics(double load_seconds, const minim_result *result) {
     tool_rates rates = tool_result_rates(result);
+    if (tool_is_unfinished(result)) {
+        fprintf(stderr, "load %.3f s, ended within the prompt of %zu tokens\n", load_seconds, result->n_prompt);
+        return;
+    }
     fprintf(stderr,
             "load %.3f s, first token %.3f s, prefill %zu tokens at %.1f/s, decode %zu tokens at %.1f/s, %.2f GB/s of "
             "weights",

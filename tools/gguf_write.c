@@ -147,7 +147,7 @@ static int gguf_writer_failed(gguf_writer *writer) {
 }
 
 static int gguf_writer_raw(gguf_writer *writer, const void *data, size_t n) {
-    return fwrite(data, 1, n, writer->output.file) == n ? -1 : gguf_writer_failed(writer);
+    return !n || fwrite(data, 1, n, writer->output.file) == n ? -1 : gguf_writer_failed(writer);
 }
 
 int gguf_writer_open(gguf_writer *writer, const gguf_head *head, const char *name, int quiet) {

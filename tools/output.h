@@ -8,6 +8,7 @@ typedef struct tool_output {
     FILE *file;
     const char *name;
     char *temporary; /* NULL: written directly, because it is a pipe or a device */
+    char *target;    /* what a link points to, or NULL */
 } tool_output;
 
 /* Whether two names are of one file on a disk; NULL and what is not there are none. */

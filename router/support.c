@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,26 +128,55 @@ static int support_write_all(int fd, const char *data, size_t n) {
     return 0;
 }
 
+/* For a pipe or a device, which has no place that something could be put in. */
+static minim_status support_write_into(const char *path, const char *data, size_t n, minim_error *error) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int failed = fd < 0 || support_write_all(fd, data, n), why = errno;
+    if (fd >= 0 && close(fd) && !failed) {
+        failed = 1;
+        why = errno;
+    }
+    return failed ? router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(why)) : MINIM_OK;
+}
+
+/* A new file in path's directory; its name is put to `beside`. mkstemp() would leave the umask out. -1 with errno. */
+static int support_open_beside(const char *path, mode_t mode, char *beside, size_t capacity) {
+    int fd = -1;
+    for (unsigned i = 0; i < 100 && fd < 0 && (!i || errno == EEXIST); i++) {
+        snprintf(beside, capacity, "%s.%ld.%u.part", path, (long)getpid(), i);
+        fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    }
+    return fd;
+}
+
 minim_status router_write_file(const char *path, const char *data, size_t n, minim_error *error) {
-    size_t capacity = strlen(path) + sizeof ".XXXXXX";
+    struct stat info;
+    int exists = !stat(path, &info);
+    if (exists && S_ISDIR(info.st_mode))
+        return router_fail(error, MINIM_ERR_IO, "%s: expected a file name, found a directory", path);
+    if (exists && !S_ISREG(info.st_mode)) return support_write_into(path, data, n, error);
+    char *target = exists ? realpath(path, NULL) : strdup(path); /* a link stays one */
+    if (!target) return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    size_t capacity = strlen(target) + 48;
     char *beside = malloc(capacity);
-    if (!beside) return router_fail_memory(error, path);
-    snprintf(beside, capacity, "%s.XXXXXX", path);
-    int fd = mkstemp(beside);
-    if (fd < 0) {
-        free(beside);
-        return router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(errno));
+    if (!beside) {
+        free(target);
+        return router_fail_memory(error, path);
     }
-    int failed = support_write_all(fd, data, n) || fchmod(fd, 0644) || fsync(fd), why = errno;
-    if (close(fd) && !failed) {
+    mode_t mode = exists ? info.st_mode & 0777 : 0666;
+    int fd = support_open_beside(target, mode, beside, capacity);
+    int failed = fd < 0 || support_write_all(fd, data, n) || (exists && fchmod(fd, mode)) || fsync(fd);
+    int why = errno;
+    if (fd >= 0 && close(fd) && !failed) {
         failed = 1;
         why = errno;
     }
-    if (!failed && rename(beside, path)) {
+    if (!failed && rename(beside, target)) {
         failed = 1;
         why = errno;
     }
-    if (failed) unlink(beside);
+    if (failed && fd >= 0) unlink(beside);
+    free(target);
     free(beside);
     return failed ? router_fail(error, MINIM_ERR_IO, "%s: %s", path, strerror(why)) : MINIM_OK;
 }

@@ -49,7 +49,8 @@ void router_bytes_free(router_bytes *bytes);
 minim_status router_read_file(const char *path, router_bytes *text, minim_error *error);
 
 /* Writes a file beside its place and renames it: who reads the path finds the old bytes or the new ones, never a part.
- */
+ * What a link leads to is replaced, not the link; a pipe or a device is written into. Keeps the mode of a file that is
+ * there. */
 minim_status router_write_file(const char *path, const char *data, size_t n, minim_error *error);
 
 /* ---- UTF-8 ------------------------------------------------------------------------------------------------------ */

@@ -96,4 +96,41 @@ if [ -e "$folder/ledger.db" ]; then
 fi
 check 'no file is a usage error' 2 'expected a file' "$minim" route calibrate
 check 'a file that is not there is named' 1 '/nonexistent' "$minim" route train /nonexistent
+# What -o names: a pipe is no file that could be replaced, a link stays one, and no input is overwritten.
+mkfifo "$folder/pipe"
+timeout 20 cat "$folder/pipe" >"$folder/piped.json" &
+check 'a model goes into a pipe' 0 '^APGR' "$minim" route train -o "$folder/pipe" "$folder/labels.tsv"
+wait $!
+check 'which stays one' 0 '^p' stat -c %A "$folder/pipe"
+check 'and hands on all of the model' 0 '^$' cmp "$folder/piped.json" "$folder/model.json"
+check 'a folder is no place for a model' 1 'expected a file name, found a directory' \
+    "$minim" route train -o "$folder" "$folder/labels.tsv"
+mkdir "$folder/there"
+printf old >"$folder/there/model.json"
+chmod 640 "$folder/there/model.json"
+ln -s there/model.json "$folder/link.json"
+"$minim" route train -o "$folder/link.json" "$folder/labels.tsv" >/dev/null 2>&1
+check 'a link to a file stays a link' 0 'there/model\.json' readlink "$folder/link.json"
+check 'and leads to the new model' 0 '^$' cmp "$folder/there/model.json" "$folder/model.json"
+check 'which has the mode of the old one' 0 '^640$' stat -c %a "$folder/there/model.json"
+(umask 077 && "$minim" route train -o "$folder/mine.json" "$folder/labels.tsv" >/dev/null 2>&1)
+check 'a new model keeps to the umask' 0 '^600$' stat -c %a "$folder/mine.json"
+check 'nothing is left beside it' 1 '^$' grep -l part <(ls "$folder" "$folder/there")
+cp "$folder/labels.tsv" "$folder/input.tsv"
+ln "$folder/input.tsv" "$folder/same.tsv"
+check 'route train does not overwrite its labels' 1 'input\.tsv: -o would overwrite an input' \
+    "$minim" route train -o "$folder/input.tsv" "$folder/input.tsv"
+check 'nor does route eval' 1 'same\.tsv: --svg would overwrite an input' \
+    "$minim" route eval --svg "$folder/same.tsv" "$folder/input.tsv"
+check 'which spares the model too' 1 'model\.json: --svg would overwrite an input' \
+    "$minim" route eval --model "$folder/model.json" --svg "$folder/model.json" "$folder/fresh.tsv"
+check 'nor does route collect' 1 'same\.tsv: -o would overwrite an input' \
+    "$minim" route collect -n 3 -o "$folder/same.tsv" "$folder/input.tsv"
+check 'and the labels are still there' 0 '^$' cmp "$folder/labels.tsv" "$folder/input.tsv"
+
+# A pattern is checked before there is any output.
+check 'a bad pattern is refused where no sample needs it' 2 '--sample-pattern is "\(", expected a regular expression' \
+    "$minim" route collect --sample-pattern '(' "$folder/prompts.tsv"
+"$minim" route collect --samples 2 --sample-pattern '(' "$folder/prompts.tsv" >"$folder/header.tsv" 2>/dev/null
+check 'and before the header' 1 '^0$' grep -c prompt "$folder/header.tsv"
 exit $code

@@ -1,5 +1,6 @@
 /* route_collect.c: `minim route collect`: lets the local model answer prompts and writes down what its sampler saw. */
 #include <math.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,20 @@ static int collect_answers(const collect_settings *settings, const route_labels 
     return code;
 }
 
+/* Before there is any output, and also where no sample needs it. */
+static int collect_check_pattern(const char *pattern) {
+    char why[128];
+    regex_t compiled;
+    int code = pattern ? regcomp(&compiled, pattern, REG_EXTENDED | REG_NEWLINE) : 0;
+    if (code) {
+        regerror(code, &compiled, why, sizeof why);
+        return options_complain("route collect", "--sample-pattern is \"%.80s\", expected a regular expression: %s",
+                                pattern, why);
+    }
+    if (pattern) regfree(&compiled);
+    return -1;
+}
+
 static int collect_run(const collect_settings *settings, const char *path) {
     route_labels labels = {0};
     minim_model *model = NULL;
@@ -157,6 +172,10 @@ static int collect_run(const collect_settings *settings, const char *path) {
     minim_error error = {.status = MINIM_OK};
     tool_catch_interrupt();
     int code = tool_check_settings("route collect", &settings->tool);
+    if (code < 0) code = collect_check_pattern(settings->pattern);
+    if (code < 0 &&
+        (tool_is_same_file(settings->output, path) || tool_is_same_file(settings->output, settings->tool.model)))
+        code = tool_fail("%s: -o would overwrite an input", settings->output);
     if (code < 0) code = route_load_labels(path, &labels);
     if (code < 0) code = tool_load_model(&settings->tool, MINIM_LOAD_ALL, &model, NULL);
     if (code < 0) code = tool_new_engine(&settings->tool, model, &engine);

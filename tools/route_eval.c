@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "output.h"
 #include "route.h"
 #include "route_learn.h"
 
@@ -472,6 +473,10 @@ static int eval_command(const eval_settings *settings, const char *path) {
     if (settings->models.n > EVAL_MOST - 1)
         return options_complain("route eval", "found %zu models, expected at most %d", settings->models.n,
                                 EVAL_MOST - 1);
+    int is_input = tool_is_same_file(settings->svg, path);
+    for (size_t i = 0; i < settings->models.n; i++)
+        is_input |= tool_is_same_file(settings->svg, settings->models.items[i]);
+    if (is_input) return tool_fail("%s: --svg would overwrite an input", settings->svg);
     int code = route_load_labels(path, &task.labels);
     if (code < 0) {
         task.memory = malloc((2 * EVAL_MOST * task.labels.n + 1) * sizeof *task.memory);

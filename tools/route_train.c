@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "json.h"
+#include "output.h"
 #include "route.h"
 #include "route_learn.h"
 
@@ -87,6 +88,8 @@ static int train_run(const train_settings *settings, const char *path) {
     options.seed = settings->seed;
     options.n_folds = settings->folds;
     if (settings->folds == 1) return options_complain("route train", "--folds is 1, expected 0 or 2 to 20");
+    if (tool_is_same_file(settings->output, path))
+        return tool_fail("%s: -o would overwrite an input", settings->output);
     int code = route_load_labels(path, &labels);
     if (code < 0 && settings->n_labels) {
         if ((size_t)settings->n_labels > labels.n)

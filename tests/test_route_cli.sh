@@ -133,4 +133,26 @@ check 'a bad pattern is refused where no sample needs it' 2 '--sample-pattern is
     "$minim" route collect --sample-pattern '(' "$folder/prompts.tsv"
 "$minim" route collect --samples 2 --sample-pattern '(' "$folder/prompts.tsv" >"$folder/header.tsv" 2>/dev/null
 check 'and before the header' 1 '^0$' grep -c prompt "$folder/header.tsv"
+
+# route check refuses what minim ask refuses, with the same words.
+refuses() { # NAME PATTERN JSON
+    printf '%s' "$3" >"$folder/bad.json"
+    check "route check refuses $1" 1 "$2" "$minim" route check --config "$folder/bad.json"
+    check "as minim ask does ($1)" 1 "$2" "$minim" ask --config "$folder/bad.json" -n 1 hi
+}
+remote='"remote":{"base_url":"http://127.0.0.1:9/v1","model":"x"}'
+refuses 'a bad privacy pattern' 'privacy\.patterns' '{"privacy":{"patterns":["("]}}'
+refuses 'a bad evidence pattern' 'evidence' '{"evidence":{"pattern":"["}}'
+refuses 'a calibration that is not there' 'nosuch: No such file' '{"calibration":"nosuch"}'
+printf '{}' >"$folder/j.json"
+refuses 'a prompt model that is none' 'j\.json: found no' '{"prompt_model":"j.json"}'
+refuses 'a hybrid that can not be' 'policy: found hybrid' "{\"policy\":\"hybrid\",$remote}"
+refuses 'a budget without a ledger' 'max_budget: found no ledger' "{\"max_budget\":1,$remote}"
+if "$minim" route report --ledger /nonexistent 2>&1 | grep -q 'there is none'; then
+    refuses 'a folder as ledger' 'ledger .*there' '{"ledger":{"path":"there"}}'
+    printf '{"ledger":{"path":"new.db"}}' >"$folder/good.json"
+    check 'route check passes a ledger that is yet to be made' 0 '^mode +cascade' \
+        "$minim" route check --config "$folder/good.json"
+    check 'and makes none' 1 '^$' grep new.db <(ls "$folder")
+fi
 exit $code

@@ -1,9 +1,11 @@
 /* route_check.c: `minim route check`: reads the configuration as `minim ask` does and says what it comes to. */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "../router/minim_router.h"
 #include "common.h"
 #include "route.h"
+#include "route_learn.h"
 
 typedef struct check_settings {
     const char *config;
@@ -23,6 +25,70 @@ static const option_usage check_usage = {
 
 #ifdef MINIM_WITH_ROUTER
 
+#ifdef MINIM_WITH_LEDGER
+
+/* A ledger that is not there yet is made under another name, which is put to `made`, and does not stay. Returns -1, or
+ * the exit code after a message. */
+static int check_open_ledger(const minim_router_config *config, char *made, size_t capacity, minim_ledger **ledger) {
+    minim_error error = {.status = MINIM_OK};
+    made[0] = 0;
+    if (!config->ledger[0]) return -1;
+    int exists = !access(config->ledger, F_OK);
+    if (!exists) snprintf(made, capacity, "%s.%ld.check", config->ledger, (long)getpid());
+    return minim_ledger_open(exists ? config->ledger : made, ledger, &error) ? tool_fail_error(&error) : -1;
+}
+
+static void check_close_ledger(minim_ledger *ledger, const char *made) {
+    minim_ledger_close(ledger);
+    if (made[0]) unlink(made);
+}
+
+#else
+
+static int check_open_ledger(const minim_router_config *config, char *made, size_t capacity, minim_ledger **ledger) {
+    (void)made, (void)capacity, (void)ledger;
+    if (!config->ledger[0]) return -1;
+    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+}
+
+static void check_close_ledger(minim_ledger *ledger, const char *made) {
+    (void)ledger, (void)made;
+}
+
+#endif
+
+/* The router that is made here asks nobody. */
+static minim_status check_chat(void *state, const minim_router_request *request, const minim_router_sink *sink,
+                               minim_router_reply *reply, minim_error *error) {
+    (void)state, (void)request, (void)sink, (void)reply, (void)error;
+    return MINIM_ERR_UNSUPPORTED;
+}
+
+/* Makes a router as `minim ask` does, with all that the configuration names but the models. Returns -1, or the exit
+ * code after a message. */
+static int check_router(const minim_router_config *config) {
+    char made[sizeof config->ledger + 32];
+    const minim_router_backend local = {.chat = check_chat};
+    minim_router_options options;
+    minim_router *router = NULL;
+    minim_ledger *ledger = NULL;
+    route_learned learned = {0};
+    minim_error error = {.status = MINIM_OK};
+    int code = check_open_ledger(config, made, sizeof made, &ledger);
+    if (code < 0) code = route_load_learned(config, &learned);
+    minim_router_options_default(&options);
+    options.config = config;
+    options.local = &local;
+    options.ledger = ledger;
+    options.calibration = learned.calibration;
+    options.prompt_model = learned.prompt_model;
+    if (code < 0 && minim_router_new(&options, &router, &error)) code = tool_fail_error(&error);
+    minim_router_free(router);
+    check_close_ledger(ledger, made);
+    route_free_learned(&learned);
+    return code;
+}
+
 static int check_config(const check_settings *settings) {
     minim_router_config config;
     minim_error error = {.status = MINIM_OK};
@@ -32,7 +98,8 @@ static int check_config(const check_settings *settings) {
         status = minim_router_config_environment(&config, &error);
         if (status == MINIM_OK && config.base_url[0]) status = minim_router_remote_check(&config, &error);
     }
-    if (status != MINIM_OK) return tool_fail_error(&error);
+    int code = status == MINIM_OK ? check_router(&config) : tool_fail_error(&error);
+    if (code >= 0) return code;
     int has_remote = config.mode != MINIM_ROUTE_MODE_LOCAL && config.base_url[0];
     printf("mode       %s\nthreshold  %.10g (%s)\nremote     %s\n", minim_route_mode_name(config.mode),
            config.threshold, minim_route_method_name(config.confidence_method), has_remote ? config.base_url : "none");

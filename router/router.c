@@ -395,12 +395,22 @@ static minim_status router_conclude(router_job *job, minim_error *error) {
     return MINIM_OK;
 }
 
+/* Why the remote was not asked, in words for people. */
+static const char *router_unasked(minim_route_reason reason) {
+    switch (reason) {
+    case MINIM_ROUTE_REASON_NO_REMOTE: return "no remote is configured (remote.base_url, OPENAI_BASE_URL)";
+    case MINIM_ROUTE_REASON_PRIVATE: return "the request is private, so the remote may not see it";
+    case MINIM_ROUTE_REASON_OVER_BUDGET: return "what the remote could cost does not fit max_budget any more";
+    default: return minim_route_reason_name(reason);
+    }
+}
+
 static minim_status router_nobody(const router_job *job, minim_error *error) {
     const minim_route_state *state = &job->state;
     int both = state->local_detail[0] && state->remote_detail[0];
     if (!state->local_detail[0] && !state->remote_detail[0]) { /* the mode has nobody else */
-        return router_fail(error, MINIM_ERR_IO, "the mode %s allows no local answer, and for the remote: %s",
-                           minim_route_mode_name(job->policy.mode), minim_route_reason_name(job->decision.reason));
+        return router_fail(error, MINIM_ERR_IO, "the mode %s allows no local answer, and %s",
+                           minim_route_mode_name(job->policy.mode), router_unasked(job->decision.reason));
     }
     return router_fail(error, MINIM_ERR_IO, "%s%s%s%s%s", state->local_detail[0] ? "the local model failed: " : "",
                        state->local_detail, both ? "; the remote failed: " : "",

@@ -155,4 +155,6 @@ if "$minim" route report --ledger /nonexistent 2>&1 | grep -q 'there is none'; t
         "$minim" route check --config "$folder/good.json"
     check 'and makes none' 1 '^$' grep new.db <(ls "$folder")
 fi
+check 'no remote is said in plain words' 1 'only_remote allows no local answer, and no remote is configured' \
+    env -u OPENAI_BASE_URL "$minim" ask --config "$folder/j.json" --route only_remote hi
 exit $code

@@ -163,7 +163,7 @@ check "KV types, batches, --progress and -oe" 'exits 0' '[ "$(grep -c "±" out)"
     'says "test 4/4"' 'says "build_commit,"'
 run bench -p 4 -n 0 -r 1 -ctk q8_0,f16 -ctv q4_0,f16 --no-warmup -oe csv
 check "keys of 8 and values of 4 bits" 'exits 0' 'says "\"q8_0\",\"q4_0\""' '[ "$(grep -c "±" out)" = 2 ]' 'grep -q "| q8q4 " out' 'grep -q "| f16 " out'
-for bad in "-p x" "-p 1,,2" "-p -5" "-n 4-2" "-n 0-8*2" "-d 1.5" "-t 9999" "-b 0" "-r 0" "-o xml" "-pg 5" "-pg 1,2,3" "-p 0 -n 0" "--kv f8" "--kv q8_1" \
+for bad in "-p x" "-p 1,,2" "-p -5" "-n 4-2" "-n 0-8*2" "-d 1.5" "-t 9999" "-t 257" "-b 0" "-r 0" "-o xml" "-pg 5" "-pg 1,2,3" "-p 0 -n 0" "--kv f8" "--kv q8_1" \
     "-ctk f16 -ctv f32" "-ctk q4_0 -ctv q8_0" "--kv f16 -ctk f16" "--isa ''" "model.gguf"; do
     eval "run bench $bad"
     check "a wrong option: bench $bad" 'exits 2' 'one_line' 'empty'

@@ -232,7 +232,7 @@ static int bench_make_plan(const bench_settings *settings, bench_plan *plan) {
     if (code < 0) code = bench_read_ints("-n", &settings->n_gen, "128", 0, tokens, &plan->n_gen);
     if (code < 0) code = bench_read_ints("-d", &settings->depth, "0", 0, tokens, &plan->depth);
     if (code < 0) code = bench_read_ints("-npl", &settings->parallel, "1", 1, 1024, &plan->parallel);
-    if (code < 0) code = bench_read_ints("-t", &settings->threads, "0", 0, 1024, &plan->threads);
+    if (code < 0) code = bench_read_ints("-t", &settings->threads, "0", 0, 256, &plan->threads);
     if (code < 0) code = bench_read_ints("-b", &settings->batch, "2048", 1, 1 << 20, &plan->batch);
     if (code < 0) code = bench_read_ints("-ub", &settings->ubatch, "512", 1, 1 << 20, &plan->ubatch);
     if (code < 0) code = bench_read_pairs(&settings->pair, &plan->pairs);

@@ -373,7 +373,8 @@ MINIM_API minim_status minim_seq_set_note(minim_seq *seq, const void *note, size
 /* The note, and its length in *n_bytes; valid until it is set anew. NULL when there is none. */
 MINIM_API const void *minim_seq_note(const minim_seq *seq, size_t *n_bytes);
 /* Writes a sequence to a file, all or nothing: what was there before stays until the new file is complete and on disk.
- * A file fits the model (to the last weight), the KV type and the page size it was made with. */
+ * A file fits the model (to the last weight), the KV type and the page size it was made with. A link stays one: what it
+ * leads to is replaced. MINIM_ERR_IO when the path is no file (a directory, a pipe, a device) or cannot be written. */
 MINIM_API minim_status minim_seq_save(minim_seq *seq, const char *path, minim_error *error);
 /* A new sequence from such a file, which goes on with the same bits. A file that is damaged (there is a checksum) or of
  * another model, or that does not fit the context or the pool, is an error and changes nothing. */

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,20 +182,18 @@ minim_status minim_seq_save(minim_seq *s, const char *path, minim_error *error) 
     minim_engine *en = s->engine;
     struct stat there;
     if (!stat(path, &there) && !S_ISREG(there.st_mode))
-        return err_set(error, MINIM_ERR_IO, "%s: expected the name of a file, found a directory or a device", path);
-    char *target = realpath(path, NULL); /* a link stays one; NULL: nothing is there yet */
-    const size_t n = strlen(target ? target : path) + 16;
+        return err_set(error, MINIM_ERR_IO, "%s: expected the name of a file, found a directory, a pipe or a device",
+                       path);
+    char resolved[PATH_MAX]; /* a link stays one, what it leads to is replaced */
+    const char *target = realpath(path, resolved) ? resolved : path;
+    const size_t n = strlen(target) + 16;
     char *beside = mem_alloc(&en->allocator, n, 1);
-    if (!beside) {
-        free(target);
-        return err_memory(error, "a file name", n);
-    }
-    snprintf(beside, n, "%s.XXXXXX", target ? target : path);
+    if (!beside) return err_memory(error, "a file name", n);
+    snprintf(beside, n, "%s.XXXXXX", target);
     session_file f = {.path = path, .fd = mkstemp(beside)};
     if (f.fd < 0) {
         const int why = errno;
         mem_free(&en->allocator, beside, n, 1);
-        free(target);
         return err_set(error, MINIM_ERR_IO, "%s: cannot be written: %s", path, strerror(why));
     }
     pthread_mutex_lock(&en->lock);
@@ -203,11 +202,10 @@ minim_status minim_seq_save(minim_seq *s, const char *path, minim_error *error) 
     /* Only what is on disk may take the place of what was there. */
     int failed = !status && fsync(f.fd);
     failed = close(f.fd) || failed;
-    if (!status && (failed || rename(beside, target ? target : path)))
+    if (!status && (failed || rename(beside, target)))
         status = err_set(error, MINIM_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
     if (status) unlink(beside);
     mem_free(&en->allocator, beside, n, 1);
-    free(target);
     return status ? status : err_ok(error);
 }
 
@@ -220,7 +218,7 @@ static minim_status session_read(session_file *f, void *data, size_t n, minim_er
         ssize_t done = read(f->fd, at, left);
         if (done < 0 && errno == EINTR) continue;
         if (done < 0) return err_set(e, MINIM_ERR_IO, "%s: cannot be read: %s", f->path, strerror(errno));
-        if (!done) return err_set(e, MINIM_ERR_FORMAT, "%s: expected a saved sequence, which ends too early", f->path);
+        if (!done) return err_set(e, MINIM_ERR_FORMAT, "%s: is no whole saved sequence: it ends too early", f->path);
         at += done, left -= (size_t)done;
     }
     f->sum = session_sum(f->sum, data, n);

@@ -394,7 +394,7 @@ static void ask_close_ledger(minim_ledger *ledger) {
 static int ask_open_ledger(const minim_router_config *config, minim_ledger **ledger) {
     (void)ledger;
     if (!config->ledger[0]) return -1;
-    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+    return tool_fail_no_ledger();
 }
 
 static void ask_close_ledger(minim_ledger *ledger) {

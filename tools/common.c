@@ -111,6 +111,10 @@ int tool_fail_error(const minim_error *error) {
     return tool_fail("%s", error->text[0] ? error->text : minim_status_name(error->status));
 }
 
+int tool_fail_no_ledger(void) {
+    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+}
+
 /* errno of the first write to stdout that failed, 0 while all went well. */
 static int tool_output_errno;
 

@@ -46,6 +46,8 @@ int tool_fail(const char *format, ...);
 
 /* The message of a failed call. Returns EXIT_CODE_INTERRUPTED when Ctrl-C was the reason, else EXIT_CODE_FAILED. */
 int tool_fail_error(const minim_error *error);
+/* The message of a command that needs a ledger in a build without one. Returns EXIT_CODE_FAILED. */
+int tool_fail_no_ledger(void);
 
 /* The static analyzer does not look into another file, so it is told here what comes back. */
 #ifdef __clang_analyzer__

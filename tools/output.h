@@ -1,4 +1,5 @@
-/* output.h: a file that a command writes. It appears under its name only when it is complete. */
+/* output.h: a file that a command writes. It appears under its name only when it is complete; SIGTERM and SIGHUP end
+ * the command and leave nothing of it. */
 #ifndef TOOLS_OUTPUT_H
 #define TOOLS_OUTPUT_H
 

@@ -48,7 +48,7 @@ static void check_close_ledger(minim_ledger *ledger, const char *made) {
 static int check_open_ledger(const minim_router_config *config, char *made, size_t capacity, minim_ledger **ledger) {
     (void)made, (void)capacity, (void)ledger;
     if (!config->ledger[0]) return -1;
-    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+    return tool_fail_no_ledger();
 }
 
 static void check_close_ledger(minim_ledger *ledger, const char *made) {

@@ -259,7 +259,7 @@ static int ledger_replay(const ledger_settings *settings) {
 
 static int ledger_missing(const ledger_settings *settings) {
     (void)settings;
-    return tool_fail("this minim was built without SQLite (Debian: libsqlite3-dev): it has no ledger");
+    return tool_fail_no_ledger();
 }
 
 #define ledger_report ledger_missing

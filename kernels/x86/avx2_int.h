@@ -119,8 +119,7 @@ AVX2_INLINE void avx2_int_part(avx2_dot *block_dot, const uint32_t type, const i
 /* Chunk by chunk, all panels, T tokens at a time (4, or 6 where the registers are enough). One and two tokens, which
  * wait for memory, have short chunks: panels take turns, because the CPU's own prefetchers go on with one while the
  * others are read (bench/NOTES.md). What comes next is then the next panel, and behind the last one the next chunk of
- * the first.
- */
+ * the first. */
 AVX2_INLINE void avx2_matmul_int(avx2_dot *block_dot, const uint32_t type, int32_t offset, const int T,
                                  const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n,
                                  float *y, int64_t ldy) {
@@ -135,8 +134,8 @@ AVX2_INLINE void avx2_matmul_int(avx2_dot *block_dot, const uint32_t type, int32
             chunk_fill(&c, act, row_blocks, offset);
             const uint8_t *panel = panels;
             for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes) {
-                const int64_t is_last = rows - row <= KERN_PANEL,
-                              next = is_last ? (const uint8_t *)panels - panel : panel_bytes;
+                const int is_last = rows - row <= KERN_PANEL;
+                const int64_t next = is_last ? (const uint8_t *)panels - panel : panel_bytes;
                 const int64_t blocks = is_last ? c.n_blocks : 0;
                 const avx2_part part = {.codes = panel + c.first_block * code_bytes,
                                         .scales = panel + row_blocks * code_bytes + c.first_block * 2 * KERN_PANEL,

@@ -55,18 +55,27 @@ static void cases_run_sgemm(const harness_case *c, harness_worker *w, uint64_t c
 /* ---- attention: a page of the cache, cold --------------------------------------------------------------------------
  */
 
+/* The page behind this one, in quarters. */
+static kern_ahead cases_ahead(const harness_case *c, const void *page) {
+    const int64_t quarter = c->bytes / KERN_AHEAD;
+    kern_ahead ahead = {.lines = quarter / KERN_LINE};
+    for (int i = 0; i < KERN_AHEAD; i++) ahead.at[i] = (const char *)page + c->bytes + i * quarter;
+    return ahead;
+}
+
 static void cases_run_qk(const harness_case *c, harness_worker *w, uint64_t call) {
     const void *page = harness_next(w, (size_t)c->bytes);
     (void)call;
+    const kern_ahead ahead = cases_ahead(c, page);
     c->table->qk[c->weight_type](w->x, c->cols, c->tokens, page, CASES_KEYS, CASES_KEYS, c->cols, 0.125f, w->output,
-                                 CASES_KEYS, (const char *)page + (size_t)c->bytes);
+                                 CASES_KEYS, &ahead);
 }
 
 static void cases_run_pv(const harness_case *c, harness_worker *w, uint64_t call) {
     const void *page = harness_next(w, (size_t)c->bytes);
     (void)call;
-    c->table->pv[c->weight_type](w->y, CASES_KEYS, c->tokens, page, CASES_KEYS, c->cols, w->output, c->cols,
-                                 (const char *)page + (size_t)c->bytes);
+    const kern_ahead ahead = cases_ahead(c, page);
+    c->table->pv[c->weight_type](w->y, CASES_KEYS, c->tokens, page, CASES_KEYS, c->cols, w->output, c->cols, &ahead);
 }
 
 /* ---- what works on activations, which stay in the cache ------------------------------------------------------------

@@ -147,6 +147,12 @@ size_t attention_worker_floats(const model_shape *s) {
 
 enum { ATTENTION_PAGES = ENGINE_RANGE / 16 }; /* of a range, at most */
 
+/* K or V of one head in the pages of a range that are seen */
+typedef struct attention_pages {
+    const char *at[ATTENTION_PAGES];
+    int n;
+} attention_pages;
+
 /* A block of rows in one range, with one key-value head. */
 typedef struct attention_block {
     const attention_job *j;
@@ -158,8 +164,9 @@ typedef struct attention_block {
     /* Of every page of the range. The codes are what keys and values are with Q8, and what is unpacked with Q4. */
     void *keys[ATTENTION_PAGES], *values[ATTENTION_PAGES];
     const int8_t *key_codes[ATTENTION_PAGES], *value_codes[ATTENTION_PAGES];
-    int asks;              /* 1: what is read next is asked for while computing */
-    const void *next_keys; /* the first keys of the range that this thread takes next, or NULL */
+    /* What a product of floats asks for while it computes: the values of the range, then the keys of the range that
+     * this thread is likely to take next. Nothing: n = 0. */
+    attention_pages ahead_values, ahead_keys;
 } attention_block;
 
 /* The pages that some token of the tile sees. Another one, which is seen, stands for those that nobody sees: they may
@@ -180,6 +187,46 @@ static void attention_find_pages(attention_block *b, const attention_tile *tile)
     }
 }
 
+/* K or V of the pages of a range that some token of the tile sees. */
+static attention_pages attention_seen(const attention_block *b, const attention_tile *tile, int head, int range,
+                                      int is_value) {
+    const minim_engine *e = b->j->e;
+    const int n = ENGINE_RANGE / e->page_size, slot = b->j->slot;
+    const int first = attention_visible(b->j, tile, 0, range).first / e->page_size;
+    const int last = (attention_visible(b->j, tile, tile->n_tokens - 1, range).end - 1) / e->page_size;
+    attention_pages seen = {.n = last - first + 1};
+    for (int i = 0; i < seen.n; i++) {
+        const kv_page *page =
+            kv_page_at(e->kv, &tile->seq->pages, (size_t)range * (size_t)n + (size_t)(first + i), slot);
+        seen.at[i] = is_value ? kv_values(e->kv, page, slot, head) : kv_keys(e->kv, page, slot, head);
+    }
+    return seen;
+}
+
+/* Keys and values are waited for more than computed with when a tile has few tokens, and a little even when it is
+ * full. */
+static void attention_ask(attention_block *b, const attention_tile *tile) {
+    int range = b->range + b->j->stride, head = b->head;
+    b->ahead_values = attention_seen(b, tile, head, b->range, 1);
+    if (range > attention_last_range(tile) && b->j->n_ranges) range -= attention_tile_ranges(b->j, tile), head++;
+    if (range <= attention_last_range(tile) && head < b->j->e->model->shape.n_kv_heads)
+        b->ahead_keys = attention_seen(b, tile, head, range, 0);
+}
+
+/* The part of it that the i-th of the range's products asks for: of each quarter of all pages the i-th piece, where a
+ * page has as many pieces as a product has quarters. */
+static const kern_ahead *attention_ahead(const attention_block *b, const attention_pages *pages, int is_value, int i,
+                                         kern_ahead *out) {
+    const size_t bytes = kv_page_head_bytes(b->j->e->kv, is_value) / KERN_AHEAD;
+    if (i >= pages->n) return NULL;
+    for (int k = 0; k < KERN_AHEAD; k++) {
+        const int piece = k * pages->n + i;
+        out->at[k] = pages->at[piece / KERN_AHEAD] + (size_t)(piece % KERN_AHEAD) * bytes;
+    }
+    out->lines = (int64_t)(bytes / KERN_LINE);
+    return out;
+}
+
 /* Scores of all keys that some row of the block sees, for all its rows. Those that a row does not see are not used. */
 static void attention_scores(const attention_block *b) {
     const minim_engine *e = b->j->e;
@@ -198,11 +245,10 @@ static void attention_scores(const attention_block *b) {
                           b->key_codes[page] + (size_t)slot * 4, size, kv_scales(e->kv, b->keys[page], 0) + slot,
                           next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
+            kern_ahead memory;
             e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys[page] + (size_t)slot * kv_element(type),
                              size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE,
-                             !b->asks     ? NULL
-                             : next < end ? b->keys[page + 1]
-                                          : b->values[first / size]);
+                             attention_ahead(b, &b->ahead_values, 1, page - first / size, &memory));
         }
     }
 }
@@ -229,18 +275,15 @@ static void attention_softmax(const attention_block *b) {
 }
 
 /* o += p V for the keys [key, end) of one page and the tokens [token, token + n). */
-static void attention_add_values(const attention_block *b, int key, int end, int token, int n) {
+static void attention_add_values(const attention_block *b, int key, int end, int token, int n,
+                                 const kern_ahead *ahead) {
     const minim_engine *e = b->j->e;
     int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
     enum kern_kv type = kv_type(e->kv);
-    const int page = key / e->page_size, is_last = page + 1 == ENGINE_RANGE / e->page_size;
-    const char *values = b->values[page];
+    const char *values = b->values[key / e->page_size];
     e->kern.pv[type](b->w->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
                      values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
-                     b->part.o + row * dim, dim,
-                     !b->asks  ? NULL
-                     : is_last ? b->next_keys
-                               : b->values[page + 1]);
+                     b->part.o + row * dim, dim, ahead);
 }
 
 /* The same for keys that not all tokens see, one by one: a value that is not a number must not touch who cannot see it.
@@ -249,7 +292,7 @@ static void attention_add_edge(const attention_block *b, int from, int to) {
     for (int t = 0; t < b->rows.n_tokens; t++) {
         attention_view view = attention_visible(b->j, &b->rows, t, b->range);
         int key = view.first > from ? view.first : from, end = view.end < to ? view.end : to;
-        if (key < end) attention_add_values(b, key, end, t, 1);
+        if (key < end) attention_add_values(b, key, end, t, 1, NULL);
     }
 }
 
@@ -291,7 +334,8 @@ static void attention_values(const attention_block *b) {
         attention_values_q8(b);
         return;
     }
-    for (int begin = oldest.first / size * size; begin < newest.end; begin += size) {
+    for (int begin = oldest.first / size * size, i = 0; begin < newest.end; begin += size, i++) {
+        kern_ahead memory;
         int stop = begin + size;
         int first = newest.first > begin ? newest.first : begin, end = oldest.end < stop ? oldest.end : stop;
         if (first >= end) { /* nothing is seen by all */
@@ -299,7 +343,7 @@ static void attention_values(const attention_block *b) {
             continue;
         }
         if (oldest.first < first) attention_add_edge(b, begin, first);
-        attention_add_values(b, first, end, 0, n);
+        attention_add_values(b, first, end, 0, n, attention_ahead(b, &b->ahead_keys, 0, i, &memory));
         if (end < stop) attention_add_edge(b, end, stop);
     }
 }
@@ -320,17 +364,6 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
         if (kv_is_packed(e->kv, 1))
             kv_unpack_values(e->kv, &e->kern, values, b->w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
-}
-
-/* Keys and values are waited for more than computed with when a tile has few tokens, and a little even when it is full.
- * A product of float32 asks for what comes next while it computes. */
-static void attention_ask(attention_block *b, const attention_tile *tile) {
-    const minim_engine *e = b->j->e;
-    const int next = b->range + b->j->stride;
-    b->asks = 1;
-    if (next > attention_last_range(tile)) return;
-    const size_t page = (size_t)next * (size_t)(ENGINE_RANGE / e->page_size);
-    b->next_keys = kv_keys(e->kv, kv_page_at(e->kv, &tile->seq->pages, page, b->j->slot), b->j->slot, b->head);
 }
 
 /* Integers are done so soon that all of a range is asked for at once. */
@@ -368,7 +401,7 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         attention_scores(&b);
         attention_softmax(&b);
         attention_values(&b);
-        b.asks = 0; /* the others find it in the cache */
+        b.ahead_values.n = b.ahead_keys.n = 0; /* the others find it in the cache */
     }
 }
 

@@ -70,6 +70,24 @@ static inline float kern_bf16_to_f32(uint16_t h) {
     return kern_bits_to_f32((uint32_t)h << 16);
 }
 
+/* What a product asks for while it computes: each of `price` multiply-adds pays for its share of the lines. */
+typedef struct kern_asking {
+    const kern_ahead *ahead;
+    int64_t line, lines, paid, price;
+} kern_asking;
+
+static inline kern_asking kern_asking_begin(const kern_ahead *ahead, int64_t price) {
+    return (kern_asking){.ahead = ahead, .lines = ahead ? ahead->lines * KERN_AHEAD : 0, .price = price};
+}
+
+/* So many multiply-adds more. Two lines of each stretch in turn. */
+KERN_INLINE void kern_ask(kern_asking *q, int64_t multiply_adds) {
+    for (q->paid += multiply_adds * q->lines; q->paid >= q->price; q->paid -= q->price, q->line++) {
+        const int64_t turn = q->line / 2, there = turn / KERN_AHEAD * 2 + q->line % 2;
+        __builtin_prefetch(q->ahead->at[turn % KERN_AHEAD] + there * KERN_LINE, 0, 2);
+    }
+}
+
 /* Every integer type, as X(name): to write a function for each. */
 /* clang-format off */
 #define KERN_INT_TYPES(X) X(Q4_0) X(Q8_0) KERN_QUANT_TYPES(X)

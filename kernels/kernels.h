@@ -37,6 +37,8 @@ enum {
     KERN_PANEL = 16,  /* output rows of a weight panel */
     KERN_BLOCK = 32,  /* activations that share a scale */
     KERN_LANES = 16,  /* partial sums of a scalar reduction */
+    KERN_LINE = 64,   /* bytes of a cache line */
+    KERN_AHEAD = 4,   /* stretches of memory that a kernel asks for side by side */
     KERN_CLEAN = 256, /* logits that clean() says the largest of */
     /* The version of the layout of panels. Files keep them (`minim pack`): whoever changes a byte of a layout has to
      * raise it, and tests/test_pack.c says so. */
@@ -183,6 +185,14 @@ enum kern_kv {
     KERN_KV_Q8_Q4 = 4
 };
 
+/* Memory that is read soon, for a kernel to ask for a line at a time while it computes: KERN_AHEAD stretches, of each
+ * so many lines, all side by side. Asked for one after the other, or all at once, they come later: a core has few
+ * places for lines that are on their way, and what it computes with needs some of them, too. */
+typedef struct kern_ahead {
+    const char *at[KERN_AHEAD];
+    int64_t lines;
+} kern_ahead;
+
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
 
@@ -269,12 +279,11 @@ typedef struct kern_table {
      * dimension). Indexed by enum kern_kv, the float types.
      *   qk: s[r][j] = scale * (acc = 0; for d ascending: acc = fma(q[r][d], k[d][j], acc)), j < n_keys
      *   pv: for j ascending: o[r][d] = fma(p[r][j], v[j][d], o[r][d])
-     * ldq, lds, ldp, ldo: floats between rows. ahead: memory that is read next, as many bytes as here of k or v, which
-     * a kernel may ask for while it computes; or NULL. */
+     * ldq, lds, ldp, ldo: floats between rows. ahead: what a kernel may ask for while it computes, or NULL. */
     void (*qk[KERN_KV_FLOATS])(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                               int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead);
+                               int64_t head_dim, float scale, float *s, int64_t lds, const kern_ahead *ahead);
     void (*pv[KERN_KV_FLOATS])(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                               int64_t head_dim, float *o, int64_t ldo, const void *ahead);
+                               int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead);
 
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
      * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys.

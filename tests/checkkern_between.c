@@ -53,6 +53,13 @@ static void *slot_kv(int i, int64_t n, int type, int kind) {
     return p;
 }
 
+/* What a kernel may ask for is anywhere, and need not be there. */
+static const kern_ahead *odd_ahead(int64_t n_q, const void *memory, kern_ahead *ahead) {
+    for (int i = 0; i < KERN_AHEAD; i++) ahead->at[i] = i % 2 ? NULL : memory;
+    ahead->lines = n_q * n_q / 4;
+    return n_q % 2 ? ahead : NULL;
+}
+
 static void check_qk(const kern_table *k, int type) {
     int64_t n_q = random_between(1, 30), n_keys = random_between(1, 140), dim = random_head_dim();
     int64_t ldq = dim + random_between(0, 5), ldk = n_keys + random_between(0, 9), lds = n_keys + random_between(0, 5);
@@ -60,7 +67,8 @@ static void check_qk(const kern_table *k, int type) {
     float *q = slot_floats(0, (n_q - 1) * ldq + dim, kind);
     void *keys = slot_kv(1, (dim - 1) * ldk + n_keys, type, kind);
     float *s = slot_output(2, (n_q - 1) * lds + n_keys);
-    k->qk[type](q, ldq, n_q, keys, ldk, n_keys, dim, random_tame(), s, lds, n_q % 2 ? keys : NULL);
+    kern_ahead ahead;
+    k->qk[type](q, ldq, n_q, keys, ldk, n_keys, dim, random_tame(), s, lds, odd_ahead(n_q, keys, &ahead));
     record_matrix(s, n_q, n_keys, lds);
 }
 
@@ -71,9 +79,10 @@ static void check_pv(const kern_table *k, int type) {
     float *p = slot_floats(0, (n_q - 1) * ldp + n_keys, kind);
     void *values = slot_kv(1, n_keys * dim, type, kind);
     float *o = slot_output(2, (n_q - 1) * ldo + dim);
+    kern_ahead ahead;
     for (int64_t r = 0; r < n_q; r++)
         for (int64_t d = 0; d < dim; d++) o[r * ldo + d] = random_float(kind);
-    k->pv[type](p, ldp, n_q, values, n_keys, dim, o, ldo, n_q % 2 ? values : NULL);
+    k->pv[type](p, ldp, n_q, values, n_keys, dim, o, ldo, odd_ahead(n_q, values, &ahead));
     record_matrix(o, n_q, dim, ldo);
 }
 

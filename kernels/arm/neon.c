@@ -64,7 +64,7 @@ typedef struct neon_product {
     float *c;                       /* [n_rows][n_vectors][4] */
     int64_t ldc;
     int64_t first, end; /* lanes of the tile that are written */
-    const char *ahead;  /* memory that is read next, [n_i][i_stride] bytes, to be asked for; or NULL */
+    kern_asking asking;
     float scale;
     int add; /* 1: start from C, 0: from zero */
 } neon_product;
@@ -106,7 +106,7 @@ static void neon_copy_lanes(const float *tile, int64_t n_rows, int64_t n_lanes, 
 }
 
 /* NR rows by NV vectors, held in registers while i runs. */
-KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV, const neon_product *g, const float *a,
+KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV, neon_product *g, const float *a,
                                  float *c) {
     const uint8_t *b = g->b;
     const int64_t lda = g->lda, ldc = g->ldc, group_stride = g->group_stride, i_stride = g->i_stride;
@@ -114,10 +114,10 @@ KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
     KERN_UNROLL
     for (int i = 0; i < NR * NV; i++) acc[i] = g->add ? vld1q_f32(c + i / NV * ldc + i % NV * 4) : vdupq_n_f32(0);
 
-    const char *ahead = a == g->a ? g->ahead : NULL;
+    kern_asking asking = g->asking;
     int64_t i = 0;
     for (; i + 4 <= g->n_i; i += 4) {
-        for (int64_t k = 0; ahead && k < 4 * i_stride; k += 64) __builtin_prefetch(ahead + i * i_stride + k, 0, 2);
+        kern_ask(&asking, 4 * NR * NV);
         KERN_UNROLL
         for (int r = 0; r < NR; r++) x[r] = vld1q_f32(a + r * lda + i);
         KERN_UNROLL
@@ -129,6 +129,7 @@ KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
         for (int r = 0; r < NR; r++) x[r] = vdupq_n_f32(a[r * lda + i]);
         neon_float_step(type, NR, NV, b, group_stride, x, 0, acc);
     }
+    g->asking = asking;
 
     KERN_UNROLL
     for (int k = 0; k < NR * NV; k++) acc[k] = vmulq_n_f32(acc[k], g->scale);
@@ -143,7 +144,7 @@ KERN_INLINE void neon_float_tile(const uint32_t type, const int NR, const int NV
     }
 }
 
-KERN_INLINE void neon_float_rows(const uint32_t type, const int NV, const neon_product *g, int64_t n_rows) {
+KERN_INLINE void neon_float_rows(const uint32_t type, const int NV, neon_product *g, int64_t n_rows) {
     const float *a = g->a;
     float *c = g->c;
     if (NV <= 4)
@@ -171,7 +172,6 @@ KERN_INLINE void neon_float_product(const uint32_t type, neon_product *g, int64_
             neon_float_rows(type, 4, g, n_rows);
         else
             neon_float_rows(type, 1, g, n_rows);
-        g->ahead = NULL;
         g->b += nv == 1 ? 4 * neon_bytes(type) : nv / 4 * g->group_stride;
         g->c += nv * 4;
         done += nv * 4 - back;
@@ -189,6 +189,7 @@ KERN_INLINE void neon_matmul_float(const uint32_t type, const void *panels, int6
                       .i_stride = KERN_PANEL * bytes,
                       .c = y,
                       .ldc = ldy,
+                      .asking = kern_asking_begin(NULL, 1),
                       .scale = 1.0f};
     neon_float_product(type, &g, n, rows, 1);
 }
@@ -232,7 +233,8 @@ KERN_INLINE void neon_attend(const uint32_t type, neon_product *g, int64_t n_row
 }
 
 KERN_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
+                         const kern_ahead *ahead) {
     neon_product g = {.a = q,
                       .lda = ldq,
                       .n_i = head_dim,
@@ -240,13 +242,13 @@ KERN_INLINE void neon_qk(const uint32_t type, const float *q, int64_t ldq, int64
                       .i_stride = ldk * neon_bytes(type),
                       .c = s,
                       .ldc = lds,
-                      .ahead = ahead,
+                      .asking = kern_asking_begin(ahead, head_dim * n_q * ((n_keys + 3) / 4)),
                       .scale = scale};
     neon_attend(type, &g, n_q, n_keys);
 }
 
 KERN_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                         int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                         int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     neon_product g = {.a = p,
                       .lda = ldp,
                       .n_i = n_keys,
@@ -254,29 +256,29 @@ KERN_INLINE void neon_pv(const uint32_t type, const float *p, int64_t ldp, int64
                       .i_stride = head_dim * neon_bytes(type),
                       .c = o,
                       .ldc = ldo,
-                      .ahead = ahead,
+                      .asking = kern_asking_begin(ahead, n_keys * n_q * ((head_dim + 3) / 4)),
                       .scale = 1.0f,
                       .add = 1};
     neon_attend(type, &g, n_q, head_dim);
 }
 
 NEON_TILE static void neon_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                                  int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                                  int64_t head_dim, float scale, float *s, int64_t lds, const kern_ahead *ahead) {
     neon_qk(KERN_F16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 NEON_TILE static void neon_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                                  int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                                  int64_t head_dim, float scale, float *s, int64_t lds, const kern_ahead *ahead) {
     neon_qk(KERN_F32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 NEON_TILE static void neon_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                  int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                  int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     neon_pv(KERN_F16, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 NEON_TILE static void neon_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                  int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                  int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     neon_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 

@@ -32,13 +32,13 @@ static inline void ref_qk(float (*load)(const void *, int64_t), const float *q, 
 }
 
 static void ref_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                       int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                       int64_t head_dim, float scale, float *s, int64_t lds, const kern_ahead *ahead) {
     (void)ahead;
     ref_qk(ref_kv_f16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
 }
 
 static void ref_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk, int64_t n_keys,
-                       int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                       int64_t head_dim, float scale, float *s, int64_t lds, const kern_ahead *ahead) {
     (void)ahead;
     ref_qk(ref_kv_f32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds);
 }
@@ -55,13 +55,13 @@ static inline void ref_pv(float (*load)(const void *, int64_t), const float *p, 
 }
 
 static void ref_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
-                       float *o, int64_t ldo, const void *ahead) {
+                       float *o, int64_t ldo, const kern_ahead *ahead) {
     (void)ahead;
     ref_pv(ref_kv_f16, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }
 
 static void ref_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys, int64_t head_dim,
-                       float *o, int64_t ldo, const void *ahead) {
+                       float *o, int64_t ldo, const kern_ahead *ahead) {
     (void)ahead;
     ref_pv(ref_kv_f32, p, ldp, n_q, v, n_keys, head_dim, o, ldo);
 }

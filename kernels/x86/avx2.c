@@ -105,13 +105,13 @@ typedef struct avx2_product {
     float *c;                      /* [n_rows][n_vectors][8] */
     int64_t ldc;
     int64_t first, end; /* lanes of the tile that are written */
-    const char *ahead;  /* memory that is read next, [n_i][i_stride] bytes, to be asked for; or NULL */
+    kern_asking asking;
     float scale;
     int add; /* 1: start from C, 0: from zero */
 } avx2_product;
 
 /* NR rows by NV vectors, held in registers while i runs. */
-AVX2_INLINE void avx2_float_tile(const uint32_t type, const int NR, const int NV, const avx2_product *g, const float *a,
+AVX2_INLINE void avx2_float_tile(const uint32_t type, const int NR, const int NV, avx2_product *g, const float *a,
                                  float *c) {
     const uint8_t *b = g->b;
     const int64_t lda = g->lda, ldc = g->ldc, pair_stride = g->pair_stride, half_stride = 8 * avx2_bytes(type);
@@ -120,10 +120,10 @@ AVX2_INLINE void avx2_float_tile(const uint32_t type, const int NR, const int NV
     for (int i = 0; i < NR * NV; i++)
         acc[i] = g->add ? _mm256_loadu_ps(c + i / NV * ldc + i % NV * 8) : _mm256_setzero_ps();
 
-    const char *ahead = a == g->a ? g->ahead : NULL;
+    kern_asking asking = g->asking;
     for (int64_t i = 0; i < g->n_i; i++, b += g->i_stride) {
         __m256 vec[8];
-        for (int64_t k = 0; ahead && k < g->i_stride; k += 64) __builtin_prefetch(ahead + i * g->i_stride + k, 0, 2);
+        kern_ask(&asking, NR * NV);
         KERN_UNROLL
         for (int v = 0; v < NV; v++) vec[v] = avx2_load(type, b + v / 2 * pair_stride + v % 2 * half_stride);
         KERN_UNROLL
@@ -133,6 +133,7 @@ AVX2_INLINE void avx2_float_tile(const uint32_t type, const int NR, const int NV
             for (int v = 0; v < NV; v++) acc[r * NV + v] = _mm256_fmadd_ps(x, vec[v], acc[r * NV + v]);
         }
     }
+    g->asking = asking;
 
     const __m256 scale = _mm256_set1_ps(g->scale);
     KERN_UNROLL
@@ -147,7 +148,7 @@ AVX2_INLINE void avx2_float_tile(const uint32_t type, const int NR, const int NV
     }
 }
 
-AVX2_INLINE void avx2_float_rows(const uint32_t type, const int NV, const avx2_product *g, int64_t n_rows) {
+AVX2_INLINE void avx2_float_rows(const uint32_t type, const int NV, avx2_product *g, int64_t n_rows) {
     const float *a = g->a;
     float *c = g->c;
     if (NV <= 2) {
@@ -180,7 +181,6 @@ AVX2_INLINE void avx2_float_product(const uint32_t type, avx2_product *g, int64_
             avx2_float_rows(type, 2, g, n_rows);
         else
             avx2_float_rows(type, 1, g, n_rows);
-        g->ahead = NULL;
         g->b += nv == 1 ? 8 * avx2_bytes(type) : nv / 2 * g->pair_stride;
         g->c += nv * 8;
         done += nv * 8 - back;
@@ -198,6 +198,7 @@ AVX2_INLINE void avx2_matmul_float(const uint32_t type, const void *panels, int6
                       .i_stride = KERN_PANEL * bytes,
                       .c = y,
                       .ldc = ldy,
+                      .asking = kern_asking_begin(NULL, 1),
                       .scale = 1.0f};
     avx2_float_product(type, &g, n, rows, 1);
 }
@@ -241,7 +242,8 @@ AVX2_INLINE void avx2_attend(const uint32_t type, avx2_product *g, int64_t n_row
 }
 
 AVX2_INLINE void avx2_qk(const uint32_t type, const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
-                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds, const void *ahead) {
+                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
+                         const kern_ahead *ahead) {
     avx2_product g = {.a = q,
                       .lda = ldq,
                       .n_i = head_dim,
@@ -249,13 +251,13 @@ AVX2_INLINE void avx2_qk(const uint32_t type, const float *q, int64_t ldq, int64
                       .i_stride = ldk * avx2_bytes(type),
                       .c = s,
                       .ldc = lds,
-                      .ahead = ahead,
+                      .asking = kern_asking_begin(ahead, head_dim * n_q * ((n_keys + 7) / 8)),
                       .scale = scale};
     avx2_attend(type, &g, n_q, n_keys);
 }
 
 AVX2_INLINE void avx2_pv(const uint32_t type, const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                         int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                         int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     avx2_product g = {.a = p,
                       .lda = ldp,
                       .n_i = n_keys,
@@ -263,7 +265,7 @@ AVX2_INLINE void avx2_pv(const uint32_t type, const float *p, int64_t ldp, int64
                       .i_stride = head_dim * avx2_bytes(type),
                       .c = o,
                       .ldc = ldo,
-                      .ahead = ahead,
+                      .asking = kern_asking_begin(ahead, n_keys * n_q * ((head_dim + 7) / 8)),
                       .scale = 1.0f,
                       .add = 1};
     avx2_attend(type, &g, n_q, head_dim);
@@ -271,23 +273,23 @@ AVX2_INLINE void avx2_pv(const uint32_t type, const float *p, int64_t ldp, int64
 
 AVX2_TARGET static void avx2_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
                                     int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
-                                    const void *ahead) {
+                                    const kern_ahead *ahead) {
     avx2_qk(KERN_F16, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX2_TARGET static void avx2_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
                                     int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
-                                    const void *ahead) {
+                                    const kern_ahead *ahead) {
     avx2_qk(KERN_F32, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX2_TARGET static void avx2_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                    int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                    int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     avx2_pv(KERN_F16, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 AVX2_TARGET static void avx2_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                    int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                    int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     avx2_pv(KERN_F32, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 

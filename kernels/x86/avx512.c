@@ -31,7 +31,7 @@ typedef struct avx512_product {
     float *c; /* [n_rows][n_vectors][16] */
     int64_t ldc;
     float scale;
-    const char *ahead;        /* memory that is read next, [n_i][i_stride] bytes, to be asked for; or NULL */
+    kern_asking asking;
     int add;                  /* 1: start from C, 0: from zero */
     __mmask16 b_mask, c_mask; /* of the last vector */
 } avx512_product;
@@ -48,8 +48,8 @@ AVX512_INLINE __m512 avx512_in_register(__m512 v) {
 }
 
 /* NR rows by NV vectors, held in registers while i runs. */
-AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const int NV, const avx512_product *g,
-                                     const float *a, float *c) {
+AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const int NV, avx512_product *g, const float *a,
+                                     float *c) {
     const uint8_t *b = g->b;
     const int64_t lda = g->lda, ldc = g->ldc, vector_stride = g->vector_stride, i_stride = g->i_stride;
     __m512 acc[12 * 2];
@@ -58,10 +58,10 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
     for (int v = 0; v < NV; v++)
         acc[r * NV + v] = _mm512_maskz_loadu_ps(!g->add ? 0 : v < NV - 1 ? 0xffff : g->c_mask, c + r * ldc + v * 16);
 
-    const char *ahead = a == g->a ? g->ahead : NULL;
+    kern_asking asking = g->asking;
     for (int64_t i = 0; i < g->n_i; i++, b += i_stride) {
         __m512 vec[4];
-        for (int64_t k = 0; ahead && k < i_stride; k += 64) __builtin_prefetch(ahead + i * i_stride + k, 0, 2);
+        kern_ask(&asking, NR * NV);
         KERN_UNROLL
         for (int v = 0; v < NV; v++) {
             const __mmask16 mask = v < NV - 1 ? 0xffff : g->b_mask;
@@ -74,6 +74,7 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
             for (int v = 0; v < NV; v++) avx512_add_product(&acc[r * NV + v], x, vec[v]);
         }
     }
+    g->asking = asking;
 
     const __m512 scale = _mm512_set1_ps(g->scale);
     KERN_UNROLL
@@ -83,7 +84,7 @@ AVX512_INLINE void avx512_float_tile(const uint32_t type, const int NR, const in
                               _mm512_mul_ps(scale, acc[r * NV + v]));
 }
 
-AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, const avx512_product *g, int64_t n_rows) {
+AVX512_INLINE void avx512_float_rows(const uint32_t type, const int NV, avx512_product *g, int64_t n_rows) {
     const float *a = g->a;
     float *c = g->c;
 #define TILE(NR) avx512_float_tile(type, NR, NV, g, a, c), n_rows -= (NR), a += (NR)*g->lda, c += (NR)*g->ldc
@@ -117,7 +118,6 @@ AVX512_INLINE void avx512_float_product(const uint32_t type, avx512_product *g, 
             avx512_float_rows(type, 2, g, n_rows);
         else
             avx512_float_rows(type, 1, g, n_rows);
-        g->ahead = NULL;
         g->b += nv * g->vector_stride;
         g->c += nv * 16;
         lanes -= nv * 16;
@@ -134,6 +134,7 @@ AVX512_INLINE void avx512_matmul_float(const uint32_t type, int64_t bytes, const
                         .i_stride = 16 * bytes,
                         .c = y,
                         .ldc = ldy,
+                        .asking = kern_asking_begin(NULL, 1),
                         .scale = 1};
     avx512_float_product(type, &g, n, rows, 1);
 }
@@ -154,7 +155,7 @@ AVX512_TARGET static void avx512_matmul_bf16(const void *panels, int64_t rows, i
 
 AVX512_INLINE void avx512_qk(const uint32_t type, int64_t bytes, const float *q, int64_t ldq, int64_t n_q,
                              const void *k, int64_t ldk, int64_t n_keys, int64_t head_dim, float scale, float *s,
-                             int64_t lds, const void *ahead) {
+                             int64_t lds, const kern_ahead *ahead) {
     avx512_product g = {.a = q,
                         .lda = ldq,
                         .n_i = head_dim,
@@ -163,14 +164,14 @@ AVX512_INLINE void avx512_qk(const uint32_t type, int64_t bytes, const float *q,
                         .i_stride = ldk * bytes,
                         .c = s,
                         .ldc = lds,
-                        .ahead = ahead,
+                        .asking = kern_asking_begin(ahead, head_dim * n_q * ((n_keys + 15) / 16)),
                         .scale = scale};
     avx512_float_product(type, &g, n_q, n_keys, 0);
 }
 
 AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p, int64_t ldp, int64_t n_q,
                              const void *v, int64_t n_keys, int64_t head_dim, float *o, int64_t ldo,
-                             const void *ahead) {
+                             const kern_ahead *ahead) {
     avx512_product g = {.a = p,
                         .lda = ldp,
                         .n_i = n_keys,
@@ -179,7 +180,7 @@ AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p,
                         .i_stride = head_dim * bytes,
                         .c = o,
                         .ldc = ldo,
-                        .ahead = ahead,
+                        .asking = kern_asking_begin(ahead, n_keys * n_q * ((head_dim + 15) / 16)),
                         .scale = 1.0f,
                         .add = 1};
     avx512_float_product(type, &g, n_q, head_dim, 0);
@@ -187,23 +188,23 @@ AVX512_INLINE void avx512_pv(const uint32_t type, int64_t bytes, const float *p,
 
 AVX512_TARGET static void avx512_qk_f16(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
                                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
-                                        const void *ahead) {
+                                        const kern_ahead *ahead) {
     avx512_qk(KERN_F16, 2, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX512_TARGET static void avx512_qk_f32(const float *q, int64_t ldq, int64_t n_q, const void *k, int64_t ldk,
                                         int64_t n_keys, int64_t head_dim, float scale, float *s, int64_t lds,
-                                        const void *ahead) {
+                                        const kern_ahead *ahead) {
     avx512_qk(KERN_F32, 4, q, ldq, n_q, k, ldk, n_keys, head_dim, scale, s, lds, ahead);
 }
 
 AVX512_TARGET static void avx512_pv_f16(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                        int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     avx512_pv(KERN_F16, 2, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 
 AVX512_TARGET static void avx512_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, int64_t n_keys,
-                                        int64_t head_dim, float *o, int64_t ldo, const void *ahead) {
+                                        int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead) {
     avx512_pv(KERN_F32, 4, p, ldp, n_q, v, n_keys, head_dim, o, ldo, ahead);
 }
 

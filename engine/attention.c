@@ -366,16 +366,19 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
     }
 }
 
-/* Integers are done so soon that all of a range is asked for at once. */
-static void attention_prefetch(const attention_block *b, const attention_tile *tile) {
+/* Few rows of integers are computed with so soon that a range is read beforehand, all its pages in turns: the CPU's own
+ * prefetchers go on with the others meanwhile, which they do not when lines are asked for (bench/NOTES.md). */
+static void attention_read(const attention_block *b, const attention_tile *tile) {
+    enum { TURN = 512 };
     const minim_engine *e = b->j->e;
-    int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
-    int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
-    for (int value = 0; value < 2; value++) {
-        size_t bytes = kv_page_head_bytes(e->kv, value);
+    const int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
+    const int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
+    const size_t bytes[2] = {kv_page_head_bytes(e->kv, 0), kv_page_head_bytes(e->kv, 1)};
+    for (size_t begin = 0; begin < bytes[0] || begin < bytes[1]; begin += TURN) {
         for (int page = from; page * e->page_size < to; page++) {
-            const char *data = value ? b->values[page] : b->keys[page];
-            for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i, 0, 2);
+            const volatile char *data[2] = {b->keys[page], b->values[page]};
+            for (int value = 0; value < 2; value++)
+                for (size_t i = begin; i < begin + TURN && i < bytes[value]; i += KERN_LINE) (void)data[value][i];
         }
     }
 }
@@ -388,10 +391,10 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
     attention_find_pages(&b, tile);
     const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
-    if (integers)
-        attention_prefetch(&b, tile);
-    else
+    if (!integers)
         attention_ask(&b, tile);
+    else if (tile->n_tokens <= block)
+        attention_read(&b, tile);
     if (integers) attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;

@@ -147,10 +147,11 @@ size_t attention_worker_floats(const model_shape *s) {
 
 enum { ATTENTION_PAGES = ENGINE_RANGE / 16 }; /* of a range, at most */
 
-/* K or V of one head in the pages of a range that are seen */
+/* K or V of one head in a range, page by page. Of those that no token of the tile sees, which may be gone, another one
+ * stands in the place. */
 typedef struct attention_pages {
-    const char *at[ATTENTION_PAGES];
-    int n;
+    void *at[ATTENTION_PAGES];
+    int first, n; /* the pages that are seen */
 } attention_pages;
 
 /* A block of rows in one range, with one key-value head. */
@@ -161,67 +162,63 @@ typedef struct attention_block {
     int range, head;
     const attention_scratch *w;
     attention_part part;
-    /* Of every page of the range. The codes are what keys and values are with Q8, and what is unpacked with Q4. */
-    void *keys[ATTENTION_PAGES], *values[ATTENTION_PAGES];
+    attention_pages keys, values;
+    /* What keys and values are with Q8, and what is unpacked with Q4 */
     const int8_t *key_codes[ATTENTION_PAGES], *value_codes[ATTENTION_PAGES];
-    /* What a product of floats asks for while it computes: the values of the range, then the keys of the range that
-     * this thread is likely to take next. Nothing: n = 0. */
-    attention_pages ahead_values, ahead_keys;
+    int asks;                  /* 1: a product of floats asks for what is read next while it computes */
+    attention_pages next_keys; /* of the range that this thread is likely to take next, or none */
 } attention_block;
 
-/* The pages that some token of the tile sees. Another one, which is seen, stands for those that nobody sees: they may
- * be gone. */
-static void attention_find_pages(attention_block *b, const attention_tile *tile) {
-    const minim_engine *e = b->j->e;
-    const size_t size = (size_t)e->page_size, dim = (size_t)e->model->shape.head_dim;
-    const int n = ENGINE_RANGE / e->page_size, packed_keys = kv_is_packed(e->kv, 0), packed = kv_is_packed(e->kv, 1);
-    const int first = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
-    const int last = (attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end - 1) / e->page_size;
-    for (int i = 0; i < n; i++) {
-        const size_t there = (size_t)(i < first ? first : i > last ? last : i);
-        const kv_page *page = kv_page_at(e->kv, &tile->seq->pages, (size_t)b->range * (size_t)n + there, b->j->slot);
-        b->keys[i] = kv_keys(e->kv, page, b->j->slot, b->head);
-        b->values[i] = kv_values(e->kv, page, b->j->slot, b->head);
-        b->key_codes[i] = packed_keys ? b->w->keys + there * size * kv_key_dims(e->kv) : b->keys[i];
-        b->value_codes[i] = packed ? b->w->values + there * size * dim : b->values[i];
-    }
+static int attention_seen(const attention_pages *p, int page) {
+    return page < p->first ? p->first : page >= p->first + p->n ? p->first + p->n - 1 : page;
 }
 
-/* K or V of the pages of a range that some token of the tile sees. */
-static attention_pages attention_seen(const attention_block *b, const attention_tile *tile, int head, int range,
+static attention_pages attention_find(const attention_job *j, const attention_tile *tile, int head, int range,
                                       int is_value) {
-    const minim_engine *e = b->j->e;
-    const int n = ENGINE_RANGE / e->page_size, slot = b->j->slot;
-    const int first = attention_visible(b->j, tile, 0, range).first / e->page_size;
-    const int last = (attention_visible(b->j, tile, tile->n_tokens - 1, range).end - 1) / e->page_size;
-    attention_pages seen = {.n = last - first + 1};
-    for (int i = 0; i < seen.n; i++) {
-        const kv_page *page =
-            kv_page_at(e->kv, &tile->seq->pages, (size_t)range * (size_t)n + (size_t)(first + i), slot);
-        seen.at[i] = is_value ? kv_values(e->kv, page, slot, head) : kv_keys(e->kv, page, slot, head);
+    const kv_pool *kv = j->e->kv;
+    const int size = j->e->page_size, n = ENGINE_RANGE / size, slot = j->slot;
+    const int first = attention_visible(j, tile, 0, range).first / size;
+    const int last = (attention_visible(j, tile, tile->n_tokens - 1, range).end - 1) / size;
+    attention_pages pages = {.first = first, .n = last - first + 1};
+    for (int i = 0; i < n; i++) {
+        const size_t index = (size_t)(range * n + attention_seen(&pages, i));
+        const kv_page *page = kv_page_at(kv, &tile->seq->pages, index, slot);
+        pages.at[i] = is_value ? kv_values(kv, page, slot, head) : kv_keys(kv, page, slot, head);
     }
-    return seen;
+    return pages;
+}
+
+static void attention_find_codes(attention_block *b) {
+    const kv_pool *kv = b->j->e->kv;
+    const int size = b->j->e->page_size;
+    const size_t dim = (size_t)b->j->e->model->shape.head_dim;
+    for (int i = 0; i < ENGINE_RANGE / size; i++) {
+        const size_t key = (size_t)(attention_seen(&b->keys, i) * size);
+        b->key_codes[i] = kv_is_packed(kv, 0) ? b->w->keys + key * kv_key_dims(kv) : b->keys.at[i];
+        b->value_codes[i] = kv_is_packed(kv, 1) ? b->w->values + key * dim : b->values.at[i];
+    }
 }
 
 /* Keys and values are waited for more than computed with when a tile has few tokens, and a little even when it is
  * full. */
 static void attention_ask(attention_block *b, const attention_tile *tile) {
-    int range = b->range + b->j->stride, head = b->head;
-    b->ahead_values = attention_seen(b, tile, head, b->range, 1);
-    if (range > attention_last_range(tile) && b->j->n_ranges) range -= attention_tile_ranges(b->j, tile), head++;
-    if (range <= attention_last_range(tile) && head < b->j->e->model->shape.n_kv_heads)
-        b->ahead_keys = attention_seen(b, tile, head, range, 0);
+    const attention_job *j = b->j;
+    int range = b->range + j->stride, head = b->head;
+    b->asks = 1;
+    if (range > attention_last_range(tile) && j->n_ranges) range -= attention_tile_ranges(j, tile), head++;
+    if (range <= attention_last_range(tile) && head < j->e->model->shape.n_kv_heads)
+        b->next_keys = attention_find(j, tile, head, range, 0);
 }
 
-/* The part of it that the i-th of the range's products asks for: of each quarter of all pages the i-th piece, where a
- * page has as many pieces as a product has quarters. */
+/* What the i-th of the range's products asks for: of each quarter of all pages the i-th piece, where a page has as many
+ * pieces as there are quarters. NULL: nothing. */
 static const kern_ahead *attention_ahead(const attention_block *b, const attention_pages *pages, int is_value, int i,
                                          kern_ahead *out) {
     const size_t bytes = kv_page_head_bytes(b->j->e->kv, is_value) / KERN_AHEAD;
-    if (i >= pages->n) return NULL;
+    if (!b->asks || i >= pages->n) return NULL;
     for (int k = 0; k < KERN_AHEAD; k++) {
         const int piece = k * pages->n + i;
-        out->at[k] = pages->at[piece / KERN_AHEAD] + (size_t)(piece % KERN_AHEAD) * bytes;
+        out->at[k] = (char *)pages->at[pages->first + piece / KERN_AHEAD] + (size_t)(piece % KERN_AHEAD) * bytes;
     }
     out->lines = (int64_t)(bytes / KERN_LINE);
     return out;
@@ -242,13 +239,13 @@ static void attention_scores(const attention_block *b) {
         float *scores = b->w->scores + key;
         if (type >= KERN_KV_FLOATS) {
             e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
-                          b->key_codes[page] + (size_t)slot * 4, size, kv_scales(e->kv, b->keys[page], 0) + slot,
+                          b->key_codes[page] + (size_t)slot * 4, size, kv_scales(e->kv, b->keys.at[page], 0) + slot,
                           next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
         } else {
             kern_ahead memory;
-            e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys[page] + (size_t)slot * kv_element(type),
+            e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys.at[page] + (size_t)slot * kv_element(type),
                              size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE,
-                             attention_ahead(b, &b->ahead_values, 1, page - first / size, &memory));
+                             attention_ahead(b, &b->values, 1, page - first / size, &memory));
         }
     }
 }
@@ -280,7 +277,7 @@ static void attention_add_values(const attention_block *b, int key, int end, int
     const minim_engine *e = b->j->e;
     int64_t dim = e->model->shape.head_dim, group = attention_group(&e->model->shape), row = token * group;
     enum kern_kv type = kv_type(e->kv);
-    const char *values = b->values[key / e->page_size];
+    const char *values = b->values.at[key / e->page_size];
     e->kern.pv[type](b->w->scores + row * ENGINE_RANGE + key, ENGINE_RANGE, n * group,
                      values + (size_t)(key % e->page_size * dim) * kv_element(type), end - key, dim,
                      b->part.o + row * dim, dim, ahead);
@@ -343,7 +340,7 @@ static void attention_values(const attention_block *b) {
             continue;
         }
         if (oldest.first < first) attention_add_edge(b, begin, first);
-        attention_add_values(b, first, end, 0, n, attention_ahead(b, &b->ahead_keys, 0, i, &memory));
+        attention_add_values(b, first, end, 0, n, attention_ahead(b, &b->next_keys, 0, i, &memory));
         if (end < stop) attention_add_edge(b, end, stop);
     }
 }
@@ -356,7 +353,7 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
     int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
     memset(out, 0, ENGINE_RANGE * sizeof *out);
     for (int key = from; key < to; key += size) {
-        void *keys = b->keys[key / size], *values = b->values[key / size];
+        void *keys = b->keys.at[key / size], *values = b->values.at[key / size];
         int n = to - key < size ? to - key : size;
         memcpy(out + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof *out);
         if (kv_is_packed(e->kv, 0))
@@ -368,15 +365,13 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
 
 /* Few rows of integers are computed with so soon that a range is read beforehand, all its pages in turns: the CPU's own
  * prefetchers go on with the others meanwhile, which they do not when lines are asked for (bench/NOTES.md). */
-static void attention_read(const attention_block *b, const attention_tile *tile) {
+static void attention_read(const attention_block *b) {
     enum { TURN = 512 };
     const minim_engine *e = b->j->e;
-    const int from = attention_visible(b->j, tile, 0, b->range).first / e->page_size;
-    const int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
     const size_t bytes[2] = {kv_page_head_bytes(e->kv, 0), kv_page_head_bytes(e->kv, 1)};
     for (size_t begin = 0; begin < bytes[0] || begin < bytes[1]; begin += TURN) {
-        for (int page = from; page * e->page_size < to; page++) {
-            const volatile char *data[2] = {b->keys[page], b->values[page]};
+        for (int page = b->keys.first; page < b->keys.first + b->keys.n; page++) {
+            const volatile char *data[2] = {b->keys.at[page], b->values.at[page]};
             for (int value = 0; value < 2; value++)
                 for (size_t i = begin; i < begin + TURN && i < bytes[value]; i += KERN_LINE) (void)data[value][i];
         }
@@ -389,13 +384,13 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     const model_shape *s = &j->e->model->shape;
     int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
     attention_block b = {.j = j, .range = range, .head = head, .w = w};
-    attention_find_pages(&b, tile);
+    b.keys = attention_find(j, tile, head, range, 0), b.values = attention_find(j, tile, head, range, 1);
     const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
     if (!integers)
         attention_ask(&b, tile);
     else if (tile->n_tokens <= block)
-        attention_read(&b, tile);
-    if (integers) attention_unpack(&b, tile);
+        attention_read(&b);
+    if (integers) attention_find_codes(&b), attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;
@@ -404,7 +399,7 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         attention_scores(&b);
         attention_softmax(&b);
         attention_values(&b);
-        b.ahead_values.n = b.ahead_keys.n = 0; /* the others find it in the cache */
+        b.asks = 0; /* the others find it in the cache */
     }
 }
 

@@ -169,6 +169,7 @@ typedef struct attention_block {
     attention_pages next_keys; /* of the range that this thread is likely to take next, or none */
 } attention_block;
 
+/* This page of the range, or the nearest that is seen. */
 static int attention_seen(const attention_pages *p, int page) {
     return page < p->first ? p->first : page >= p->first + p->n ? p->first + p->n - 1 : page;
 }

@@ -57,9 +57,9 @@ static void cases_run_sgemm(const harness_case *c, harness_worker *w, uint64_t c
 
 /* The page behind this one, in quarters. */
 static kern_ahead cases_ahead(const harness_case *c, const void *page) {
-    const int64_t quarter = c->bytes / KERN_AHEAD;
-    kern_ahead ahead = {.lines = quarter / KERN_LINE};
-    for (int i = 0; i < KERN_AHEAD; i++) ahead.at[i] = (const char *)page + c->bytes + i * quarter;
+    const size_t bytes = (size_t)c->bytes, quarter = bytes / KERN_AHEAD;
+    kern_ahead ahead = {.lines = (int64_t)(quarter / KERN_LINE)};
+    for (size_t i = 0; i < KERN_AHEAD; i++) ahead.at[i] = (const char *)page + bytes + i * quarter;
     return ahead;
 }
 

@@ -182,7 +182,7 @@ static attention_pages attention_find(const attention_job *j, const attention_ti
     const int last = (attention_visible(j, tile, tile->n_tokens - 1, range).end - 1) / size;
     attention_pages pages = {.first = first, .n = last - first + 1};
     for (int i = 0; i < n; i++) {
-        const size_t index = (size_t)(range * n + attention_seen(&pages, i));
+        const size_t index = (size_t)range * (size_t)n + (size_t)attention_seen(&pages, i);
         const kv_page *page = kv_page_at(kv, &tile->seq->pages, index, slot);
         pages.at[i] = is_value ? kv_values(kv, page, slot, head) : kv_keys(kv, page, slot, head);
     }
@@ -194,7 +194,7 @@ static void attention_find_codes(attention_block *b) {
     const int size = b->j->e->page_size;
     const size_t dim = (size_t)b->j->e->model->shape.head_dim;
     for (int i = 0; i < ENGINE_RANGE / size; i++) {
-        const size_t key = (size_t)(attention_seen(&b->keys, i) * size);
+        const size_t key = (size_t)attention_seen(&b->keys, i) * (size_t)size;
         b->key_codes[i] = kv_is_packed(kv, 0) ? b->w->keys + key * kv_key_dims(kv) : b->keys.at[i];
         b->value_codes[i] = kv_is_packed(kv, 1) ? b->w->values + key * dim : b->values.at[i];
     }

@@ -84,7 +84,8 @@ static inline kern_asking kern_asking_begin(const kern_ahead *ahead, int64_t pri
 KERN_INLINE void kern_ask(kern_asking *q, int64_t multiply_adds) {
     for (q->paid += multiply_adds * q->lines; q->paid >= q->price; q->paid -= q->price, q->line++) {
         const int64_t turn = q->line / 2, there = turn / KERN_AHEAD * 2 + q->line % 2;
-        __builtin_prefetch(q->ahead->at[turn % KERN_AHEAD] + there * KERN_LINE, 0, 2);
+        const uintptr_t stretch = (uintptr_t)q->ahead->at[turn % KERN_AHEAD]; /* may be no memory of ours */
+        __builtin_prefetch((const void *)(stretch + (uintptr_t)there * KERN_LINE), 0, 2);
     }
 }
 

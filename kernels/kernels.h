@@ -186,8 +186,9 @@ enum kern_kv {
 };
 
 /* Memory that is read soon, for a kernel to ask for a line at a time while it computes: KERN_AHEAD stretches, of each
- * so many lines, all side by side. Asked for one after the other, or all at once, they come later: a core has few
- * places for lines that are on their way, and what it computes with needs some of them, too. */
+ * so many lines of KERN_LINE bytes, all side by side. Nothing is read through these, so any address will do. Asked for
+ * one after the other, or all at once, they come later: a core has few places for lines that are on their way, and what
+ * it computes with needs some of them, too. */
 typedef struct kern_ahead {
     const char *at[KERN_AHEAD];
     int64_t lines;

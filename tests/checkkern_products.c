@@ -73,6 +73,25 @@ void check_matmul_bf16(const kern_table *k) {
     check_float_matmul(k, KERN_BF16, 2);
 }
 
+/* Panels of integers, in slot 0, times activations of this kind, or at their extremes. */
+static void check_int_product(const kern_table *k, int type, const uint8_t *panels, product p, int kind, int extreme) {
+    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 113 : -127;
+    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 113);
+    const int64_t groups = p.cols / KERN_BLOCK;
+    int32_t *sum = slot_take(2, (size_t)(p.n * groups) * sizeof *sum, sizeof *sum);
+    for (int64_t b = 0; b < p.n * groups; b++) {
+        sum[b] = 0;
+        for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
+    }
+    float *scale = slot_floats(3, p.n * groups, kind);
+    kern_act act = {.codes = codes, .sum = sum, .scale = scale};
+    float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
+    act.tiles = slot_tiles(5, k, &act, p);
+    act.pairs = slot_pairs(6, k, &act, p);
+    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
+    record_matrix(y, p.n, p.rows, p.ldy);
+}
+
 /* One in four cases has all codes and activations at their extremes, where an int16 would overflow. */
 static void check_int_matmul(const kern_table *k, int type, int64_t code_bytes) {
     product p = random_product(KERN_BLOCK, 20);
@@ -90,20 +109,7 @@ static void check_int_matmul(const kern_table *k, int type, int64_t code_bytes) 
             memcpy(panel + blocks * code_bytes + i * 2, &scale, 2);
         }
     }
-    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 113 : -127;
-    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 113);
-    int32_t *sum = slot_take(2, (size_t)(p.n * blocks) * sizeof *sum, sizeof *sum);
-    for (int64_t b = 0; b < p.n * blocks; b++) {
-        sum[b] = 0;
-        for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
-    }
-    float *scale = slot_floats(3, p.n * blocks, kind);
-    kern_act act = {.codes = codes, .sum = sum, .scale = scale};
-    float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
-    act.tiles = slot_tiles(5, k, &act, p);
-    act.pairs = slot_pairs(6, k, &act, p);
-    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
-    record_matrix(y, p.n, p.rows, p.ldy);
+    check_int_product(k, type, panels, p, kind, extreme);
 }
 
 void check_matmul_q4_0(const kern_table *k) {
@@ -144,7 +150,7 @@ void check_matmul_blocks(const kern_table *k) {
     product p = random_product(info.block, info.block == 256 ? 4 : 20);
     const int kind = random_kind(), extreme = random_u32() % 4 == 0,
               fill = extreme ? (int)(random_u32() % 2) * 255 : -1;
-    const int64_t blocks = p.cols / info.block, groups = p.cols / KERN_BLOCK;
+    const int64_t blocks = p.cols / info.block;
     const int64_t n_panels = (p.rows + KERN_PANEL - 1) / KERN_PANEL;
     const size_t row_bytes = (size_t)(blocks * info.block_bytes), panel_bytes = kern_panel_bytes(type, p.cols);
     uint8_t *panels = slot_take(0, panel_bytes * (size_t)n_panels, 1), *rows = malloc(row_bytes * KERN_PANEL);
@@ -155,19 +161,7 @@ void check_matmul_blocks(const kern_table *k) {
         kern_pack(type, p.cols, rows, row_bytes, (int)n_rows, panels + (size_t)(row / KERN_PANEL) * panel_bytes);
     }
     free(rows);
-    int8_t *codes = slot_take(1, (size_t)(p.n * p.cols), 1), edge = random_u32() % 2 ? 113 : -127;
-    for (int64_t i = 0; i < p.n * p.cols; i++) codes[i] = extreme ? edge : (int8_t)random_between(-127, 113);
-    int32_t *sum = slot_take(2, (size_t)(p.n * groups) * sizeof *sum, sizeof *sum);
-    for (int64_t b = 0; b < p.n * groups; b++) {
-        sum[b] = 0;
-        for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
-    }
-    kern_act act = {.codes = codes, .sum = sum, .scale = slot_floats(3, p.n * groups, kind)};
-    float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
-    act.tiles = slot_tiles(5, k, &act, p);
-    act.pairs = slot_pairs(6, k, &act, p);
-    k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
-    record_matrix(y, p.n, p.rows, p.ldy);
+    check_int_product(k, type, panels, p, kind, extreme);
 }
 
 /* ---- packing, and the values of the quantised fixtures ----------------------------------------------------------- */

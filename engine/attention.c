@@ -11,8 +11,8 @@
  * range in blocks of ENGINE_BLOCK rows, whose scores stay in the first-level cache from one pass to the next.
  *
  * With a Q8 or Q4 cache q is rounded to int8 too, a scale for each row, and so are p times the scales of the values, a
- * scale for 32 keys at fixed positions: both products are sums of integers, exact in any order. Q4 becomes Q8's codes
- * once for a tile and range.
+ * scale for KERN_WEIGHTS keys at fixed positions: both products are sums of integers, exact in any order. Q4 becomes
+ * Q8's codes once for a tile and range.
  */
 #include <math.h>
 #include <string.h>
@@ -98,41 +98,49 @@ static int attention_tile_ranges(const attention_job *j, const attention_tile *t
     return attention_last_range(tile) - attention_first_range(j, tile, 0) + 1;
 }
 
-/* What a worker works with. Q8 has codes beside q and p. */
+/* What a worker works with. Q8 has codes in place of q, and beside p. */
 typedef struct attention_scratch {
     attention_part all, next; /* of a tile */
     float *q;                 /* [rows of a tile][head_dim] */
     float *q_scale;           /* [rows of a tile] */
     float *scores;            /* [rows of a block][ENGINE_RANGE] */
-    float *p_scale;           /* [rows of a block][blocks of a range] */
-    float *v_scale;           /* [ENGINE_RANGE] */
+    float *top, *p_scale;     /* [blocks of a range][rows of a block] */
+    float *k_scale, *v_scale; /* [ENGINE_RANGE] */
+    float *v_code, *v_top;    /* [ENGINE_RANGE], [blocks of a range], see kern_values */
     int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 8] */
     int8_t *p_codes;          /* [rows of a block][ENGINE_RANGE] */
     int8_t *keys, *values;    /* [pages of a range], unpacked from 4 bits */
 } attention_scratch;
 
-enum { ATTENTION_BLOCKS = ENGINE_RANGE / KERN_BLOCK };
+enum { ATTENTION_BLOCKS = ENGINE_RANGE / KERN_WEIGHTS };
 
 static size_t attention_padded(const model_shape *s) {
     return ((size_t)s->head_dim + 7) / 8 * 8;
 }
 
-/* Its layout, in *w when there is one; returns floats. */
+/* Its layout, in *w when there is one; returns floats. What only floats need and what only integers need share a place.
+ */
 static size_t attention_layout(const model_shape *s, float *memory, attention_scratch *w) {
     size_t rows = attention_rows(s, ENGINE_TILE), block = attention_rows(s, ENGINE_BLOCK), dim = (size_t)s->head_dim;
-    size_t all = 0, next = all + rows * (dim + 2), q = next + rows * (dim + 2), q_scale = q + rows * dim;
-    size_t scores = q_scale + rows, p_scale = scores + block * ENGINE_RANGE;
-    size_t v_scale = p_scale + block * ATTENTION_BLOCKS, q_codes = v_scale + ENGINE_RANGE;
+    size_t all = 0, next = all + rows * (dim + 2), scores = next + rows * (dim + 2), q = scores + block * ENGINE_RANGE;
+    size_t k_scale = q, v_scale = k_scale + ENGINE_RANGE, v_code = v_scale + ENGINE_RANGE;
+    size_t top = v_code + ENGINE_RANGE, p_scale = top + block * ATTENTION_BLOCKS;
+    size_t v_top = p_scale + block * ATTENTION_BLOCKS, q_scale = v_top + ATTENTION_BLOCKS, q_codes = q_scale + rows;
     size_t p_codes = q_codes + rows * attention_padded(s) / 4, keys = p_codes + block * ENGINE_RANGE / 4;
     size_t values = keys + ENGINE_RANGE * attention_padded(s) / 4, end = values + ENGINE_RANGE * dim / 4 + 1;
+    if (end < q + rows * dim) end = q + rows * dim;
     if (w) {
         *w = (attention_scratch){.all = attention_part_at(memory + all, rows),
                                  .next = attention_part_at(memory + next, rows),
                                  .q = memory + q,
                                  .q_scale = memory + q_scale,
                                  .scores = memory + scores,
+                                 .top = memory + top,
                                  .p_scale = memory + p_scale,
+                                 .k_scale = memory + k_scale,
                                  .v_scale = memory + v_scale,
+                                 .v_code = memory + v_code,
+                                 .v_top = memory + v_top,
                                  .q_codes = (int8_t *)(void *)(memory + q_codes),
                                  .p_codes = (int8_t *)(void *)(memory + p_codes),
                                  .keys = (int8_t *)(void *)(memory + keys),
@@ -211,6 +219,21 @@ static void attention_ask(attention_block *b, const attention_tile *tile) {
         b->next_keys = attention_find(j, tile, head, range, 0);
 }
 
+/* The same for integers, which are computed with so soon that asking for all of it takes more time than it saves: only
+ * what lies apart, the scales. */
+static void attention_ask_scales(const attention_block *b, const attention_tile *tile) {
+    const attention_job *j = b->j;
+    const size_t bytes = (size_t)j->e->page_size * sizeof(float);
+    if (b->range + j->stride > attention_last_range(tile)) return;
+    for (int value = 0; value < 2; value++) {
+        const attention_pages next = attention_find(j, tile, b->head, b->range + j->stride, value);
+        for (int i = next.first; i < next.first + next.n; i++) {
+            const char *scales = (const char *)kv_scales(j->e->kv, next.at[i], value);
+            for (size_t at = 0; at < bytes; at += KERN_LINE) __builtin_prefetch(scales + at, 0, 2);
+        }
+    }
+}
+
 /* What the i-th of the range's products asks for: of each quarter of all pages the i-th piece, where a page has as many
  * pieces as there are quarters. NULL: nothing. */
 static const kern_ahead *attention_ahead(const attention_block *b, const attention_pages *pages, int is_value, int i,
@@ -234,20 +257,73 @@ static void attention_scores(const attention_block *b) {
     int size = e->page_size, first = attention_visible(b->j, &b->rows, 0, b->range).first, key = first;
     int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
     enum kern_kv type = kv_type(e->kv);
+    if (type >= KERN_KV_FLOATS) {
+        e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, n, b->key_codes, size, b->w->k_scale, first, end,
+                      (dim + 3) / 4, b->w->scores, ENGINE_RANGE, b->w->top, n);
+        return;
+    }
     for (int next; key < end; key = next) {
+        kern_ahead memory;
         int page = key / size, slot = key % size;
         next = key - slot + size < end ? key - slot + size : end;
-        float *scores = b->w->scores + key;
-        if (type >= KERN_KV_FLOATS) {
-            e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, b->w->q_scale + b->row, n,
-                          b->key_codes[page] + (size_t)slot * 4, size, kv_scales(e->kv, b->keys.at[page], 0) + slot,
-                          next - key, (dim + 3) / 4, scores, ENGINE_RANGE);
-        } else {
-            kern_ahead memory;
-            e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys.at[page] + (size_t)slot * kv_element(type),
-                             size, next - key, dim, s->attn_scale, scores, ENGINE_RANGE,
-                             attention_ahead(b, &b->values, 1, page - first / size, &memory));
+        e->kern.qk[type](b->w->q + b->row * dim, dim, n, (char *)b->keys.at[page] + (size_t)slot * kv_element(type),
+                         size, next - key, dim, s->attn_scale, b->w->scores + key, ENGINE_RANGE,
+                         attention_ahead(b, &b->values, 1, page - first / size, &memory));
+    }
+}
+
+/* Blocks of keys that share a scale of their weights, of which some row sees a key */
+typedef struct attention_blocks {
+    int first, end;
+} attention_blocks;
+
+static attention_blocks attention_blocks_of(attention_view view) {
+    return (attention_blocks){view.first / KERN_WEIGHTS, (view.end + KERN_WEIGHTS - 1) / KERN_WEIGHTS};
+}
+
+static attention_blocks attention_blocks_seen(const attention_block *b) {
+    return attention_blocks_of((attention_view){attention_visible(b->j, &b->rows, 0, b->range).first,
+                                                attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end});
+}
+
+/* Weights of rows that come to nothing, in some blocks. */
+static void attention_no_weights(const attention_scratch *w, int row, int rows, int64_t ld, int first, int end) {
+    for (int i = first; i < end; i++)
+        for (int r = row; r < row + rows; r++) {
+            memset(w->p_codes + (size_t)r * ENGINE_RANGE + (size_t)i * KERN_WEIGHTS, 0, KERN_WEIGHTS);
+            w->p_scale[i * ld + r] = 0;
         }
+}
+
+/* Scores of integers get their scale, and the soft cap. */
+static void attention_cap(const minim_engine *e, float *scores, int n, float q_scale) {
+    e->kern.scale(scores, q_scale, n, scores);
+    e->kern.softcap(scores, n, e->model->shape.attn_softcap);
+}
+
+/* The integer form of what is below, for the rows from row on: their weights become codes, 0 in the blocks of which
+ * they see nothing. */
+static void attention_softmax_q8(const attention_block *b, int row, int rows, attention_view view) {
+    const minim_engine *e = b->j->e;
+    const attention_scratch *w = b->w;
+    const float cap = e->model->shape.attn_softcap;
+    const int n = view.end - view.first, ld = b->rows.n_tokens * attention_group(&e->model->shape);
+    const attention_blocks all = attention_blocks_seen(b), mine = n > 0 ? attention_blocks_of(view) : all;
+    const kern_values values = {w->v_scale, w->v_code, w->v_top};
+    attention_no_weights(w, row, rows, ld, all.first, n > 0 ? mine.first : all.end);
+    attention_no_weights(w, row, rows, ld, mine.end, all.end);
+    if (n <= 0) return;
+    const int at_once = cap > 0 ? 1 : rows; /* a cap is for scores that have their scale */
+    for (int r = row; r < row + rows; r += at_once) {
+        float *scores = w->scores + (size_t)r * ENGINE_RANGE;
+        const float *q_scale = w->q_scale + b->row + r, one = 1;
+        if (cap > 0) {
+            attention_cap(e, scores + view.first, n, *q_scale);
+            for (int i = mine.first; i < mine.end; i++) attention_cap(e, w->top + i * ld + r, 1, *q_scale);
+            q_scale = &one;
+        }
+        e->kern.softmax_q8(scores, ENGINE_RANGE, at_once, w->top + r, ld, q_scale, &values, view.first, view.end,
+                           w->p_codes + (size_t)r * ENGINE_RANGE, w->p_scale + r, b->part.max + r, b->part.sum + r);
     }
 }
 
@@ -263,11 +339,14 @@ static void attention_softmax(const attention_block *b) {
             next++;
         float *scores = b->w->scores + (size_t)(t * group) * ENGINE_RANGE + view.first;
         int n = view.end - view.first, rows = (next - t) * group;
+        const int integers = kv_type(e->kv) >= KERN_KV_FLOATS;
         for (int r = 0; r < rows; r++) {
             b->part.max[t * group + r] = -INFINITY, b->part.sum[t * group + r] = 0;
-            if (n > 0 && cap > 0) e->kern.softcap(scores + (size_t)r * ENGINE_RANGE, n, cap);
+            if (!integers && n > 0 && cap > 0) e->kern.softcap(scores + (size_t)r * ENGINE_RANGE, n, cap);
         }
-        if (n > 0)
+        if (integers)
+            attention_softmax_q8(b, t * group, rows, view);
+        else if (n > 0)
             e->kern.softmax_part(scores, ENGINE_RANGE, rows, n, b->part.max + t * group, b->part.sum + t * group);
     }
 }
@@ -294,31 +373,6 @@ static void attention_add_edge(const attention_block *b, int from, int to) {
     }
 }
 
-/* o = p V in integers. What a row does not see has p = 0. */
-static void attention_values_q8(const attention_block *b) {
-    const minim_engine *e = b->j->e;
-    const attention_scratch *w = b->w;
-    int64_t group = attention_group(&e->model->shape), n = b->rows.n_tokens * group, dim = e->model->shape.head_dim;
-    int from = attention_visible(b->j, &b->rows, 0, b->range).first;
-    int to = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
-    if (from >= to) return;
-    const int first = from / KERN_BLOCK, end = (to + KERN_BLOCK - 1) / KERN_BLOCK;
-    const int begin = first * KERN_BLOCK, stop = end * KERN_BLOCK;
-    for (int t = 0; t < b->rows.n_tokens; t++) {
-        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
-        if (view.first >= view.end) view.first = view.end = stop;
-        for (int64_t r = t * group; r < (t + 1) * group; r++) {
-            float *p = w->scores + r * ENGINE_RANGE;
-            for (int key = begin; key < view.first; key++) p[key] = 0;
-            for (int key = view.end; key < stop; key++) p[key] = 0;
-        }
-    }
-    e->kern.quantize_weights(w->scores + begin, ENGINE_RANGE, n, w->v_scale + begin, stop - begin, w->p_codes + begin,
-                             w->p_scale + first, ATTENTION_BLOCKS);
-    e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, ATTENTION_BLOCKS, n, b->value_codes, e->page_size, first, end,
-                  dim, b->part.o, dim);
-}
-
 /* o = p V, page by page, keys ascending for each row: along the edge of the window, where all rows see the keys, and
  * along the causal edge. */
 static void attention_values(const attention_block *b) {
@@ -327,11 +381,14 @@ static void attention_values(const attention_block *b) {
     int n = b->rows.n_tokens, size = e->page_size;
     attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
     attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
-    memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
-    if (kv_type(e->kv) >= KERN_KV_FLOATS) {
-        attention_values_q8(b);
+    if (kv_type(e->kv) >= KERN_KV_FLOATS) { /* what a row does not see has p = 0 */
+        const attention_blocks seen = attention_blocks_seen(b);
+        const int64_t rows = (int64_t)n * attention_group(s);
+        e->kern.pv_q8(b->w->p_codes, ENGINE_RANGE, b->w->p_scale, rows, rows, b->value_codes, size, seen.first,
+                      seen.end, s->head_dim, b->part.o, s->head_dim);
         return;
     }
+    memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
     for (int begin = oldest.first / size * size, i = 0; begin < newest.end; begin += size, i++) {
         kern_ahead memory;
         int stop = begin + size;
@@ -346,22 +403,25 @@ static void attention_values(const attention_block *b) {
     }
 }
 
-/* The scales of all values of a range that the tile sees; and what has 4 bits. */
+/* The scales of all keys and values of a range that the tile sees; and what has 4 bits. */
 static void attention_unpack(const attention_block *b, const attention_tile *tile) {
-    float *out = b->w->v_scale;
     const minim_engine *e = b->j->e;
     int size = e->page_size, from = attention_visible(b->j, tile, 0, b->range).first / size * size;
     int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
-    memset(out, 0, ENGINE_RANGE * sizeof *out);
     for (int key = from; key < to; key += size) {
         void *keys = b->keys.at[key / size], *values = b->values.at[key / size];
         int n = to - key < size ? to - key : size;
-        memcpy(out + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof *out);
+        memcpy(b->w->k_scale + key, kv_scales(e->kv, keys, 0), (size_t)n * sizeof(float));
+        memcpy(b->w->v_scale + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof(float));
         if (kv_is_packed(e->kv, 0))
             kv_unpack_keys(e->kv, &e->kern, keys, b->w->keys + (size_t)key * kv_key_dims(e->kv));
         if (kv_is_packed(e->kv, 1))
             kv_unpack_values(e->kv, &e->kern, values, b->w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
+    for (int block = (from + KERN_WEIGHTS - 1) / KERN_WEIGHTS; (block + 1) * KERN_WEIGHTS <= to;
+         block++) /* whole ones */
+        kern_value_codes(b->w->v_scale + block * KERN_WEIGHTS, 0, KERN_WEIGHTS, b->w->v_code + block * KERN_WEIGHTS,
+                         b->w->v_top + block);
 }
 
 /* Few rows of integers are computed with so soon that a range is read beforehand, all its pages in turns: the CPU's own
@@ -391,7 +451,7 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         attention_ask(&b, tile);
     else if (tile->n_tokens <= block)
         attention_read(&b);
-    if (integers) attention_find_codes(&b), attention_unpack(&b, tile);
+    if (integers) attention_find_codes(&b), attention_unpack(&b, tile), attention_ask_scales(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;
@@ -453,17 +513,18 @@ static void attention_finish(const minim_engine *e, const attention_tile *tile, 
 /* The query rows of a tile side by side, [token][head of the group][head_dim]; for Q8 and Q4 as codes. */
 static void attention_gather(const minim_engine *e, const attention_tile *tile, int head, const attention_scratch *w) {
     const model_shape *s = &e->model->shape;
-    size_t dim = (size_t)s->head_dim, row = (size_t)attention_group(s) * dim, padded = attention_padded(s);
+    const size_t dim = (size_t)s->head_dim, group = (size_t)attention_group(s), padded = attention_padded(s);
     for (int t = 0; t < tile->n_tokens; t++) {
-        const float *from = e->scratch.q + (int64_t)(tile->first_row + t) * s->n_heads * s->head_dim;
-        memcpy(w->q + (size_t)t * row, from + (size_t)head * row, row * sizeof *w->q);
-    }
-    if (kv_type(e->kv) < KERN_KV_FLOATS) return;
-    for (int r = 0; r < tile->n_tokens * attention_group(s); r++) {
-        int8_t *codes = w->q_codes + (size_t)r * padded;
-        for (size_t d = dim; d < padded; d++) codes[d] = 0;
-        e->kern.quantize_row(w->q + (size_t)r * dim, s->head_dim, codes, &w->q_scale[r]);
-        w->q_scale[r] *= s->attn_scale;
+        const float *from =
+            e->scratch.q + ((size_t)(tile->first_row + t) * (size_t)s->n_heads + (size_t)head * group) * dim;
+        if (kv_type(e->kv) < KERN_KV_FLOATS) memcpy(w->q + (size_t)t * group * dim, from, group * dim * sizeof *from);
+        for (size_t r = (size_t)t * group; kv_type(e->kv) >= KERN_KV_FLOATS && r < ((size_t)t + 1) * group; r++) {
+            int8_t *codes = w->q_codes + r * padded;
+            for (size_t d = dim; d < padded; d++) codes[d] = 0;
+            e->kern.quantize_row(from, s->head_dim, codes, &w->q_scale[r]);
+            w->q_scale[r] *= s->attn_scale;
+            from += dim;
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 /* kv.c: what lies where in a page. The pages themselves: kv_pool.c. */
+#include <math.h>
 #include <string.h>
 
 #include "kv_impl.h"
@@ -140,6 +141,13 @@ void kv_unpack_values(const kv_pool *p, const kern_table *kern, const void *v, i
         kern->unpack_q4(packed, (int64_t)(4 * half), values, values + 4 * half);
 }
 
+/* A key that is no number makes its value none: whoever sees it gets none either, and softmax_q8 only numbers. */
+static void kv_settle_damage(float *key_scale, float *value_scale) {
+    if (isfinite(*key_scale)) return;
+    *value_scale = *key_scale;
+    *key_scale = 0;
+}
+
 void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int slot, size_t position, const float *k,
               const float *v, void *scratch) {
     size_t size = (size_t)p->shape.page_size, dim = (size_t)p->shape.head_dim, column = position % size;
@@ -149,6 +157,7 @@ void kv_store(const kv_pool *p, const kern_table *kern, const kv_table *t, int s
         if (p->shape.type >= KERN_KV_FLOATS) {
             kv_store_key_codes(p, kern, column, k, keys, scratch);
             kv_store_value_codes(p, kern, column, v, values, scratch);
+            kv_settle_damage(&kv_scales(p, keys, 0)[column], &kv_scales(p, values, 1)[column]);
         } else if (p->shape.type == KERN_KV_F16) {
             const uint16_t *half = scratch;
             kern->to_f16(k, (int64_t)dim, scratch);

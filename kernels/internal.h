@@ -70,6 +70,18 @@ static inline float kern_bf16_to_f32(uint16_t h) {
     return kern_bits_to_f32((uint32_t)h << 16);
 }
 
+/* The tree that ends a reduction, for ref and for what has its partial results in memory. */
+static inline float kern_fold(float partial[KERN_LANES]) {
+    for (int step = KERN_LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) partial[i] += partial[i + step];
+    return partial[0];
+}
+
+static inline int64_t kern_least(int64_t a, int64_t b, int64_t c) {
+    const int64_t least = a < b ? a : b;
+    return least < c ? least : c;
+}
+
 /* What a product asks for while it computes: each of `price` multiply-adds pays for its share of the lines. */
 typedef struct kern_asking {
     const kern_ahead *ahead;
@@ -129,6 +141,15 @@ static inline int kern_act_scale_bits(uint32_t most_signed, uint32_t most_unsign
                           scale);
 }
 
+/* The scale of numbers whose largest |x| has these bits, as quantize_row() wants it; returns what they are multiplied
+ * with, 0 for those whose codes are to be 0. */
+static inline float kern_code_scale(uint32_t top, float *scale) {
+    const float amax = kern_bits_to_f32(top);
+    const int finite = top < 0x7f800000u, empty = !finite || amax < KERN_AMAX_MIN;
+    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
+    return empty ? 0.0f : 127.0f / amax;
+}
+
 /* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
 #define KERN_EXP_MIN   (-87.3f)
 #define KERN_EXP_MAX   88.37f
@@ -141,6 +162,17 @@ static inline int kern_act_scale_bits(uint32_t most_signed, uint32_t most_unsign
 #define KERN_EXP_C4    0x1.55551ap-5f
 #define KERN_EXP_C3    0x1.5554dcp-3f
 #define KERN_EXP_C2    0.5f
+
+/* Constants of kern_pow2f(), explained in ref/math.c. */
+#define KERN_POW2_ONE      (1.44269502f * 8388608) /* log2(e), as a fixed-point number with 23 digits behind the point */
+#define KERN_POW2_ZERO     ((float)KERN_POW2_1)    /* where 2^0 is */
+#define KERN_POW2_MIN      (27 << 23)              /* where 2^-100 is */
+#define KERN_POW2_FRACTION 0x007fffff
+#define KERN_POW2_1        0x3f800000 /* the bits of 1 */
+#define KERN_POW2_C3       0x1.4048aep-4f
+#define KERN_POW2_C2       (-0x1.0c2fb4p-7f)
+#define KERN_POW2_C1       0x1.e8a2ecp-2f
+#define KERN_POW2_C0       0x1.cfaca8p-2f
 
 /* gelu: 2 sqrt(2/pi) (g + 0.044715 g^3) = g * (C1 + C3 g^2) */
 #define KERN_GELU_C1 1.5957691216f
@@ -182,8 +214,6 @@ kern_matmul kern_avx512vnni_matmul_q4_0, kern_avx512vnni_matmul_q8_0;
 kern_matmul kern_quants512_q4_0, kern_quants512_q8_0;             /* of many tokens */
 kern_matmul kern_quants256_q4_0, kern_quants256_q8_0;             /* the same for avx2 */
 kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the level avx512 */
-/* AVX2's, for one row, to which AVX-512's leaves what is rare. */
-void kern_avx2_quantize_row_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes, float *scale);
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #define KERN_ARM 1
 void kern_table_neon(kern_table *table);

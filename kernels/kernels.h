@@ -34,12 +34,14 @@
 #endif
 
 enum {
-    KERN_PANEL = 16,  /* output rows of a weight panel */
-    KERN_BLOCK = 32,  /* activations that share a scale */
-    KERN_LANES = 16,  /* partial sums of a scalar reduction */
-    KERN_LINE = 64,   /* bytes of a cache line */
-    KERN_AHEAD = 4,   /* stretches of memory that a kernel asks for side by side */
-    KERN_CLEAN = 256, /* logits that clean() says the largest of */
+    KERN_PANEL = 16,   /* output rows of a weight panel */
+    KERN_BLOCK = 32,   /* activations that share a scale */
+    KERN_WEIGHTS = 64, /* weights of int8 values that share a scale */
+    KERN_RANGE = 256,  /* keys of a range of attention, at most */
+    KERN_LANES = 16,   /* partial sums of a scalar reduction */
+    KERN_LINE = 64,    /* bytes of a cache line */
+    KERN_AHEAD = 4,    /* stretches of memory that a kernel asks for side by side */
+    KERN_CLEAN = 256,  /* logits that clean() says the largest of */
     /* The version of the layout of panels. Files keep them (`minim pack`): whoever changes a byte of a layout has to
      * raise it, and tests/test_pack.c says so. */
     KERN_PANEL_LAYOUT = 1
@@ -194,6 +196,13 @@ typedef struct kern_ahead {
     int64_t lines;
 } kern_ahead;
 
+/* The scales of the int8 values of a range. */
+typedef struct kern_values {
+    const float *scale; /* [keys], not negative */
+    const float *code;  /* [keys]: what a weight is multiplied with to become a code */
+    const float *top;   /* [blocks of KERN_WEIGHTS keys]: what a code is worth */
+} kern_values;
+
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
 
@@ -287,26 +296,36 @@ typedef struct kern_table {
                                int64_t head_dim, float *o, int64_t ldo, const kern_ahead *ahead);
 
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
-     * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys.
+     * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys. Keys count
+     * from the start of a range of at most KERN_RANGE; of pages, k[i] or v[i] is that of keys i * page_keys..
+     * (page_keys is a multiple of 16).
      *
      *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head), and codes are -127..127:
      *          always inv = 127 / amax, scale = amax / 127
-     *   qk_q8: K [ceil(head_dim/4)][ldk][4]; dimensions that are not there are 0 in q. n_groups = ceil(head_dim/4).
-     *          s[r][j] = (float)i * (q_scale[r] * k_scale[j]), i = int32 sum of q code * k code
-     *   quantize_weights: w = p[r][j] * v_scale[j], and 0 where p is 0, whatever the scale; then every 32 as
-     *          quantize_row(). n is a multiple of 32. p and v_scale are not negative: codes are 0..127. Rows of p and
-     *          codes are ldp apart
-     *   pv_q8: V of a page [page_keys/4][head_dim][4]; v[i] is the page of keys i * page_keys.. (page_keys a multiple
-     *          of 16). Keys in blocks of 32, first <= b < end, ascending: o[r][d] = fma((float)i, scale[r][b],
-     *          o[r][d]), i = int32 sum of p code * v code. p [n_q][32 * blocks], scale [n_q][blocks]
-     * |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
+     *   qk_q8: a page of K [n_groups][page_keys][4], n_groups = ceil(head_dim/4); dimensions that are not there are 0
+     *          in q. s[r][j] = (float)i * k_scale[j] for first <= j < end, i = int32 sum of q code * k code. The scale
+     *          of q comes later. top[b][r], rows ld_top apart: the largest of them in every block b of KERN_WEIGHTS
+     * keys that has one softmax_q8: the weights of the keys first <= j < end (at least one), which are all that n_rows
+     * rows of s see; no s is NaN. For each block b of KERN_WEIGHTS keys that has one of them, ascending: t = top[b][r]
+     * if all its keys are seen, else the largest s[r][j] that is; m = the largest t a = q_scale[r] * KERN_POW2_ONE; p =
+     * kern_pow2f(fma(s[r][j], a, fma(-t, a, KERN_POW2_ZERO))) codes[r][j] = rint(p * v->code[j]), 0 for keys that are
+     * not seen; see kern_value_codes(), which is asked again, about the keys that are, if there are others e =
+     * kern_expf((t - m) * q_scale[r]); scale[b][r] = e * v->top[b] total = fma(16 partial sums of p, e, total), from 0
+     * on max[r] = m * q_scale[r], sum[r] = total, folded, + (max[r] - max[r]): NaN if that is not finite. Rows of s and
+     * codes are lds apart, those of top and scale ld_top pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks of
+     * KERN_WEIGHTS keys, first <= b < end, ascending: o[r][d] = fma((float)i, scale[b][r], o[r][d]), from 0 on; i =
+     * int32 sum of p code * v code. p [n_q][ldp], scale [blocks][ld_scale] |q|, |k|, |p|, |v| <= 127: a sum of two
+     * products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
-    void (*qk_q8)(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
-                  const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds);
-    void (*quantize_weights)(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale, int64_t n,
-                             int8_t *codes, float *scale, int64_t lds);
-    void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q, const int8_t *const *v,
-                  int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o, int64_t ldo);
+    void (*qk_q8)(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
+                  const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds, float *top,
+                  int64_t ld_top);
+    void (*softmax_q8)(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
+                       const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
+                       float *scale, float *max, float *sum);
+    void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
+                  const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o,
+                  int64_t ldo);
 
     /* Keys and values of 4 bits (KERN_KV_Q4; values: KERN_KV_Q8_Q4), which become int8 before the products:
      *   quantize_row_q4: inv = 7.5 / amax, code = min(7, rint(x * inv)), scale = amax / 7.5; the rest as quantize_row
@@ -356,8 +375,14 @@ int kern_isa_available(const char *isa);
 
 /* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
 
+/* For the keys first <= j < end of a block of KERN_WEIGHTS whose values have these scales, amax the largest: code[j] =
+ * scale[j] * (127 / amax), 0 for the others; *top = amax / 127. amax < 1e-30: all 0; a scale that is no number: codes
+ * 0, *top NaN. So weights p of at most 1 become codes of 0..127, and those * *top are p * scale. */
+void kern_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
+
 float kern_expf(float x);  /* the exp of silu and softmax; see ref/math.c */
 float kern_tanhf(float x); /* the tanh of soft caps */
+float kern_pow2f(float x); /* 2^(x / 2^23 - 127), roughly: weights that become int8 */
 float kern_f16_to_f32(uint16_t h);
 uint16_t kern_f32_to_f16(float x);
 double kern_exp(double x);

@@ -98,7 +98,7 @@ uint16_t random_f16(int kind) {
 
 /* ---- slots: guarded memory --------------------------------------------------------------------------------------- */
 
-enum { N_SLOTS = 7, SLOT_ROOM = 1 << 21, SLOT_MARGIN = 192, POISON = 0xff };
+enum { N_SLOTS = 10, SLOT_ROOM = 1 << 21, SLOT_MARGIN = 192, POISON = 0xff };
 
 static struct slot {
     uint8_t *memory; /* SLOT_ROOM bytes, then a page without access */
@@ -258,9 +258,9 @@ static const struct check {
     {"softcap", check_softcap, 1000, 0xf255d788cfe02fc2, 0},
     {"clamp", check_clamp, 1000, 0xea871519bb15c050, 0},
     {"quantize_row", check_quantize_row, 1000, 0x8d7a50a735660a8a, 0},
-    {"quantize_weights", check_quantize_weights, 500, 0xd6a1a6debe869255, 0},
-    {"qk q8", check_qk_q8, 300, 0x0374d5e6a958c7db, 0},
-    {"pv q8", check_pv_q8, 300, 0x3dcb95c3706bcfb8, 0},
+    {"qk q8", check_qk_q8, 300, 0x15ca322345d63b96, 0},
+    {"softmax q8", check_softmax_q8, 500, 0x21625adb0883406e, 0},
+    {"pv q8", check_pv_q8, 300, 0xf2b0c5541981c145, 0},
     {"clean", check_clean, 300, 0x0ac3540283830a51, 0},
     {"weigh", check_weigh, 1000, 0xf081961fe41160a5, 0},
 };

@@ -115,50 +115,81 @@ void check_quantize_row(const kern_table *k) {
     record_floats(&scale, 1);
 }
 
-void check_quantize_weights(const kern_table *k) {
-    int64_t n = KERN_BLOCK * random_between(1, 8), n_rows = random_between(1, 5), ldp = n + random_between(0, 5);
-    int64_t blocks = n / KERN_BLOCK, lds = blocks + random_between(0, 2), size = (n_rows - 1) * ldp + n;
-    int kind = random_kind();
-    float *p = slot_floats(0, size, kind);
-    for (int64_t i = 0; i < size; i++) p[i] = random_u32() % 4 ? fabsf(p[i]) : 0.0f;
-    if (random_u32() % 8 == 0) memset(p, 0, KERN_BLOCK * sizeof *p);
-    float *v_scale = slot_floats(1, n, kind);
-    for (int64_t i = 0; i < n; i++) v_scale[i] = fabsf(v_scale[i]);
-    int8_t *codes = slot_take(2, (size_t)size, 1);
-    float *scale = slot_output(3, (n_rows - 1) * lds + blocks);
-    k->quantize_weights(p, ldp, n_rows, v_scale, n, codes, scale, lds);
-    record_bytes(codes, size);
-    record_matrix(scale, n_rows, blocks, lds);
+/* Pages of `bytes` bytes each, in an order of their own. */
+static void slot_pages(int i, int64_t n_pages, int64_t bytes, int extreme, const int8_t **page) {
+    int8_t *codes = slot_codes(i, n_pages * bytes, -127, extreme);
+    for (int64_t p = 0; p < n_pages; p++) page[p] = codes + (n_pages - 1 - p) * bytes;
 }
 
 void check_qk_q8(const kern_table *k) {
-    int64_t n_q = random_between(1, 50), n_keys = random_between(1, 140), groups = (random_head_dim() + 3) / 4;
-    int64_t ldq = 4 * groups + random_between(0, 5), ldk = n_keys + random_between(0, 9);
-    int64_t lds = n_keys + random_between(0, 5);
-    int kind = random_kind(), extreme = random_u32() % 4 == 0;
+    int64_t page_keys = 16 << random_between(0, 4), n_pages = KERN_RANGE / page_keys;
+    int64_t first = random_u32() % 2 ? 0 : random_between(0, KERN_RANGE - 1),
+            end = random_between(first + 1, KERN_RANGE);
+    int64_t n_q = random_between(1, 50), groups = (random_head_dim() + 3) / 4, ldq = 4 * groups + random_between(0, 5);
+    int64_t lds = end + random_between(0, 5), ld_top = n_q + random_between(0, 5);
+    int64_t block = first / KERN_WEIGHTS, blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
+    int kind = random_kind() == TAME ? TAME : TINY,
+        extreme = random_u32() % 4 == 0; /* scales that are kept are finite */
+    const int8_t *page[KERN_RANGE / 16];
     int8_t *q = slot_codes(0, (n_q - 1) * ldq + 4 * groups, -127, extreme);
-    int8_t *keys = slot_codes(1, 4 * ((groups - 1) * ldk + n_keys), -127, extreme);
-    float *k_scale = slot_floats(2, n_keys, kind), *q_scale = slot_floats(3, n_q, kind);
-    float *s = slot_output(4, (n_q - 1) * lds + n_keys);
-    k->qk_q8(q, ldq, q_scale, n_q, keys, ldk, k_scale, n_keys, groups, s, lds);
-    record_matrix(s, n_q, n_keys, lds);
+    slot_pages(1, n_pages, page_keys * groups * 4, extreme, page);
+    float *k_scale = slot_floats(2, end, kind);
+    float *s = slot_output(3, (n_q - 1) * lds + end), *top = slot_output(4, (blocks - 1) * ld_top + n_q);
+    k->qk_q8(q, ldq, n_q, page, page_keys, k_scale, first, end, groups, s, lds, top, ld_top);
+    record_matrix(s + first, n_q, end - first, lds);
+    record_matrix(top + block * ld_top, blocks - block, n_q, ld_top);
+}
+
+void check_softmax_q8(const kern_table *k) {
+    int64_t first = random_u32() % 2 ? 0 : random_between(0, KERN_RANGE - 1);
+    int64_t end = random_u32() % 3 ? random_between(first + 1, KERN_RANGE) : KERN_RANGE;
+    int64_t n_rows = random_between(1, 40), lds = KERN_RANGE + random_between(0, 5),
+            ld_top = n_rows + random_between(0, 5);
+    int64_t block = first / KERN_WEIGHTS, blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
+    float *s = slot_floats(0, (n_rows - 1) * lds + end, TAME),
+          *top = slot_floats(1, (blocks - 1) * ld_top + n_rows, TAME);
+    float *q_scale = slot_floats(2, n_rows, TAME), *v_scale = slot_floats(3, end, random_kind());
+    const float wide = random_u32() % 4 ? 1.0f : 100.0f;
+    for (int64_t i = 0; i < (n_rows - 1) * lds + end; i++) s[i] = random_u32() % 16 ? s[i] * wide : -0.0f;
+    for (int64_t r = 0; r < n_rows; r++) {
+        q_scale[r] = random_u32() % 16 == 0 ? 0.0f : random_u32() % 64 == 0 ? NAN : fabsf(q_scale[r]);
+        for (int64_t b = 0; b < blocks; b++) { /* as qk_q8 leaves it */
+            float *t = top + b * ld_top + r, largest = -INFINITY;
+            for (int64_t j = b * KERN_WEIGHTS; j < (b + 1) * KERN_WEIGHTS && j < end; j++)
+                if (s[r * lds + j] > largest) largest = s[r * lds + j];
+            *t = largest + 0.0f;
+        }
+    }
+    for (int64_t j = 0; j < end; j++) v_scale[j] = fabsf(v_scale[j]);
+    float *code = slot_floats(4, KERN_RANGE, TAME), *v_top = slot_floats(5, KERN_RANGE / KERN_WEIGHTS, TAME);
+    for (int64_t b = block; b < blocks; b++) {
+        int64_t begin = b * KERN_WEIGHTS, left = end - begin;
+        kern_value_codes(v_scale + begin, 0, left < KERN_WEIGHTS ? left : KERN_WEIGHTS, code + begin, v_top + b);
+    }
+    const kern_values v = {v_scale, code, v_top};
+    int8_t *codes = slot_take(6, (size_t)((n_rows - 1) * lds + blocks * KERN_WEIGHTS), 1);
+    float *scale = slot_output(7, (blocks - 1) * ld_top + n_rows);
+    float *max = slot_output(8, n_rows), *sum = slot_output(9, n_rows);
+    k->softmax_q8(s, lds, n_rows, top, ld_top, q_scale, &v, first, end, codes, scale, max, sum);
+    for (int64_t r = 0; r < n_rows; r++)
+        record_bytes(codes + r * lds + block * KERN_WEIGHTS, (blocks - block) * KERN_WEIGHTS);
+    record_matrix(scale + block * ld_top, blocks - block, n_rows, ld_top);
+    record_floats(max, n_rows);
+    record_floats(sum, n_rows);
 }
 
 void check_pv_q8(const kern_table *k) {
-    enum { BLOCKS = 8 };
+    enum { BLOCKS = KERN_RANGE / KERN_WEIGHTS };
     int64_t n_q = random_between(1, 20), dim = random_head_dim(), page_keys = 16 << random_between(0, 4);
     int64_t first = random_between(0, BLOCKS - 1), end = random_between(first + 1, BLOCKS);
-    int64_t ldp = BLOCKS * KERN_BLOCK + random_between(0, 5), lds = BLOCKS + random_between(0, 2);
-    int64_t ldo = dim + random_between(0, 5), n_pages = BLOCKS * KERN_BLOCK / page_keys;
+    int64_t ldp = KERN_RANGE + random_between(0, 5), ld_scale = n_q + random_between(0, 2);
+    int64_t ldo = dim + random_between(0, 5);
     int kind = random_kind(), extreme = random_u32() % 4 == 0;
-    int8_t *p = slot_codes(0, (n_q - 1) * ldp + BLOCKS * KERN_BLOCK, 0, extreme);
-    int8_t *values = slot_codes(1, BLOCKS * KERN_BLOCK * dim, -127, extreme);
-    const int8_t *page[16];
-    for (int64_t i = 0; i < n_pages; i++) page[i] = values + (n_pages - 1 - i) * page_keys * dim;
-    float *scale = slot_floats(2, (n_q - 1) * lds + BLOCKS, kind), *o = slot_output(3, (n_q - 1) * ldo + dim);
-    for (int64_t r = 0; r < n_q; r++)
-        for (int64_t d = 0; d < dim; d++) o[r * ldo + d] = random_float(kind);
-    k->pv_q8(p, ldp, scale, lds, n_q, page, page_keys, first, end, dim, o, ldo);
+    int8_t *p = slot_codes(0, (n_q - 1) * ldp + KERN_RANGE, 0, extreme);
+    const int8_t *page[KERN_RANGE / 16];
+    slot_pages(1, KERN_RANGE / page_keys, page_keys * dim, extreme, page);
+    float *scale = slot_floats(2, (BLOCKS - 1) * ld_scale + n_q, kind), *o = slot_output(3, (n_q - 1) * ldo + dim);
+    k->pv_q8(p, ldp, scale, ld_scale, n_q, page, page_keys, first, end, dim, o, ldo);
     record_matrix(o, n_q, dim, ldo);
 }
 

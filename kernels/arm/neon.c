@@ -360,6 +360,86 @@ static void neon_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, 
     for (int64_t r = 0; r < n_rows; r++) neon_softmax_row(s + r * lds, n, max + r, sum + r);
 }
 
+/* kern_pow2f() of 4 values */
+KERN_INLINE float32x4_t neon_pow2(float32x4_t x) {
+    const int32x4_t fraction = vdupq_n_s32(KERN_POW2_FRACTION);
+    const int32x4_t fixed = vmaxq_s32(vcvtnq_s32_f32(x), vdupq_n_s32(KERN_POW2_MIN));
+    const int32x4_t bits = vorrq_s32(vandq_s32(fixed, fraction), vdupq_n_s32(KERN_POW2_1));
+    const float32x4_t m = vreinterpretq_f32_s32(bits);
+    float32x4_t p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C2), vdupq_n_f32(KERN_POW2_C3), m);
+    p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C1), p, m);
+    p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C0), p, m);
+    return vreinterpretq_f32_s32(veorq_s32(veorq_s32(fixed, bits), vreinterpretq_s32_f32(p)));
+}
+
+/* Codes of a block of a row. seen: NULL, or which of its keys are; total += e * the lanes of the sum of its weights */
+KERN_INLINE void neon_softmax_block(const float *s, const uint32_t *seen, float a, float z, float e, const float *code,
+                                    int8_t *codes, float32x4_t *total) {
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (int i = 0; i < KERN_WEIGHTS; i += 16) {
+        int16x4_t half[4];
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            const int at = i + 4 * h;
+            float32x4_t p = neon_pow2(vfmaq_n_f32(vdupq_n_f32(z), vld1q_f32(s + at), a));
+            if (seen) p = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(p), vld1q_u32(seen + at)));
+            sum[h] = vaddq_f32(sum[h], p);
+            half[h] = vqmovn_s32(vcvtnq_s32_f32(vmulq_f32(p, vld1q_f32(code + at))));
+        }
+        const int8x8_t low = vqmovn_s16(vcombine_s16(half[0], half[1]));
+        vst1q_s8(codes + i, vcombine_s8(low, vqmovn_s16(vcombine_s16(half[2], half[3]))));
+    }
+    KERN_UNROLL
+    for (int h = 0; h < 4; h++) total[h] = vfmaq_n_f32(total[h], sum[h], e);
+}
+
+/* The same of a block of which only the keys first <= i < end are seen: the others are not read. Returns v's top. */
+static float neon_softmax_edge(const float *s, const float *v_scale, int64_t first, int64_t end, float a, float z,
+                               float e, int8_t *codes, float32x4_t *total) {
+    float scores[KERN_WEIGHTS] = {0}, code[KERN_WEIGHTS], top;
+    uint32_t seen[KERN_WEIGHTS] = {0};
+    kern_value_codes(v_scale, first, end, code, &top);
+    for (int64_t i = first; i < end; i++) scores[i] = s[i], seen[i] = 0xffffffffu;
+    neon_softmax_block(scores, seen, a, z, e, code, codes, total);
+    return top;
+}
+
+static void neon_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
+                                const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
+                                float *sum) {
+    const int64_t block = first / KERN_WEIGHTS, n = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    const float a = q_scale * KERN_POW2_ONE;
+    float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
+    float32x4_t total[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (int64_t b = 0; b < n; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        const int64_t low = first > begin ? first : begin, high = end < stop ? end : stop;
+        t[b] = high - low < KERN_WEIGHTS ? neon_max(s + low, high - low) : top[(block + b) * ld_top];
+        if (t[b] > m) m = t[b];
+    }
+    for (int64_t b = 0; b < n; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
+        float worth = v->top[block + b];
+        if (first <= begin && stop <= end)
+            neon_softmax_block(s + begin, NULL, a, z, e, v->code + begin, codes + begin, total);
+        else
+            worth = neon_softmax_edge(s + begin, v->scale + begin, first > begin ? first - begin : 0,
+                                      end < stop ? end - begin : KERN_WEIGHTS, a, z, e, codes + begin, total);
+        scale[(block + b) * ld_top] = e * worth;
+    }
+    *max = m * q_scale;
+    *sum = neon_fold(total) + (*max - *max);
+}
+
+static void neon_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
+                            const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
+                            float *scale, float *max, float *sum) {
+    for (int64_t r = 0; r < n_rows; r++)
+        neon_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds,
+                            max + r, sum + r);
+}
+
 static void neon_clean(const float *x, int64_t n, float *y, float *top) {
     const float32x4_t lowest = vdupq_n_f32(-INFINITY), highest = vdupq_n_f32(FLT_MAX);
     for (int64_t i = 0; i < n;) {
@@ -633,6 +713,7 @@ void kern_table_neon(kern_table *table) {
     table->pv[KERN_KV_F16] = neon_pv_f16;
     table->pv[KERN_KV_F32] = neon_pv_f32;
     table->softmax_part = neon_softmax_part;
+    table->softmax_q8 = neon_softmax_q8;
     table->clean = neon_clean;
     table->weigh = neon_weigh;
     table->softmax_join = neon_softmax_join;

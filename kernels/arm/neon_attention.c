@@ -6,6 +6,8 @@
 
 #if defined(KERN_ARM)
 
+#include <math.h>
+
 /* sums[lane] += the lane's 4 codes times `four` codes. The function is a constant: it is inlined. */
 typedef int32x4_t neon_add_four(int32x4_t sums, int8x16_t codes, int8x16_t four);
 
@@ -52,9 +54,10 @@ KERN_INLINE void neon_store_lanes(float *p, int64_t n, float32x4_t v) {
 
 typedef struct neon_qk8 {
     const int8_t *q, *k; /* [rows][ldq], [groups][ldk][4] */
-    const float *q_scale, *k_scale;
-    int64_t ldq, ldk, n_groups, lds, left; /* left: keys from here on */
-    float *s;
+    const float *k_scale;
+    int64_t ldq, ldk, n_groups, lds, left; /* left: keys of the page and the block from here on */
+    float *s, *top;                        /* top of the block of a tile */
+    int begins;                            /* 1: nothing of the block has been seen yet */
 } neon_qk8;
 
 /* NR rows by NV vectors of 4 keys; only with NV = 1 may there be fewer. */
@@ -76,44 +79,57 @@ KERN_INLINE void neon_qk8_tile(neon_add_four *add_four, const int NR, const int 
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) {
-        const float32x4_t k_scale = neon_load_lanes(g->k_scale + i % NV * 4, left);
-        const float32x4_t scale = vmulq_n_f32(k_scale, g->q_scale[row + i / NV]);
-        neon_store_lanes(g->s + (row + i / NV) * g->lds + i % NV * 4, left, vmulq_f32(vcvtq_f32_s32(acc[i]), scale));
+    for (int r = 0; r < NR; r++) {
+        float32x4_t largest = vdupq_n_f32(-INFINITY);
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) {
+            const float32x4_t k_scale = neon_load_lanes(g->k_scale + v * 4, left);
+            const float32x4_t s = vmulq_f32(vcvtq_f32_s32(acc[r * NV + v]), k_scale);
+            neon_store_lanes(g->s + (row + r) * g->lds + v * 4, left, s);
+            if (left >= 4) largest = vmaxq_f32(largest, s);
+        }
+        float top = vmaxvq_f32(largest);
+        for (int64_t i = 0; left < 4 && i < left; i++) /* lanes that are not there are not the largest */
+            if (g->s[(row + r) * g->lds + i] > top) top = g->s[(row + r) * g->lds + i];
+        if (g->begins || top > g->top[row + r]) g->top[row + r] = top + 0.0f;
     }
 }
 
-KERN_INLINE void neon_qk8_all(neon_add_four *add_four, neon_qk8 *g, int64_t n_q, int64_t n_keys) {
-    for (int64_t j = 0; j < n_keys;) {
+KERN_INLINE void neon_qk8_all(neon_add_four *add_four, const int8_t *q, int64_t ldq, int64_t n_q,
+                              const int8_t *const *k, int64_t page_keys, const float *k_scale, int64_t first,
+                              int64_t end, int64_t n_groups, float *s, int64_t lds, float *top, int64_t ld_top) {
+    neon_qk8 g = {.q = q, .ldq = ldq, .ldk = page_keys, .n_groups = n_groups, .lds = lds};
+    for (int64_t j = first; j < end;) {
+        const int64_t key = j % page_keys;
         int64_t r = 0;
-        g->left = n_keys - j;
-        const int wide = g->left >= 16;
-        for (; r + 4 <= n_q && wide; r += 4) neon_qk8_tile(add_four, 4, 4, g, r);
-        for (; r < n_q && wide; r++) neon_qk8_tile(add_four, 1, 4, g, r);
-        for (; r < n_q; r++) neon_qk8_tile(add_four, 1, 1, g, r);
-        const int64_t step = wide ? 16 : 4;
-        j += step, g->k += 4 * step, g->k_scale += step, g->s += step;
+        g.k = k[j / page_keys] + 4 * key, g.k_scale = k_scale + j, g.s = s + j;
+        g.top = top + j / KERN_WEIGHTS * ld_top, g.begins = j == first || j % KERN_WEIGHTS == 0;
+        g.left = kern_least(page_keys - key, end - j, KERN_WEIGHTS - j % KERN_WEIGHTS);
+        const int wide = g.left >= 16;
+        for (; r + 4 <= n_q && wide; r += 4) neon_qk8_tile(add_four, 4, 4, &g, r);
+        for (; r < n_q && wide; r++) neon_qk8_tile(add_four, 1, 4, &g, r);
+        for (; r < n_q; r++) neon_qk8_tile(add_four, 1, 1, &g, r);
+        j += wide ? 16 : g.left < 4 ? g.left : 4;
     }
 }
 
-static void neon_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
-                       const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds) {
-    neon_qk8 g = {q, k, q_scale, k_scale, ldq, ldk, n_groups, lds, 0, s};
-    neon_qk8_all(neon_add_four_base, &g, n_q, n_keys);
+static void neon_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
+                       const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds,
+                       float *top, int64_t ld_top) {
+    neon_qk8_all(neon_add_four_base, q, ldq, n_q, k, page_keys, k_scale, first, end, n_groups, s, lds, top, ld_top);
 }
 
-NEON_DOTPROD_TARGET static void dotprod_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q,
-                                              const int8_t *k, int64_t ldk, const float *k_scale, int64_t n_keys,
-                                              int64_t n_groups, float *s, int64_t lds) {
-    neon_qk8 g = {q, k, q_scale, k_scale, ldq, ldk, n_groups, lds, 0, s};
-    neon_qk8_all(neon_add_four_dotprod, &g, n_q, n_keys);
+NEON_DOTPROD_TARGET static void dotprod_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k,
+                                              int64_t page_keys, const float *k_scale, int64_t first, int64_t end,
+                                              int64_t n_groups, float *s, int64_t lds, float *top, int64_t ld_top) {
+    neon_qk8_all(neon_add_four_dotprod, q, ldq, n_q, k, page_keys, k_scale, first, end, n_groups, s, lds, top, ld_top);
 }
 
 typedef struct neon_pv8 {
     const int8_t *p; /* [rows][ldp] */
     const float *scale;
     const int8_t *const *v;
-    int64_t ldp, lds, page_keys, first, end, head_dim, ldo;
+    int64_t ldp, ld_scale, page_keys, first, end, head_dim, ldo;
     float *o;
     int64_t d, left; /* dimension, and how many there are from it on */
 } neon_pv8;
@@ -125,7 +141,7 @@ KERN_INLINE void neon_pv8_tile(neon_add_four *add_four, const int NR, const int 
         int32x4_t acc[16];
         KERN_UNROLL
         for (int i = 0; i < NR * NV; i++) acc[i] = vdupq_n_s32(0);
-        for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 4) {
+        for (int64_t j = b * KERN_WEIGHTS; j < (b + 1) * KERN_WEIGHTS; j += 4) {
             const int8_t *v = g->v[j / g->page_keys] + j % g->page_keys * g->head_dim + 4 * g->d;
             const int8_t *p = g->p + row * g->ldp + j;
             int8x16_t value[4];
@@ -141,8 +157,8 @@ KERN_INLINE void neon_pv8_tile(neon_add_four *add_four, const int NR, const int 
         KERN_UNROLL
         for (int i = 0; i < NR * NV; i++) {
             float *o = g->o + (row + i / NV) * g->ldo + g->d + i % NV * 4;
-            const float32x4_t old = neon_load_lanes(o, left);
-            const float scale = g->scale[(row + i / NV) * g->lds + b];
+            const float32x4_t old = b > g->first ? neon_load_lanes(o, left) : vdupq_n_f32(0);
+            const float scale = g->scale[b * g->ld_scale + row + i / NV];
             neon_store_lanes(o, left, vfmaq_n_f32(old, vcvtq_f32_s32(acc[i]), scale));
         }
     }
@@ -160,17 +176,17 @@ KERN_INLINE void neon_pv8_all(neon_add_four *add_four, neon_pv8 *g, int64_t n_q)
     }
 }
 
-static void neon_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+static void neon_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
                        const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end, int64_t head_dim,
                        float *o, int64_t ldo) {
-    neon_pv8 g = {p, scale, v, ldp, lds, page_keys, first, end, head_dim, ldo, o, 0, 0};
+    neon_pv8 g = {p, scale, v, ldp, ld_scale, page_keys, first, end, head_dim, ldo, o, 0, 0};
     neon_pv8_all(neon_add_four_base, &g, n_q);
 }
 
-NEON_DOTPROD_TARGET static void dotprod_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds,
+NEON_DOTPROD_TARGET static void dotprod_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale,
                                               int64_t n_q, const int8_t *const *v, int64_t page_keys, int64_t first,
                                               int64_t end, int64_t head_dim, float *o, int64_t ldo) {
-    neon_pv8 g = {p, scale, v, ldp, lds, page_keys, first, end, head_dim, ldo, o, 0, 0};
+    neon_pv8 g = {p, scale, v, ldp, ld_scale, page_keys, first, end, head_dim, ldo, o, 0, 0};
     neon_pv8_all(neon_add_four_dotprod, &g, n_q);
 }
 

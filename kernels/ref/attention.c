@@ -83,42 +83,97 @@ static void ref_quantize_codes(const float *x, int64_t n, int8_t *codes, float *
     for (int64_t i = 0; i < n; i++) codes[i] = empty ? 0 : (int8_t)rintf(x[i] * inv);
 }
 
-static void ref_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k, int64_t ldk,
-                      const float *k_scale, int64_t n_keys, int64_t n_groups, float *s, int64_t lds) {
+static void ref_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
+                      const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds,
+                      float *top, int64_t ld_top) {
     for (int64_t r = 0; r < n_q; r++)
-        for (int64_t j = 0; j < n_keys; j++) {
+        for (int64_t j = first; j < end; j++) {
+            const int8_t *key = k[j / page_keys] + j % page_keys * 4;
+            float *best = top + j / KERN_WEIGHTS * ld_top + r;
             int32_t sum = 0;
-            for (int64_t d = 0; d < 4 * n_groups; d++) sum += q[r * ldq + d] * k[(d / 4 * ldk + j) * 4 + d % 4];
-            s[r * lds + j] = (float)sum * (q_scale[r] * k_scale[j]);
+            for (int64_t d = 0; d < 4 * n_groups; d++) sum += q[r * ldq + d] * key[d / 4 * page_keys * 4 + d % 4];
+            s[r * lds + j] = (float)sum * k_scale[j];
+            if (j == first || j % KERN_WEIGHTS == 0 || s[r * lds + j] > *best) *best = s[r * lds + j] + 0.0f;
         }
 }
 
-static void ref_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale, int64_t n,
-                                 int8_t *codes, float *scale, int64_t lds) {
-    float w[KERN_BLOCK];
+void kern_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
+    uint32_t most[4] = {0}; /* the order of numbers that are not negative is that of their bits, NaN above all */
+    for (int64_t j = first; j < end; j++) {
+        const uint32_t bits = kern_f32_to_bits(scale[j]);
+        if (bits > most[j % 4]) most[j % 4] = bits; /* four side by side: one would wait for itself */
+    }
+    for (int i = 1; i < 4; i++)
+        if (most[i] > most[0]) most[0] = most[i];
+    const float inv = kern_code_scale(most[0], top);
+    for (int64_t j = 0; j < KERN_WEIGHTS; j++) code[j] = 0;
+    for (int64_t j = first; j < end && inv != 0; j++) code[j] = scale[j] * inv;
+}
+
+static void ref_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
+                               const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
+                               float *sum) {
+    const int64_t block = first / KERN_WEIGHTS, n_blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
+    for (int64_t b = 0; b < n_blocks; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        t[b] = top[(block + b) * ld_top];
+        if (begin < first || stop > end) {
+            t[b] = -INFINITY;
+            for (int64_t j = begin > first ? begin : first; j < stop && j < end; j++)
+                if (s[j] > t[b]) t[b] = s[j] + 0.0f; /* -0 becomes +0, so that the order of equal zeros does not show */
+        }
+        if (t[b] > m) m = t[b];
+    }
+
+    const float a = q_scale * KERN_POW2_ONE;
+    float total[KERN_LANES] = {0};
+    for (int64_t b = 0; b < n_blocks; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
+        const float *code = v->code + begin;
+        float partial[KERN_LANES] = {0}, some[KERN_WEIGHTS], v_top = v->top[block + b];
+        if (begin < first || stop > end) {
+            kern_value_codes(v->scale + begin, first > begin ? first - begin : 0,
+                             end < stop ? end - begin : KERN_WEIGHTS, some, &v_top);
+            code = some;
+        }
+        for (int64_t i = 0; i < KERN_WEIGHTS; i++) {
+            const int is_seen = begin + i >= first && begin + i < end;
+            const float p = is_seen ? kern_pow2f(fmaf(s[begin + i], a, z)) : 0.0f;
+            partial[i % KERN_LANES] += p;
+            codes[begin + i] = (int8_t)rintf(p * code[i]);
+        }
+        for (int i = 0; i < KERN_LANES; i++) total[i] = fmaf(partial[i], e, total[i]);
+        scale[(block + b) * ld_top] = e * v_top;
+    }
+    *max = m * q_scale;
+    *sum = kern_fold(total) + (*max - *max);
+}
+
+static void ref_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
+                           const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
+                           float *scale, float *max, float *sum) {
     for (int64_t r = 0; r < n_rows; r++)
-        for (int64_t b = 0; b < n / KERN_BLOCK; b++) {
-            for (int64_t i = 0; i < KERN_BLOCK; i++) {
-                float weight = p[r * ldp + b * KERN_BLOCK + i];
-                w[i] = weight == 0 ? 0.0f : weight * v_scale[b * KERN_BLOCK + i];
-            }
-            ref_quantize_codes(w, KERN_BLOCK, codes + r * ldp + b * KERN_BLOCK, scale + r * lds + b);
-        }
+        ref_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds, max + r,
+                           sum + r);
 }
 
-static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
                       const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o,
                       int64_t ldo) {
     for (int64_t r = 0; r < n_q; r++)
-        for (int64_t d = 0; d < head_dim; d++)
+        for (int64_t d = 0; d < head_dim; d++) {
+            o[r * ldo + d] = 0;
             for (int64_t b = first; b < end; b++) {
                 int32_t sum = 0;
-                for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) { /* 16 keys are in one page */
-                    const int8_t *codes = v[j / page_keys] + j % page_keys * head_dim + 4 * d;
-                    for (int64_t i = 0; i < 16; i++) sum += p[r * ldp + j + i] * codes[i / 4 * 4 * head_dim + i % 4];
+                for (int64_t j = b * KERN_WEIGHTS; j < (b + 1) * KERN_WEIGHTS; j++) {
+                    const int8_t *four = v[j / page_keys] + j % page_keys / 4 * 4 * head_dim + 4 * d;
+                    sum += p[r * ldp + j] * four[j % 4];
                 }
-                o[r * ldo + d] = fmaf((float)sum, scale[r * lds + b], o[r * ldo + d]);
+                o[r * ldo + d] = fmaf((float)sum, scale[b * ld_scale + r], o[r * ldo + d]);
             }
+        }
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
@@ -134,10 +189,8 @@ static void ref_softmax_row(float *s, int64_t n, float *max, float *sum) {
         s[i] = kern_expf(s[i] - m);
         partial[i % KERN_LANES] += s[i];
     }
-    for (int step = KERN_LANES / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++) partial[i] += partial[i + step];
     *max = m;
-    *sum = partial[0];
+    *sum = kern_fold(partial);
 }
 
 static void ref_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, float *max, float *sum) {
@@ -192,7 +245,7 @@ void kern_table_ref_attention(kern_table *table) {
     table->pv[KERN_KV_F32] = ref_pv_f32;
     table->quantize_row = ref_quantize_codes;
     table->qk_q8 = ref_qk_q8;
-    table->quantize_weights = ref_quantize_weights;
+    table->softmax_q8 = ref_softmax_q8;
     table->pv_q8 = ref_pv_q8;
     table->softmax_part = ref_softmax_part;
     table->clean = ref_clean;

@@ -4,29 +4,22 @@
 
 #include <math.h>
 
-/* The tree that ends a sum of 16 partial results. */
-static float ref_fold(float *partial) {
-    for (int step = KERN_LANES / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++) partial[i] += partial[i + step];
-    return partial[0];
-}
-
 static void ref_rms_norm(const float *x, const float *w, int64_t n, float eps, float *y) {
     float partial[KERN_LANES] = {0};
     for (int64_t i = 0; i < n; i++) partial[i % KERN_LANES] = fmaf(x[i], x[i], partial[i % KERN_LANES]);
-    float inv = 1.0f / sqrtf(ref_fold(partial) / (float)n + eps);
+    float inv = 1.0f / sqrtf(kern_fold(partial) / (float)n + eps);
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * inv * w[i];
 }
 
 static void ref_layer_norm(const float *x, const float *w, const float *b, int64_t n, float eps, float *y) {
     float sum[KERN_LANES] = {0}, squares[KERN_LANES] = {0};
     for (int64_t i = 0; i < n; i++) sum[i % KERN_LANES] += x[i];
-    float mean = ref_fold(sum) / (float)n;
+    float mean = kern_fold(sum) / (float)n;
     for (int64_t i = 0; i < n; i++) {
         float c = x[i] - mean;
         squares[i % KERN_LANES] = fmaf(c, c, squares[i % KERN_LANES]);
     }
-    float inv = 1.0f / sqrtf(ref_fold(squares) / (float)n + eps);
+    float inv = 1.0f / sqrtf(kern_fold(squares) / (float)n + eps);
     for (int64_t i = 0; i < n; i++) y[i] = fmaf((x[i] - mean) * inv, w[i], b[i]);
 }
 

@@ -182,19 +182,10 @@ AVX2_INLINE __m256i avx2_magnitude(__m256 x) {
     return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
 }
 
-/* The scale of numbers whose largest |x| has these bits; returns what they are multiplied with, 0 for those that all
- * become 0. */
-AVX2_INLINE float avx2_code_scale(uint32_t top, float *scale) {
-    const float amax = kern_bits_to_f32(top);
-    const int finite = top < 0x7f800000u, empty = !finite || amax < KERN_AMAX_MIN;
-    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
-    return empty ? 0.0f : 127.0f / amax;
-}
-
 AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *codes, float *scale) {
     __m256i top = _mm256_setzero_si256();
     for (int64_t i = 0; i < n; i += 8) top = _mm256_max_epu32(top, avx2_magnitude(avx2_load_n(x + i, n - i)));
-    const float inv = avx2_code_scale(avx2_top(top), scale);
+    const float inv = kern_code_scale(avx2_top(top), scale);
     if (inv == 0) {
         memset(codes, 0, (size_t)n);
         return;
@@ -210,43 +201,105 @@ AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *cod
     }
 }
 
-AVX2_TARGET void kern_avx2_quantize_row_weights(const float *p, const float *v_scale, int64_t n, int8_t *codes,
-                                                float *scale) {
-    for (int64_t b = 0; b < n / KERN_BLOCK; b++, p += KERN_BLOCK, v_scale += KERN_BLOCK, codes += KERN_BLOCK) {
-        __m256 w[4];
-        __m256i top = _mm256_setzero_si256(), v[4];
-        KERN_UNROLL
-        for (int i = 0; i < 4; i++) {
-            const __m256 weight = _mm256_loadu_ps(p + 8 * i);
-            const __m256 there = _mm256_cmp_ps(weight, _mm256_setzero_ps(), _CMP_NEQ_UQ); /* true for NaN */
-            w[i] = _mm256_and_ps(_mm256_mul_ps(weight, _mm256_loadu_ps(v_scale + 8 * i)), there);
-            top = _mm256_max_epu32(top, avx2_magnitude(w[i]));
-        }
-        const float inv = avx2_code_scale(avx2_top(top), scale + b);
-        if (inv == 0) {
-            _mm256_storeu_si256((void *)codes, _mm256_setzero_si256());
-            continue;
-        }
-        KERN_UNROLL
-        for (int i = 0; i < 4; i++) v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(w[i], _mm256_set1_ps(inv)));
-        /* The packs work within 128-bit halves; the permutation puts the groups of 4 in order. */
-        const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
-    }
+/* kern_pow2f() of four vectors, which advance step by step */
+AVX2_INLINE void avx2_pow2_4(__m256 *x) {
+#define STEP KERN_UNROLL for (int i = 0; i < 4; i++)
+    const __m256i fraction = _mm256_set1_epi32(KERN_POW2_FRACTION), one = _mm256_set1_epi32(KERN_POW2_1);
+    __m256i fixed[4];
+    __m256 m[4], p[4];
+    STEP fixed[i] = _mm256_max_epi32(_mm256_cvtps_epi32(x[i]), _mm256_set1_epi32(KERN_POW2_MIN));
+    STEP m[i] = _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(fixed[i], fraction), one));
+    STEP p[i] = _mm256_fmadd_ps(_mm256_set1_ps(KERN_POW2_C3), m[i], _mm256_set1_ps(KERN_POW2_C2));
+    STEP p[i] = _mm256_fmadd_ps(p[i], m[i], _mm256_set1_ps(KERN_POW2_C1));
+    STEP p[i] = _mm256_fmadd_ps(p[i], m[i], _mm256_set1_ps(KERN_POW2_C0));
+    STEP x[i] = _mm256_xor_ps(_mm256_xor_ps(_mm256_castsi256_ps(fixed[i]), m[i]), p[i]);
+#undef STEP
 }
 
-AVX2_TARGET static void avx2_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale,
-                                              int64_t n, int8_t *codes, float *scale, int64_t lds) {
+/* Codes of 32 weights, which are multiplied with `code` first */
+AVX2_INLINE void avx2_weight_codes(const __m256 *p, const float *code, int8_t *codes) {
+    __m256i v[4];
+    KERN_UNROLL
+    for (int i = 0; i < 4; i++) v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(p[i], _mm256_loadu_ps(code + 8 * i)));
+    /* The packs work within 128-bit halves; the permutation puts the groups of 4 in order. */
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
+}
+
+/* Codes of a block of a row, of whose keys first <= i < end are seen; total += e * the lanes of the sum of its weights
+ */
+AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, int64_t first, int64_t end, float a, float z,
+                                    float e, const float *code, int8_t *codes, __m256 *total) {
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int i = 0; i < KERN_WEIGHTS; i += 32) {
+        __m256 p[4];
+        __m256i seen[4];
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            if (!whole) seen[h] = avx2_mask(first - i - 8 * h, end - i - 8 * h);
+            const __m256 x = whole ? _mm256_loadu_ps(s + i + 8 * h) : _mm256_maskload_ps(s + i + 8 * h, seen[h]);
+            p[h] = _mm256_fmadd_ps(x, _mm256_set1_ps(a), _mm256_set1_ps(z));
+        }
+        avx2_pow2_4(p);
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            if (!whole) p[h] = _mm256_and_ps(p[h], _mm256_castsi256_ps(seen[h]));
+            sum[h % 2] = _mm256_add_ps(sum[h % 2], p[h]);
+        }
+        avx2_weight_codes(p, code + i, codes + i);
+    }
+    KERN_UNROLL
+    for (int h = 0; h < 2; h++) total[h] = _mm256_fmadd_ps(sum[h], _mm256_set1_ps(e), total[h]);
+}
+
+AVX2_TARGET static void avx2_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top,
+                                            float q_scale, const kern_values *v, int64_t first, int64_t end,
+                                            int8_t *codes, float *max, float *sum) {
+    const int64_t block = first / KERN_WEIGHTS, n = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    const float a = q_scale * KERN_POW2_ONE;
+    float t[(KERN_RANGE / KERN_WEIGHTS + 7) / 8 * 8] = {0}, m = -INFINITY;
+    __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t b = 0; b < n; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        const int64_t low = first > begin ? first : begin, high = end < stop ? end : stop;
+        t[b] = high - low < KERN_WEIGHTS ? avx2_max(s + low, high - low) : top[(block + b) * ld_top];
+        if (t[b] > m) m = t[b];
+    }
+    for (int64_t b = 0; b < n; b++) {
+        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+        const float z = fmaf(-t[b], a, KERN_POW2_ZERO);
+        __m256 e8 = _mm256_set1_ps((t[b] - m) * q_scale);
+        avx2_exp_below_1(1, &e8);
+        const float e = _mm256_cvtss_f32(e8);
+        float worth = v->top[block + b], some[KERN_WEIGHTS];
+        if (first <= begin && stop <= end) {
+            avx2_softmax_block(1, s + begin, 0, KERN_WEIGHTS, a, z, e, v->code + begin, codes + begin, total);
+        } else {
+            const int64_t low = first > begin ? first - begin : 0, high = end < stop ? end - begin : KERN_WEIGHTS;
+            kern_value_codes(v->scale + begin, low, high, some, &worth);
+            avx2_softmax_block(0, s + begin, low, high, a, z, e, some, codes + begin, total);
+        }
+        scale[(block + b) * ld_top] = e * worth;
+    }
+    *max = m * q_scale;
+    *sum = avx2_fold(total[0], total[1]) + (*max - *max);
+}
+
+AVX2_TARGET static void avx2_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
+                                        const float *q_scale, const kern_values *v, int64_t first, int64_t end,
+                                        int8_t *codes, float *scale, float *max, float *sum) {
     for (int64_t r = 0; r < n_rows; r++)
-        kern_avx2_quantize_row_weights(p + r * ldp, v_scale, n, codes + r * ldp, scale + r * lds);
+        avx2_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds,
+                            max + r, sum + r);
 }
 
 typedef struct avx2_qk8 {
     const int8_t *q, *k; /* [rows][ldq], [groups][ldk][4] */
-    const float *q_scale, *k_scale;
-    int64_t ldq, ldk, n_groups, lds, left; /* left: keys from here on */
-    float *s;
+    const float *k_scale;
+    int64_t ldq, ldk, n_groups, lds, left; /* left: keys of the page and the block from here on */
+    float *s, *top;                        /* top of the block of a tile */
+    int begins;                            /* 1: nothing of the block has been seen yet */
 } avx2_qk8;
 
 /* NR rows by NV vectors of 8 keys, or by the last keys where there are fewer. The sign of a key's code goes over to the
@@ -274,11 +327,18 @@ AVX2_INLINE void avx2_qk8_tile(const int NR, const int NV, const int cut, const 
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) {
-        const __m256 k_scale = avx2_load_n(g->k_scale + i % NV * 8, cut ? g->left : 8);
-        const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(g->q_scale[row + i / NV]), k_scale);
-        avx2_store_n(g->s + (row + i / NV) * g->lds + i % NV * 8, cut ? g->left : 8,
-                     _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i]), scale));
+    for (int r = 0; r < NR; r++) {
+        __m256 largest = _mm256_set1_ps(-INFINITY);
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) {
+            const __m256 k_scale = avx2_load_n(g->k_scale + v * 8, cut ? g->left : 8);
+            const __m256 s = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[r * NV + v]), k_scale);
+            const __m256 there = cut ? _mm256_blendv_ps(largest, s, _mm256_castsi256_ps(avx2_mask(0, g->left))) : s;
+            avx2_store_n(g->s + (row + r) * g->lds + v * 8, cut ? g->left : 8, s);
+            largest = _mm256_max_ps(there, largest);
+        }
+        const float top = avx2_max_lane(largest) + 0.0f;
+        if (g->begins || top > g->top[row + r]) g->top[row + r] = top;
     }
 }
 
@@ -288,18 +348,21 @@ AVX2_INLINE void avx2_qk8_rows(const int NV, const int cut, const avx2_qk8 *g, i
     for (; r < n_q; r++) avx2_qk8_tile(1, NV, cut, g, r);
 }
 
-AVX2_TARGET static void avx2_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q, const int8_t *k,
-                                   int64_t ldk, const float *k_scale, int64_t n_keys, int64_t n_groups, float *s,
-                                   int64_t lds) {
-    avx2_qk8 g = {.q = q, .q_scale = q_scale, .ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds};
-    for (int64_t j = 0; j < n_keys;) {
-        g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + j, g.left = n_keys - j;
+AVX2_TARGET static void avx2_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
+                                   const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s,
+                                   int64_t lds, float *top, int64_t ld_top) {
+    avx2_qk8 g = {.q = q, .ldq = ldq, .ldk = page_keys, .n_groups = n_groups, .lds = lds};
+    for (int64_t j = first; j < end;) {
+        const int64_t key = j % page_keys;
+        g.k = k[j / page_keys] + 4 * key, g.k_scale = k_scale + j, g.s = s + j;
+        g.top = top + j / KERN_WEIGHTS * ld_top, g.begins = j == first || j % KERN_WEIGHTS == 0;
+        g.left = kern_least(page_keys - key, end - j, KERN_WEIGHTS - j % KERN_WEIGHTS);
         if (g.left >= 16) {
             avx2_qk8_rows(2, 0, &g, n_q);
             j += 16;
         } else {
             avx2_qk8_rows(1, 1, &g, n_q);
-            j += 8;
+            j += g.left < 8 ? g.left : 8;
         }
     }
 }
@@ -308,7 +371,7 @@ typedef struct avx2_pv8 {
     const int8_t *p; /* [rows][ldp] */
     const float *scale;
     const int8_t *const *v;
-    int64_t ldp, lds, page_keys, first, end, head_dim, ldo;
+    int64_t ldp, ld_scale, page_keys, first, end, head_dim, ldo;
     float *o;
     int64_t d, left; /* dimension, and how many there are from it on */
 } avx2_pv8;
@@ -320,7 +383,7 @@ AVX2_INLINE void avx2_pv8_tile(const int NR, const int NV, const int cut, const 
         __m256i acc[4 * 2];
         KERN_UNROLL
         for (int i = 0; i < NR * NV; i++) acc[i] = _mm256_setzero_si256();
-        for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) {
+        for (int64_t j = b * KERN_WEIGHTS; j < (b + 1) * KERN_WEIGHTS; j += 16) {
             const int8_t *v = g->v[j / g->page_keys] + j % g->page_keys * g->head_dim + 4 * g->d;
             const int8_t *p = g->p + row * g->ldp + j;
             KERN_UNROLL
@@ -340,9 +403,9 @@ AVX2_INLINE void avx2_pv8_tile(const int NR, const int NV, const int cut, const 
         }
         KERN_UNROLL
         for (int i = 0; i < NR * NV; i++) {
-            const __m256 scale = _mm256_set1_ps(g->scale[(row + i / NV) * g->lds + b]);
+            const __m256 scale = _mm256_set1_ps(g->scale[b * g->ld_scale + row + i / NV]);
             float *o = g->o + (row + i / NV) * g->ldo + g->d + i % NV * 8;
-            const __m256 old = avx2_load_n(o, cut ? g->left : 8);
+            const __m256 old = b > g->first ? avx2_load_n(o, cut ? g->left : 8) : _mm256_setzero_ps();
             avx2_store_n(o, cut ? g->left : 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[i]), scale, old));
         }
     }
@@ -354,14 +417,14 @@ AVX2_INLINE void avx2_pv8_rows(const int NV, const int cut, const avx2_pv8 *g, i
     for (; r < n_q; r++) avx2_pv8_tile(1, NV, cut, g, r);
 }
 
-AVX2_TARGET static void avx2_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
+AVX2_TARGET static void avx2_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
                                    const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end,
                                    int64_t head_dim, float *o, int64_t ldo) {
     avx2_pv8 g = {.p = p,
                   .scale = scale,
                   .v = v,
                   .ldp = ldp,
-                  .lds = lds,
+                  .ld_scale = ld_scale,
                   .page_keys = page_keys,
                   .first = first,
                   .end = end,
@@ -386,7 +449,7 @@ void kern_table_avx2_attention(kern_table *table) {
     table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
-    table->quantize_weights = avx2_quantize_weights;
+    table->softmax_q8 = avx2_softmax_q8;
     table->qk_q8 = avx2_qk_q8;
     table->pv_q8 = avx2_pv_q8;
 }

@@ -8,9 +8,6 @@
 
 #include <float.h>
 
-AVX512_INLINE __m512 avx512_larger(__m512 a, __m512 b) {
-    return _mm512_max_ps(a, b);
-}
 /* The largest number of a row, and the least. The least is looked for among the bits, where negative numbers are above
  * all others, and NaN above those: there are more ports for it. */
 typedef struct avx512_span {
@@ -173,75 +170,146 @@ AVX512_TARGET static void avx512_softmax_join(float *max, float *sum, float *o, 
     }
 }
 
-/* ---- weights of int8 values -------------------------------------------------------------------------------------- */
+/* ---- softmax with int8 values ------------------------------------------------------------------------------------ */
 
-/* Four blocks of weights, on their way to becoming codes */
-enum { AVX512_BLOCKS = 4, AVX512_WEIGHTS = AVX512_BLOCKS * KERN_BLOCK };
-typedef struct avx512_weights {
-    __m512 w[2 * AVX512_BLOCKS];
-    const float *p, *v_scale;
-    int8_t *codes;
-    float *scale;
-    float inv[AVX512_BLOCKS];
-    int damaged; /* a scale is not finite: its product with a weight of 0 is not 0, AVX2's version mends that */
-} avx512_weights;
+enum {
+    SOFTMAX_ROWS = 16,                          /* a lane each for what there is one of in a row and block */
+    SOFTMAX_VECTORS = KERN_WEIGHTS / 16,        /* of a block */
+    SOFTMAX_BLOCKS = KERN_RANGE / KERN_WEIGHTS, /* at most */
+};
 
-AVX512_INLINE void avx512_weights_begin(avx512_weights *q, const float *p, const float *v_scale, int8_t *codes,
-                                        float *scale) {
-    __m512 top[AVX512_BLOCKS];
-    q->p = p, q->v_scale = v_scale, q->codes = codes, q->scale = scale;
-    KERN_UNROLL
-    for (int i = 0; i < 2 * AVX512_BLOCKS; i++)
-        q->w[i] = _mm512_mul_ps(_mm512_loadu_ps(p + 16 * i), _mm512_loadu_ps(v_scale + 16 * i));
-    KERN_UNROLL
-    for (int b = 0; b < AVX512_BLOCKS; b++) top[b] = avx512_larger_bits(q->w[2 * b], q->w[2 * b + 1]);
-    const __m128 amax = avx512_four_folded(avx512_larger_bits, top), most = _mm_set1_ps(127);
-    const __mmask8 there = _mm_cmp_ps_mask(amax, _mm_set1_ps(KERN_AMAX_MIN), _CMP_GE_OQ);
-    q->damaged = _mm_cmpge_epu32_mask(_mm_castps_si128(amax), _mm_set1_epi32(0x7f800000)) != 0;
-    _mm_storeu_ps(q->inv, _mm_maskz_div_ps(there, most, amax));
-    _mm_storeu_ps(scale, _mm_maskz_div_ps(there, amax, most));
+/* A block of keys, for some rows */
+typedef struct avx512_softmax {
+    int64_t begin;            /* its first key */
+    int64_t first, end;       /* its keys that are seen: first <= i < end */
+    const float *code;        /* [KERN_WEIGHTS], see kern_values */
+    float z[SOFTMAX_ROWS];    /* what a row's scores have added to them */
+    float e[SOFTMAX_ROWS];    /* what its weights are worth, beside the row's largest */
+    float some[KERN_WEIGHTS]; /* code, if only some keys are seen */
+} avx512_softmax;
+
+/* Which of 16 keys from i on are seen; all those of a whole block are. */
+AVX512_INLINE __mmask16 avx512_seen(const avx512_softmax *g, const int whole, int64_t i) {
+    return whole ? (__mmask16)0xffff : (__mmask16)(avx512_mask(g->end - i) & ~avx512_mask(g->first - i));
 }
 
-AVX512_INLINE void avx512_weights_end(const avx512_weights *q) {
+/* kern_pow2f() of the vectors of a block, which advance step by step */
+AVX512_INLINE void avx512_pow2_block(__m512 *x) {
+#define STEP KERN_UNROLL for (int i = 0; i < SOFTMAX_VECTORS; i++)
+    const __m512i fraction = _mm512_set1_epi32(KERN_POW2_FRACTION), one = _mm512_set1_epi32(KERN_POW2_1);
+    __m512i fixed[SOFTMAX_VECTORS], bits[SOFTMAX_VECTORS];
+    __m512 p[SOFTMAX_VECTORS];
+    STEP fixed[i] = _mm512_max_epi32(_mm512_cvtps_epi32(x[i]), _mm512_set1_epi32(KERN_POW2_MIN));
+    STEP bits[i] = _mm512_ternarylogic_epi32(fixed[i], fraction, one, 0xea); /* (a & b) | c */
+    STEP x[i] = _mm512_castsi512_ps(bits[i]);
+    STEP p[i] = _mm512_fmadd_ps(_mm512_set1_ps(KERN_POW2_C3), x[i], _mm512_set1_ps(KERN_POW2_C2));
+    STEP p[i] = _mm512_fmadd_ps(p[i], x[i], _mm512_set1_ps(KERN_POW2_C1));
+    STEP p[i] = _mm512_fmadd_ps(p[i], x[i], _mm512_set1_ps(KERN_POW2_C0));
+    STEP fixed[i] = _mm512_ternarylogic_epi32(fixed[i], bits[i], _mm512_castps_si512(p[i]), 0x96); /* a ^ b ^ c */
+    STEP x[i] = _mm512_castsi512_ps(fixed[i]);
+#undef STEP
+}
+
+/* Codes of a block of a row; returns the lanes of the sum of its weights. */
+AVX512_INLINE __m512 avx512_softmax_codes(const avx512_softmax *g, const int whole, const float *s, __m512 a, __m512 z,
+                                          int8_t *codes) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i v[2 * AVX512_BLOCKS];
-    if (q->damaged) {
-        kern_avx2_quantize_row_weights(q->p, q->v_scale, AVX512_WEIGHTS, q->codes, q->scale);
-        return;
-    }
+    __m512 p[SOFTMAX_VECTORS];
+    __m512i v[SOFTMAX_VECTORS];
     KERN_UNROLL
-    for (int i = 0; i < 2 * AVX512_BLOCKS; i++)
-        v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(q->w[i], _mm512_set1_ps(q->inv[i / 2])));
+    for (int i = 0; i < SOFTMAX_VECTORS; i++)
+        p[i] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(avx512_seen(g, whole, 16 * i), s + 16 * i), a, z);
+    avx512_pow2_block(p);
+    KERN_UNROLL
+    for (int i = 0; i < SOFTMAX_VECTORS; i++) {
+        p[i] = _mm512_maskz_mov_ps(avx512_seen(g, whole, 16 * i), p[i]);
+        v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(p[i], _mm512_loadu_ps(g->code + 16 * i)));
+    }
     /* The packs work within 128-bit lanes; the permutation puts the groups of 4 in order. */
-    KERN_UNROLL
-    for (int i = 0; i < 2 * AVX512_BLOCKS; i += 4) {
-        const __m512i bytes =
-            _mm512_packs_epi16(_mm512_packs_epi32(v[i], v[i + 1]), _mm512_packs_epi32(v[i + 2], v[i + 3]));
-        _mm512_storeu_si512(q->codes + 16 * i, _mm512_permutexvar_epi32(order, bytes));
-    }
+    const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+    _mm512_storeu_si512(codes, _mm512_permutexvar_epi32(order, bytes));
+    return _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(p[0], p[1]), p[2]), p[3]);
 }
 
-/* Four blocks at a time, because what gives one number for a block costs hardly more for four; and the next four are
- * begun before the last are ended, which would have to wait for it. The last blocks of a row are left to AVX2's
- * version. */
-AVX512_TARGET static void avx512_quantize_weights(const float *p, int64_t ldp, int64_t n_rows, const float *v_scale,
-                                                  int64_t n, int8_t *codes, float *scale, int64_t lds) {
-    avx512_weights next, last;
-    int waiting = 0;
-    for (int64_t r = 0; r < n_rows; r++, p += ldp, codes += ldp, scale += lds) {
-        int64_t i = 0;
-        for (; i + AVX512_WEIGHTS <= n; i += AVX512_WEIGHTS) {
-            avx512_weights_begin(&next, p + i, v_scale + i, codes + i, scale + i / KERN_BLOCK);
-            if (waiting) avx512_weights_end(&last);
-            last = next, waiting = 1;
-        }
-        if (i < n) kern_avx2_quantize_row_weights(p + i, v_scale + i, n - i, codes + i, scale + i / KERN_BLOCK);
+/* The same of a block that is seen in part. */
+AVX512_TARGET static __m512 avx512_softmax_edge(const avx512_softmax *g, const float *s, __m512 a, __m512 z,
+                                                int8_t *codes) {
+    return avx512_softmax_codes(g, 0, s, a, z, codes);
+}
+
+/* The largest score of a row that is seen; a zero is +0. */
+AVX512_INLINE float avx512_softmax_top(const avx512_softmax *g, const float *s) {
+    __m512 largest = _mm512_set1_ps(-INFINITY);
+    for (int i = 0; i < KERN_WEIGHTS; i += 16) {
+        const __mmask16 seen = avx512_seen(g, 0, i);
+        largest = _mm512_mask_max_ps(largest, seen, largest, _mm512_maskz_loadu_ps(seen, s + i));
     }
-    if (waiting) avx512_weights_end(&last);
+    return _mm512_reduce_max_ps(largest) + 0.0f;
+}
+
+/* Makes the n blocks ready for up to 16 rows. */
+AVX512_INLINE void avx512_softmax_begin(avx512_softmax *g, int64_t n, const float *s, int64_t lds, int64_t n_rows,
+                                        const float *top, int64_t ld_top, const float *q_scale, const kern_values *v,
+                                        float *scale, float *max) {
+    const __mmask16 rows = avx512_mask(n_rows);
+    const __m512 q = _mm512_maskz_loadu_ps(rows, q_scale), a = _mm512_mul_ps(q, _mm512_set1_ps(KERN_POW2_ONE));
+    __m512 t[SOFTMAX_BLOCKS], m = _mm512_set1_ps(-INFINITY);
+    float worth[SOFTMAX_BLOCKS];
+    for (int64_t b = 0; b < n; b++) {
+        const int64_t block = g[b].begin / KERN_WEIGHTS;
+        if (g[b].end - g[b].first == KERN_WEIGHTS) {
+            t[b] = _mm512_maskz_loadu_ps(rows, top + block * ld_top);
+            g[b].code = v->code + g[b].begin, worth[b] = v->top[block];
+        } else {
+            float tops[SOFTMAX_ROWS] = {0};
+            for (int64_t r = 0; r < n_rows; r++) tops[r] = avx512_softmax_top(&g[b], s + r * lds + g[b].begin);
+            t[b] = _mm512_loadu_ps(tops);
+            kern_value_codes(v->scale + g[b].begin, g[b].first, g[b].end, g[b].some, &worth[b]);
+            g[b].code = g[b].some;
+        }
+        m = _mm512_max_ps(m, t[b]);
+    }
+    for (int64_t b = 0; b < n; b++) {
+        __m512 e = _mm512_mul_ps(_mm512_sub_ps(t[b], m), q);
+        avx512_exp_below_1(1, 0, &e);
+        _mm512_storeu_ps(g[b].e, e);
+        _mm512_storeu_ps(g[b].z, _mm512_fnmadd_ps(t[b], a, _mm512_set1_ps(KERN_POW2_ZERO)));
+        _mm512_mask_storeu_ps(scale + g[b].begin / KERN_WEIGHTS * ld_top, rows,
+                              _mm512_mul_ps(e, _mm512_set1_ps(worth[b])));
+    }
+    _mm512_mask_storeu_ps(max, rows, _mm512_mul_ps(m, q));
+}
+
+AVX512_TARGET static void avx512_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top,
+                                            int64_t ld_top, const float *q_scale, const kern_values *v, int64_t first,
+                                            int64_t end, int8_t *codes, float *scale, float *max, float *sum) {
+    avx512_softmax g[SOFTMAX_BLOCKS];
+    int64_t n = 0;
+    for (int64_t j = first / KERN_WEIGHTS * KERN_WEIGHTS; j < end; j += KERN_WEIGHTS, n++) {
+        g[n].begin = j;
+        g[n].first = first > j ? first - j : 0;
+        g[n].end = end < j + KERN_WEIGHTS ? end - j : KERN_WEIGHTS;
+    }
+    for (int64_t row = 0; row < n_rows; row += SOFTMAX_ROWS, top += SOFTMAX_ROWS, scale += SOFTMAX_ROWS) {
+        const int64_t rows = n_rows - row < SOFTMAX_ROWS ? n_rows - row : SOFTMAX_ROWS;
+        avx512_softmax_begin(g, n, s + row * lds, lds, rows, top, ld_top, q_scale + row, v, scale, max + row);
+        for (int64_t r = 0; r < rows; r++) {
+            const __m512 a = _mm512_set1_ps(q_scale[row + r] * KERN_POW2_ONE);
+            __m512 total = _mm512_setzero_ps();
+            for (int64_t b = 0; b < n; b++) {
+                const int64_t at = (row + r) * lds + g[b].begin;
+                const __m512 z = _mm512_set1_ps(g[b].z[r]);
+                const __m512 part = g[b].code == g[b].some ? avx512_softmax_edge(&g[b], s + at, a, z, codes + at)
+                                                           : avx512_softmax_codes(&g[b], 1, s + at, a, z, codes + at);
+                total = _mm512_fmadd_ps(part, _mm512_set1_ps(g[b].e[r]), total);
+            }
+            sum[row + r] = avx512_fold(total) + (max[row + r] - max[row + r]);
+        }
+    }
 }
 
 void kern_table_avx512_attention(kern_table *table) {
-    table->quantize_weights = avx512_quantize_weights;
+    table->softmax_q8 = avx512_softmax_q8;
     table->softmax_part = avx512_softmax_part;
     table->clean = avx512_clean;
     table->weigh = avx512_weigh;

@@ -70,6 +70,10 @@ AVX512_INLINE float avx512_fold(__m512 a) {
 
 typedef __m512 avx512_choice(__m512, __m512);
 
+AVX512_INLINE __m512 avx512_larger(__m512 a, __m512 b) {
+    return _mm512_max_ps(a, b);
+}
+
 /* The larger one as integers without sign */
 AVX512_INLINE __m512 avx512_larger_bits(__m512 a, __m512 b) {
     return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));

@@ -4,7 +4,7 @@
 
 #if defined(KERN_X86)
 
-#include "avx512.h"
+#include "avx512_math.h"
 
 #define VNNI_ATTENTION_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
 #define VNNI_ATTENTION_INLINE VNNI_ATTENTION_TARGET KERN_INLINE
@@ -32,9 +32,10 @@ VNNI_ATTENTION_INLINE void vnni_attention_add(__m512i *acc, __m512i no_sign, __m
 
 typedef struct vnni_qk {
     const int8_t *q, *k; /* k of the first key of a tile */
-    const float *q_scale, *k_scale;
-    float *s;
+    const float *k_scale;
+    float *s, *top; /* top of the block of a tile */
     int64_t ldq, ldk, n_groups, lds;
+    int begins;           /* 1: nothing of the block has been seen yet */
     __mmask16 mask;       /* of the last vector of keys */
     const int32_t *start; /* [rows], see vnni_qk_start() */
 } vnni_qk;
@@ -61,6 +62,16 @@ VNNI_ATTENTION_INLINE void vnni_qk_start(const vnni_qk *g, int64_t r, int64_t n_
     _mm_storeu_si128((void *)(start + r), _mm_sub_epi32(_mm_setzero_si128(), e));
 }
 
+/* The largest scores of NR rows, at most 4, lane by lane, go into those of the block; a zero is +0. */
+VNNI_ATTENTION_INLINE void vnni_qk_top(const int NR, const vnni_qk *g, int64_t row, __m512 *largest) {
+    const __mmask8 rows = (1 << NR) - 1;
+    KERN_UNROLL
+    for (int r = NR; r < 4; r++) largest[r] = largest[0];
+    __m128 top = _mm_add_ps(avx512_four_folded(avx512_larger, largest), _mm_setzero_ps());
+    if (!g->begins) top = _mm_max_ps(top, _mm_maskz_loadu_ps(rows, g->top + row));
+    _mm_mask_storeu_ps(g->top + row, rows, top);
+}
+
 /* NR rows by NV vectors of 16 keys. */
 VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_qk *g, int64_t row) {
     const __m512i offset = _mm512_set1_epi8((char)0x80);
@@ -82,14 +93,19 @@ VNNI_ATTENTION_INLINE void vnni_qk_tile(const int NR, const int NV, const vnni_q
             for (int v = 0; v < NV; v++) vnni_attention_add(&acc[r * NV + v], key[v], four);
         }
     }
+    __m512 largest[4];
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) {
-        const int r = i / NV, v = i % NV;
-        const __mmask16 mask = v == NV - 1 ? g->mask : (__mmask16)0xffff;
-        const __m512 k_scale = _mm512_maskz_loadu_ps(mask, g->k_scale + 16 * v);
-        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(g->q_scale[row + r]), k_scale);
-        _mm512_mask_storeu_ps(g->s + (row + r) * g->lds + 16 * v, mask,
-                              _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), scale));
+    for (int r = 0; r < NR; r++) {
+        largest[r % 4] = _mm512_set1_ps(-INFINITY);
+        KERN_UNROLL
+        for (int v = 0; v < NV; v++) {
+            const __mmask16 mask = v == NV - 1 ? g->mask : (__mmask16)0xffff;
+            const __m512 k_scale = _mm512_maskz_loadu_ps(mask, g->k_scale + 16 * v);
+            const __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[r * NV + v]), k_scale);
+            _mm512_mask_storeu_ps(g->s + (row + r) * g->lds + 16 * v, mask, s);
+            largest[r % 4] = _mm512_mask_max_ps(largest[r % 4], mask, largest[r % 4], s);
+        }
+        if (r % 4 == 3 || r == NR - 1) vnni_qk_top(r % 4 + 1, g, row + r / 4 * 4, largest);
     }
 }
 
@@ -101,28 +117,30 @@ VNNI_ATTENTION_INLINE void vnni_qk_rows(const int NV, const vnni_qk *g, int64_t 
     for (; r < n_q; r++) vnni_qk_tile(1, NV, g, r);
 }
 
-VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, const float *q_scale, int64_t n_q,
-                                             const int8_t *k, int64_t ldk, const float *k_scale, int64_t n_keys,
-                                             int64_t n_groups, float *s, int64_t lds) {
+VNNI_ATTENTION_TARGET static void vnni_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k,
+                                             int64_t page_keys, const float *k_scale, int64_t first, int64_t end,
+                                             int64_t n_groups, float *s, int64_t lds, float *top, int64_t ld_top) {
     enum { ROWS = 32 }; /* a multiple of 4 */
     int32_t start[ROWS];
-    vnni_qk g = {.ldq = ldq, .ldk = ldk, .n_groups = n_groups, .lds = lds, .start = start};
+    vnni_qk g = {.ldq = ldq, .ldk = page_keys, .n_groups = n_groups, .lds = lds, .start = start};
     for (int64_t row = 0; row < n_q; row += ROWS) {
         const int64_t rows = n_q - row < ROWS ? n_q - row : ROWS;
-        g.q = q + row * ldq, g.q_scale = q_scale + row;
+        g.q = q + row * ldq;
         for (int64_t r = 0; r < rows; r += 4) vnni_qk_start(&g, r, rows, start);
-        for (int64_t j = 0; j < n_keys;) {
-            const int64_t left = n_keys - j;
-            const int vectors = vnni_attention_vectors(left);
-            g.k = k + 4 * j, g.k_scale = k_scale + j, g.s = s + row * lds + j;
-            g.mask = avx512_mask(left - 16 * (vectors - 1));
+        for (int64_t j = first; j < end;) {
+            const int64_t key = j % page_keys,
+                          of_page = kern_least(page_keys - key, end - j, KERN_WEIGHTS - j % KERN_WEIGHTS);
+            const int vectors = vnni_attention_vectors(of_page);
+            g.k = k[j / page_keys] + 4 * key, g.k_scale = k_scale + j, g.s = s + row * lds + j;
+            g.top = top + j / KERN_WEIGHTS * ld_top + row, g.begins = j == first || j % KERN_WEIGHTS == 0;
+            g.mask = avx512_mask(of_page - 16 * (vectors - 1));
             if (vectors == 4)
                 vnni_qk_rows(4, &g, rows);
             else if (vectors == 2)
                 vnni_qk_rows(2, &g, rows);
             else
                 vnni_qk_rows(1, &g, rows);
-            j += 16 * vectors;
+            j += of_page < 16 * vectors ? of_page : 16 * vectors;
         }
     }
 }
@@ -134,78 +152,67 @@ typedef struct vnni_pv {
     const int8_t *p; /* [rows][ldp], 0..127 */
     const float *scale;
     const int8_t *const *v;
-    int64_t ldp, lds, page_keys, first, end, head_dim, ldo;
+    int64_t ldp, ld_scale, page_keys, first, head_dim, ldo;
     float *o;
     int64_t d;      /* the first dimension of a tile */
     __mmask16 mask; /* of the last vector of dimensions */
 } vnni_pv;
 
-/* NR rows by NV vectors of 16 dimensions. */
-VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_pv *g, int64_t row) {
-    __m512 sum[3 * 4];
+/* NR rows by NV vectors of 16 dimensions, one block of keys. */
+VNNI_ATTENTION_INLINE void vnni_pv_tile(const int NR, const int NV, const vnni_pv *g, int64_t b, int64_t row) {
+    const int8_t *p = g->p + row * g->ldp + b * KERN_WEIGHTS;
+    int64_t page = b * KERN_WEIGHTS / g->page_keys, key = b * KERN_WEIGHTS % g->page_keys;
+    __m512i acc[4 * 4];
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) {
-        const __mmask16 mask = i % NV == NV - 1 ? g->mask : (__mmask16)0xffff;
-        sum[i] = _mm512_maskz_loadu_ps(mask, g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16);
-    }
-    for (int64_t b = g->first; b < g->end; b++) {
-        __m512i acc[3 * 4];
+    for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_setzero_si512();
+    for (int64_t j = 0; j < KERN_WEIGHTS; j += 16) { /* 16 keys are in one page */
+        const int8_t *v = g->v[page] + key * g->head_dim + 4 * g->d;
         KERN_UNROLL
-        for (int i = 0; i < NR * NV; i++) acc[i] = _mm512_setzero_si512();
-        for (int64_t j = b * KERN_BLOCK; j < (b + 1) * KERN_BLOCK; j += 16) { /* 16 keys are in one page */
-            const int8_t *v = g->v[j / g->page_keys] + j % g->page_keys * g->head_dim + 4 * g->d;
-            const int8_t *p = g->p + row * g->ldp + j;
+        for (int i = 0; i < 4; i++, v += 4 * g->head_dim, p += 4) {
+            __m512i value[4];
             KERN_UNROLL
-            for (int i = 0; i < 4; i++, v += 4 * g->head_dim, p += 4) {
-                __m512i value[4];
+            for (int h = 0; h < NV; h++) {
+                const __mmask16 mask = h == NV - 1 ? g->mask : (__mmask16)0xffff;
+                value[h] = _mm512_maskz_loadu_epi32(mask, v + 64 * h);
+            }
+            KERN_UNROLL
+            for (int r = 0; r < NR; r++) {
+                const __m512i four = vnni_attention_four(p + r * g->ldp);
                 KERN_UNROLL
-                for (int h = 0; h < NV; h++) {
-                    const __mmask16 mask = h == NV - 1 ? g->mask : (__mmask16)0xffff;
-                    value[h] = _mm512_maskz_loadu_epi32(mask, v + 64 * h);
-                }
-                KERN_UNROLL
-                for (int r = 0; r < NR; r++) {
-                    const __m512i four = vnni_attention_four(p + r * g->ldp);
-                    KERN_UNROLL
-                    for (int h = 0; h < NV; h++) vnni_attention_add(&acc[r * NV + h], four, value[h]);
-                }
+                for (int h = 0; h < NV; h++) vnni_attention_add(&acc[r * NV + h], four, value[h]);
             }
         }
-        KERN_UNROLL
-        for (int i = 0; i < NR * NV; i++) {
-            const __m512 scale = _mm512_set1_ps(g->scale[(row + i / NV) * g->lds + b]);
-            sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), scale, sum[i]);
-        }
+        key += 16;
+        if (key == g->page_keys) page++, key = 0;
     }
     KERN_UNROLL
     for (int i = 0; i < NR * NV; i++) {
         const __mmask16 mask = i % NV == NV - 1 ? g->mask : (__mmask16)0xffff;
-        _mm512_mask_storeu_ps(g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16, mask, sum[i]);
+        float *o = g->o + (row + i / NV) * g->ldo + g->d + i % NV * 16;
+        const __m512 scale = _mm512_set1_ps(g->scale[b * g->ld_scale + row + i / NV]);
+        const __m512 sum = b > g->first ? _mm512_maskz_loadu_ps(mask, o) : _mm512_setzero_ps();
+        _mm512_mask_storeu_ps(o, mask, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), scale, sum));
     }
 }
 
-VNNI_ATTENTION_INLINE void vnni_pv_rows(const int NV, const vnni_pv *g, int64_t n_q) {
-    int64_t r = 0;
-    if (NV == 4) {
-        for (; n_q - r >= 3 && n_q - r != 4; r += 3) vnni_pv_tile(3, NV, g, r);
-        for (; r + 2 <= n_q; r += 2) vnni_pv_tile(2, NV, g, r);
-    } else {
-        for (; r + 4 <= n_q; r += 4) vnni_pv_tile(4, NV, g, r);
+VNNI_ATTENTION_INLINE void vnni_pv_rows(const int NV, const vnni_pv *g, int64_t end, int64_t n_q) {
+    for (int64_t b = g->first; b < end; b++) {
+        int64_t r = 0;
+        for (; r + 4 <= n_q; r += 4) vnni_pv_tile(4, NV, g, b, r);
+        for (; r < n_q; r++) vnni_pv_tile(1, NV, g, b, r);
     }
-    for (; r < n_q; r++) vnni_pv_tile(1, NV, g, r);
 }
 
-VNNI_ATTENTION_TARGET static void vnni_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t lds, int64_t n_q,
-                                             const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end,
-                                             int64_t head_dim, float *o, int64_t ldo) {
+VNNI_ATTENTION_TARGET static void vnni_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale,
+                                             int64_t n_q, const int8_t *const *v, int64_t page_keys, int64_t first,
+                                             int64_t end, int64_t head_dim, float *o, int64_t ldo) {
     vnni_pv g = {.p = p,
                  .scale = scale,
                  .v = v,
                  .ldp = ldp,
-                 .lds = lds,
+                 .ld_scale = ld_scale,
                  .page_keys = page_keys,
                  .first = first,
-                 .end = end,
                  .head_dim = head_dim,
                  .ldo = ldo,
                  .o = o};
@@ -214,11 +221,11 @@ VNNI_ATTENTION_TARGET static void vnni_pv_q8(const int8_t *p, int64_t ldp, const
         const int vectors = vnni_attention_vectors(left);
         g.mask = avx512_mask(left - 16 * (vectors - 1));
         if (vectors == 4)
-            vnni_pv_rows(4, &g, n_q);
+            vnni_pv_rows(4, &g, end, n_q);
         else if (vectors == 2)
-            vnni_pv_rows(2, &g, n_q);
+            vnni_pv_rows(2, &g, end, n_q);
         else
-            vnni_pv_rows(1, &g, n_q);
+            vnni_pv_rows(1, &g, end, n_q);
         g.d += 16 * vectors;
     }
 }

@@ -418,10 +418,10 @@ static void attention_unpack(const attention_block *b, const attention_tile *til
         if (kv_is_packed(e->kv, 1))
             kv_unpack_values(e->kv, &e->kern, values, b->w->values + (size_t)key * (size_t)e->model->shape.head_dim);
     }
-    for (int block = (from + KERN_WEIGHTS - 1) / KERN_WEIGHTS; (block + 1) * KERN_WEIGHTS <= to;
-         block++) /* whole ones */
-        kern_value_codes(b->w->v_scale + block * KERN_WEIGHTS, 0, KERN_WEIGHTS, b->w->v_code + block * KERN_WEIGHTS,
-                         b->w->v_top + block);
+    const int begin = (from + KERN_WEIGHTS - 1) / KERN_WEIGHTS, stop = to / KERN_WEIGHTS; /* blocks that are whole */
+    for (int i = begin; i < stop; i++)
+        e->kern.value_codes(b->w->v_scale + i * KERN_WEIGHTS, 0, KERN_WEIGHTS, b->w->v_code + i * KERN_WEIGHTS,
+                            b->w->v_top + i);
 }
 
 /* Few rows of integers are computed with so soon that a range is read beforehand, all its pages in turns: the CPU's own
@@ -451,7 +451,9 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
         attention_ask(&b, tile);
     else if (tile->n_tokens <= block)
         attention_read(&b);
-    if (integers) attention_find_codes(&b), attention_unpack(&b, tile), attention_ask_scales(&b, tile);
+    else
+        attention_ask_scales(&b, tile);
+    if (integers) attention_find_codes(&b), attention_unpack(&b, tile);
     for (int t = 0; t < tile->n_tokens; t += block) {
         int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
         b.row = t * group;

@@ -186,6 +186,9 @@ static inline float kern_code_scale(uint32_t top, float *scale) {
 #define KERN_TANH_C5    0x1.110e1cp-3f
 #define KERN_TANH_C3    (-0x1.555552p-2f)
 
+/* value_codes, for the versions of softmax_q8 */
+void kern_ref_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
+
 /* Each overwrites the entries of the table it has a version of. */
 void kern_table_ref_matmul(kern_table *table);
 void kern_table_ref_attention(kern_table *table);
@@ -206,6 +209,7 @@ void kern_table_quants256(kern_table *table);
 void kern_table_quants256_vnni(kern_table *table);
 void kern_table_quants512(kern_table *table);
 void kern_table_amx(kern_table *table);
+void kern_avx2_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
 int kern_cpu_is_amd(void); /* decides how memory is read and which of two ways to the same bits is taken */
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,

@@ -196,7 +196,7 @@ typedef struct kern_ahead {
     int64_t lines;
 } kern_ahead;
 
-/* The scales of the int8 values of a range. */
+/* The scales of the int8 values of a range, see value_codes. */
 typedef struct kern_values {
     const float *scale; /* [keys], not negative */
     const float *code;  /* [keys]: what a weight is multiplied with to become a code */
@@ -297,29 +297,36 @@ typedef struct kern_table {
 
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
      * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys. Keys count
-     * from the start of a range of at most KERN_RANGE; of pages, k[i] or v[i] is that of keys i * page_keys..
-     * (page_keys is a multiple of 16).
+     * from the start of a range of at most KERN_RANGE; of pages, k[i] or v[i] is that of keys i * page_keys.. (a
+     * multiple of 16). Weights of KERN_WEIGHTS keys, a block, share a scale. top, scale: [blocks][ld], a row each.
      *
      *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head), and codes are -127..127:
      *          always inv = 127 / amax, scale = amax / 127
      *   qk_q8: a page of K [n_groups][page_keys][4], n_groups = ceil(head_dim/4); dimensions that are not there are 0
-     *          in q. s[r][j] = (float)i * k_scale[j] for first <= j < end, i = int32 sum of q code * k code. The scale
-     *          of q comes later. top[b][r], rows ld_top apart: the largest of them in every block b of KERN_WEIGHTS
-     * keys that has one softmax_q8: the weights of the keys first <= j < end (at least one), which are all that n_rows
-     * rows of s see; no s is NaN. For each block b of KERN_WEIGHTS keys that has one of them, ascending: t = top[b][r]
-     * if all its keys are seen, else the largest s[r][j] that is; m = the largest t a = q_scale[r] * KERN_POW2_ONE; p =
-     * kern_pow2f(fma(s[r][j], a, fma(-t, a, KERN_POW2_ZERO))) codes[r][j] = rint(p * v->code[j]), 0 for keys that are
-     * not seen; see kern_value_codes(), which is asked again, about the keys that are, if there are others e =
-     * kern_expf((t - m) * q_scale[r]); scale[b][r] = e * v->top[b] total = fma(16 partial sums of p, e, total), from 0
-     * on max[r] = m * q_scale[r], sum[r] = total, folded, + (max[r] - max[r]): NaN if that is not finite. Rows of s and
-     * codes are lds apart, those of top and scale ld_top pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks of
-     * KERN_WEIGHTS keys, first <= b < end, ascending: o[r][d] = fma((float)i, scale[b][r], o[r][d]), from 0 on; i =
-     * int32 sum of p code * v code. p [n_q][ldp], scale [blocks][ld_scale] |q|, |k|, |p|, |v| <= 127: a sum of two
-     * products fits int16. */
+     *          in q. s[r][j] = (float)i * k_scale[j] for first <= j < end, i = int32 sum of q code * k code (the scale
+     *          of q comes later); top[b][r] = the largest s[r][j] of block b, if it has one
+     *   value_codes: for the keys first <= j < end of one block, whose values have these scales, amax the largest:
+     *          code[j] = scale[j] * (127 / amax), 0 for the others; *top = amax / 127. amax < 1e-30: all 0; a scale
+     *          that is no number: codes 0, *top NaN. So weights p of at most 1 times code become codes of 0..127, and
+     *          those times *top are about p * scale
+     *   softmax_q8: weights of the keys first <= j < end (at least one), all that these rows of s see; no s is NaN.
+     *          For the blocks b that have one of them, ascending:
+     *            t = top[b][r] if all keys of the block are seen, else the largest s[r][j] that is; m = the largest t;
+     *            a = q_scale[r] * KERN_POW2_ONE; p[j] = kern_pow2f(fma(s[r][j], a, fma(-t, a, KERN_POW2_ZERO)));
+     *            codes[r][j] = rint(p[j] * v->code[j]), and 0 for keys that are not seen; if there are such in the
+     *            block, code and top are what value_codes says of the others;
+     *            e = kern_expf((t - m) * q_scale[r]); scale[b][r] = e * v->top[b];
+     *            total = fma(16 partial sums of p, e, total), from 0 on.
+     *          max[r] = m * q_scale[r]; sum[r] = total, folded, + (max[r] - max[r]): NaN if that is not finite.
+     *          Rows of s and of codes are lds apart
+     *   pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks first <= b < end, ascending: o[r][d] = fma((float)i,
+     *          scale[b][r], o[r][d]), from 0 on; i = int32 sum of p code * v code. p [n_q][ldp]
+     * |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
     void (*qk_q8)(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
                   const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds, float *top,
                   int64_t ld_top);
+    void (*value_codes)(const float *scale, int64_t first, int64_t end, float *code, float *top);
     void (*softmax_q8)(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
                        const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
                        float *scale, float *max, float *sum);
@@ -374,11 +381,6 @@ const char *kern_isa_name(int index);
 int kern_isa_available(const char *isa);
 
 /* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
-
-/* For the keys first <= j < end of a block of KERN_WEIGHTS whose values have these scales, amax the largest: code[j] =
- * scale[j] * (127 / amax), 0 for the others; *top = amax / 127. amax < 1e-30: all 0; a scale that is no number: codes
- * 0, *top NaN. So weights p of at most 1 become codes of 0..127, and those * *top are p * scale. */
-void kern_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
 
 float kern_expf(float x);  /* the exp of silu and softmax; see ref/math.c */
 float kern_tanhf(float x); /* the tanh of soft caps */

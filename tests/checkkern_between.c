@@ -164,8 +164,10 @@ void check_softmax_q8(const kern_table *k) {
     float *code = slot_floats(4, KERN_RANGE, TAME), *v_top = slot_floats(5, KERN_RANGE / KERN_WEIGHTS, TAME);
     for (int64_t b = block; b < blocks; b++) {
         int64_t begin = b * KERN_WEIGHTS, left = end - begin;
-        kern_value_codes(v_scale + begin, 0, left < KERN_WEIGHTS ? left : KERN_WEIGHTS, code + begin, v_top + b);
+        k->value_codes(v_scale + begin, 0, left < KERN_WEIGHTS ? left : KERN_WEIGHTS, code + begin, v_top + b);
     }
+    record_floats(code + block * KERN_WEIGHTS, (blocks - block) * KERN_WEIGHTS);
+    record_floats(v_top + block, blocks - block);
     const kern_values v = {v_scale, code, v_top};
     int8_t *codes = slot_take(6, (size_t)((n_rows - 1) * lds + blocks * KERN_WEIGHTS), 1);
     float *scale = slot_output(7, (blocks - 1) * ld_top + n_rows);

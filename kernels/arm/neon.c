@@ -398,7 +398,7 @@ static float neon_softmax_edge(const float *s, const float *v_scale, int64_t fir
                                float e, int8_t *codes, float32x4_t *total) {
     float scores[KERN_WEIGHTS] = {0}, code[KERN_WEIGHTS], top;
     uint32_t seen[KERN_WEIGHTS] = {0};
-    kern_value_codes(v_scale, first, end, code, &top);
+    kern_ref_value_codes(v_scale, first, end, code, &top);
     for (int64_t i = first; i < end; i++) scores[i] = s[i], seen[i] = 0xffffffffu;
     neon_softmax_block(scores, seen, a, z, e, code, codes, total);
     return top;

@@ -97,17 +97,12 @@ static void ref_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *c
         }
 }
 
-void kern_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
-    uint32_t most[4] = {0}; /* the order of numbers that are not negative is that of their bits, NaN above all */
-    for (int64_t j = first; j < end; j++) {
-        const uint32_t bits = kern_f32_to_bits(scale[j]);
-        if (bits > most[j % 4]) most[j % 4] = bits; /* four side by side: one would wait for itself */
-    }
-    for (int i = 1; i < 4; i++)
-        if (most[i] > most[0]) most[0] = most[i];
-    const float inv = kern_code_scale(most[0], top);
-    for (int64_t j = 0; j < KERN_WEIGHTS; j++) code[j] = 0;
-    for (int64_t j = first; j < end && inv != 0; j++) code[j] = scale[j] * inv;
+void kern_ref_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
+    uint32_t most = 0; /* the order of numbers that are not negative is that of their bits, NaN above all */
+    for (int64_t j = first; j < end; j++)
+        if (kern_f32_to_bits(scale[j]) > most) most = kern_f32_to_bits(scale[j]);
+    const float inv = kern_code_scale(most, top);
+    for (int64_t j = 0; j < KERN_WEIGHTS; j++) code[j] = inv == 0 || j < first || j >= end ? 0.0f : scale[j] * inv;
 }
 
 static void ref_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
@@ -134,8 +129,8 @@ static void ref_softmax_q8_row(const float *s, const float *top, float *scale, i
         const float *code = v->code + begin;
         float partial[KERN_LANES] = {0}, some[KERN_WEIGHTS], v_top = v->top[block + b];
         if (begin < first || stop > end) {
-            kern_value_codes(v->scale + begin, first > begin ? first - begin : 0,
-                             end < stop ? end - begin : KERN_WEIGHTS, some, &v_top);
+            kern_ref_value_codes(v->scale + begin, first > begin ? first - begin : 0,
+                                 end < stop ? end - begin : KERN_WEIGHTS, some, &v_top);
             code = some;
         }
         for (int64_t i = 0; i < KERN_WEIGHTS; i++) {
@@ -245,6 +240,7 @@ void kern_table_ref_attention(kern_table *table) {
     table->pv[KERN_KV_F32] = ref_pv_f32;
     table->quantize_row = ref_quantize_codes;
     table->qk_q8 = ref_qk_q8;
+    table->value_codes = kern_ref_value_codes;
     table->softmax_q8 = ref_softmax_q8;
     table->pv_q8 = ref_pv_q8;
     table->softmax_part = ref_softmax_part;

@@ -227,6 +227,21 @@ AVX2_INLINE void avx2_weight_codes(const __m256 *p, const float *code, int8_t *c
     _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
 }
 
+AVX2_TARGET void kern_avx2_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
+    enum { N = KERN_WEIGHTS / 8 };
+    __m256 v[N];
+    __m256i most = _mm256_setzero_si256();
+    KERN_UNROLL
+    for (int i = 0; i < N; i++) {
+        v[i] = _mm256_maskload_ps(scale + 8 * i, avx2_mask(first - 8 * i, end - 8 * i));
+        most = _mm256_max_epu32(most, _mm256_castps_si256(v[i]));
+    }
+    const float inv = kern_code_scale(avx2_top(most), top);
+    KERN_UNROLL
+    for (int i = 0; i < N; i++)
+        _mm256_storeu_ps(code + 8 * i, inv == 0 ? _mm256_setzero_ps() : _mm256_mul_ps(v[i], _mm256_set1_ps(inv)));
+}
+
 /* Codes of a block of a row, of whose keys first <= i < end are seen; total += e * the lanes of the sum of its weights
  */
 AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, int64_t first, int64_t end, float a, float z,
@@ -277,7 +292,7 @@ AVX2_TARGET static void avx2_softmax_q8_row(const float *s, const float *top, fl
             avx2_softmax_block(1, s + begin, 0, KERN_WEIGHTS, a, z, e, v->code + begin, codes + begin, total);
         } else {
             const int64_t low = first > begin ? first - begin : 0, high = end < stop ? end - begin : KERN_WEIGHTS;
-            kern_value_codes(v->scale + begin, low, high, some, &worth);
+            kern_avx2_value_codes(v->scale + begin, low, high, some, &worth);
             avx2_softmax_block(0, s + begin, low, high, a, z, e, some, codes + begin, total);
         }
         scale[(block + b) * ld_top] = e * worth;
@@ -449,6 +464,7 @@ void kern_table_avx2_attention(kern_table *table) {
     table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
+    table->value_codes = kern_avx2_value_codes;
     table->softmax_q8 = avx2_softmax_q8;
     table->qk_q8 = avx2_qk_q8;
     table->pv_q8 = avx2_pv_q8;

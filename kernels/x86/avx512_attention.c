@@ -264,7 +264,7 @@ AVX512_INLINE void avx512_softmax_begin(avx512_softmax *g, int64_t n, const floa
             float tops[SOFTMAX_ROWS] = {0};
             for (int64_t r = 0; r < n_rows; r++) tops[r] = avx512_softmax_top(&g[b], s + r * lds + g[b].begin);
             t[b] = _mm512_loadu_ps(tops);
-            kern_value_codes(v->scale + g[b].begin, g[b].first, g[b].end, g[b].some, &worth[b]);
+            kern_avx2_value_codes(v->scale + g[b].begin, g[b].first, g[b].end, g[b].some, &worth[b]);
             g[b].code = g[b].some;
         }
         m = _mm512_max_ps(m, t[b]);

@@ -539,15 +539,19 @@ static attention_part attention_partial(const attention_job *j, const attention_
     return attention_part_at(j->e->scratch.partial + index * ((size_t)s->head_dim + 2), rows);
 }
 
-/* item = (tile * heads + head) * n_ranges + range, or (tile * heads + head) when an item does all ranges. */
+/* item = (tile * heads + head) * n_ranges + range, or head * tiles + tile when an item does all ranges: neighbouring tiles
+ * of a long text find the keys and values of the head in a core's second-level cache. */
 static void attention_task(void *arg, uint32_t item, int worker) {
     const attention_job *j = arg;
     minim_engine *e = j->e;
     const model_shape *s = &e->model->shape;
-    int range = 0;
-    if (j->n_ranges) range = (int)(item % (uint32_t)j->n_ranges), item /= (uint32_t)j->n_ranges;
-    int head = (int)(item % (uint32_t)s->n_kv_heads);
-    const attention_tile *tile = &e->scratch.tiles[item / (uint32_t)s->n_kv_heads];
+    int range = 0, head = (int)(item / (uint32_t)j->n_tiles);
+    uint32_t index = item % (uint32_t)j->n_tiles;
+    if (j->n_ranges) {
+        range = (int)(item % (uint32_t)j->n_ranges), item /= (uint32_t)j->n_ranges;
+        head = (int)(item % (uint32_t)s->n_kv_heads), index = item / (uint32_t)s->n_kv_heads;
+    }
+    const attention_tile *tile = &e->scratch.tiles[index];
     int n_ranges = attention_tile_ranges(j, tile), first = attention_first_range(j, tile, 0);
     if (range >= n_ranges) return;
 

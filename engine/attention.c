@@ -539,8 +539,8 @@ static attention_part attention_partial(const attention_job *j, const attention_
     return attention_part_at(j->e->scratch.partial + index * ((size_t)s->head_dim + 2), rows);
 }
 
-/* item = (tile * heads + head) * n_ranges + range, or head * tiles + tile when an item does all ranges: neighbouring tiles
- * of a long text find the keys and values of the head in a core's second-level cache. */
+/* item = (tile * heads + head) * n_ranges + range, or head * tiles + tile when an item does all ranges: neighbouring
+ * tiles of a long text find the keys and values of the head in a core's second-level cache. */
 static void attention_task(void *arg, uint32_t item, int worker) {
     const attention_job *j = arg;
     minim_engine *e = j->e;

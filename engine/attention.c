@@ -272,17 +272,17 @@ static void attention_scores(const attention_block *b) {
     }
 }
 
-/* Blocks of keys that share a scale of their weights, of which some row sees a key */
-typedef struct attention_blocks {
+/* Blocks of KERN_WEIGHTS keys, whose weights share a scale, of which some row sees a key: first <= i < end */
+typedef struct attention_shared {
     int first, end;
-} attention_blocks;
+} attention_shared;
 
-static attention_blocks attention_blocks_of(attention_view view) {
-    return (attention_blocks){view.first / KERN_WEIGHTS, (view.end + KERN_WEIGHTS - 1) / KERN_WEIGHTS};
+static attention_shared attention_shared_of(attention_view view) {
+    return (attention_shared){view.first / KERN_WEIGHTS, (view.end + KERN_WEIGHTS - 1) / KERN_WEIGHTS};
 }
 
-static attention_blocks attention_blocks_seen(const attention_block *b) {
-    return attention_blocks_of((attention_view){attention_visible(b->j, &b->rows, 0, b->range).first,
+static attention_shared attention_shared_seen(const attention_block *b) {
+    return attention_shared_of((attention_view){attention_visible(b->j, &b->rows, 0, b->range).first,
                                                 attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end});
 }
 
@@ -308,7 +308,7 @@ static void attention_softmax_q8(const attention_block *b, int row, int rows, at
     const attention_scratch *w = b->w;
     const float cap = e->model->shape.attn_softcap;
     const int n = view.end - view.first, ld = b->rows.n_tokens * attention_group(&e->model->shape);
-    const attention_blocks all = attention_blocks_seen(b), mine = n > 0 ? attention_blocks_of(view) : all;
+    const attention_shared all = attention_shared_seen(b), mine = n > 0 ? attention_shared_of(view) : all;
     const kern_values values = {w->v_scale, w->v_code, w->v_top};
     attention_no_weights(w, row, rows, ld, all.first, n > 0 ? mine.first : all.end);
     attention_no_weights(w, row, rows, ld, mine.end, all.end);
@@ -382,7 +382,7 @@ static void attention_values(const attention_block *b) {
     attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
     attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
     if (kv_type(e->kv) >= KERN_KV_FLOATS) { /* what a row does not see has p = 0 */
-        const attention_blocks seen = attention_blocks_seen(b);
+        const attention_shared seen = attention_shared_seen(b);
         const int64_t rows = (int64_t)n * attention_group(s);
         e->kern.pv_q8(b->w->p_codes, ENGINE_RANGE, b->w->p_scale, rows, rows, b->value_codes, size, seen.first,
                       seen.end, s->head_dim, b->part.o, s->head_dim);

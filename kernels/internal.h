@@ -77,6 +77,26 @@ static inline float kern_fold(float partial[KERN_LANES]) {
     return partial[0];
 }
 
+/* A block of keys that share a scale of their weights, and which of them are seen. */
+typedef struct kern_seen {
+    int64_t begin;      /* its first key */
+    int64_t first, end; /* those that are seen, counted from there: first <= i < end */
+} kern_seen;
+
+/* Block b, of the keys first <= j < end, of which it has at least one. */
+static inline kern_seen kern_seen_of(int64_t b, int64_t first, int64_t end) {
+    const int64_t begin = b * KERN_WEIGHTS, low = first - begin, high = end - begin;
+    return (kern_seen){begin, low > 0 ? low : 0, high < KERN_WEIGHTS ? high : KERN_WEIGHTS};
+}
+
+static inline int kern_all_seen(kern_seen k) {
+    return k.end - k.first == KERN_WEIGHTS;
+}
+
+static inline int64_t kern_blocks(int64_t keys) {
+    return (keys + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
+}
+
 static inline int64_t kern_least(int64_t a, int64_t b, int64_t c) {
     const int64_t least = a < b ? a : b;
     return least < c ? least : c;

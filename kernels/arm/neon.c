@@ -393,13 +393,13 @@ KERN_INLINE void neon_softmax_block(const float *s, const uint32_t *seen, float 
     for (int h = 0; h < 4; h++) total[h] = vfmaq_n_f32(total[h], sum[h], e);
 }
 
-/* The same of a block of which only the keys first <= i < end are seen: the others are not read. Returns v's top. */
-static float neon_softmax_edge(const float *s, const float *v_scale, int64_t first, int64_t end, float a, float z,
-                               float e, int8_t *codes, float32x4_t *total) {
+/* The same of a block of which not all keys are seen: the others are not read. Returns v's top. */
+static float neon_softmax_edge(const float *s, const float *v_scale, kern_seen k, float a, float z, float e,
+                               int8_t *codes, float32x4_t *total) {
     float scores[KERN_WEIGHTS] = {0}, code[KERN_WEIGHTS], top;
     uint32_t seen[KERN_WEIGHTS] = {0};
-    kern_ref_value_codes(v_scale, first, end, code, &top);
-    for (int64_t i = first; i < end; i++) scores[i] = s[i], seen[i] = 0xffffffffu;
+    kern_ref_value_codes(v_scale, k.first, k.end, code, &top);
+    for (int64_t i = k.first; i < k.end; i++) scores[i] = s[i], seen[i] = 0xffffffffu;
     neon_softmax_block(scores, seen, a, z, e, code, codes, total);
     return top;
 }
@@ -407,26 +407,24 @@ static float neon_softmax_edge(const float *s, const float *v_scale, int64_t fir
 static void neon_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
                                 const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
                                 float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, n = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
     const float a = q_scale * KERN_POW2_ONE;
     float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
     float32x4_t total[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (int64_t b = 0; b < n; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
-        const int64_t low = first > begin ? first : begin, high = end < stop ? end : stop;
-        t[b] = high - low < KERN_WEIGHTS ? neon_max(s + low, high - low) : top[(block + b) * ld_top];
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
+        t[b] = kern_all_seen(k) ? top[b * ld_top] : neon_max(s + k.begin + k.first, k.end - k.first);
         if (t[b] > m) m = t[b];
     }
-    for (int64_t b = 0; b < n; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
         const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
-        float worth = v->top[block + b];
-        if (first <= begin && stop <= end)
-            neon_softmax_block(s + begin, NULL, a, z, e, v->code + begin, codes + begin, total);
+        float worth = v->top[b];
+        if (kern_all_seen(k))
+            neon_softmax_block(s + k.begin, NULL, a, z, e, v->code + k.begin, codes + k.begin, total);
         else
-            worth = neon_softmax_edge(s + begin, v->scale + begin, first > begin ? first - begin : 0,
-                                      end < stop ? end - begin : KERN_WEIGHTS, a, z, e, codes + begin, total);
-        scale[(block + b) * ld_top] = e * worth;
+            worth = neon_softmax_edge(s + k.begin, v->scale + k.begin, k, a, z, e, codes + k.begin, total);
+        scale[b * ld_top] = e * worth;
     }
     *max = m * q_scale;
     *sum = neon_fold(total) + (*max - *max);

@@ -108,39 +108,35 @@ void kern_ref_value_codes(const float *scale, int64_t first, int64_t end, float 
 static void ref_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
                                const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
                                float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, n_blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
     float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
-    for (int64_t b = 0; b < n_blocks; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
-        t[b] = top[(block + b) * ld_top];
-        if (begin < first || stop > end) {
-            t[b] = -INFINITY;
-            for (int64_t j = begin > first ? begin : first; j < stop && j < end; j++)
-                if (s[j] > t[b]) t[b] = s[j] + 0.0f; /* -0 becomes +0, so that the order of equal zeros does not show */
-        }
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
+        t[b] = kern_all_seen(k) ? top[b * ld_top] : -INFINITY;
+        for (int64_t i = k.first; !kern_all_seen(k) && i < k.end; i++)
+            if (s[k.begin + i] > t[b]) t[b] = s[k.begin + i] + 0.0f; /* -0 becomes +0: the order of equals is hidden */
         if (t[b] > m) m = t[b];
     }
 
     const float a = q_scale * KERN_POW2_ONE;
     float total[KERN_LANES] = {0};
-    for (int64_t b = 0; b < n_blocks; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
         const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
-        const float *code = v->code + begin;
-        float partial[KERN_LANES] = {0}, some[KERN_WEIGHTS], v_top = v->top[block + b];
-        if (begin < first || stop > end) {
-            kern_ref_value_codes(v->scale + begin, first > begin ? first - begin : 0,
-                                 end < stop ? end - begin : KERN_WEIGHTS, some, &v_top);
+        const float *code = v->code + k.begin;
+        float partial[KERN_LANES] = {0}, some[KERN_WEIGHTS], worth = v->top[b];
+        if (!kern_all_seen(k)) {
+            kern_ref_value_codes(v->scale + k.begin, k.first, k.end, some, &worth);
             code = some;
         }
         for (int64_t i = 0; i < KERN_WEIGHTS; i++) {
-            const int is_seen = begin + i >= first && begin + i < end;
-            const float p = is_seen ? kern_pow2f(fmaf(s[begin + i], a, z)) : 0.0f;
+            const int is_seen = i >= k.first && i < k.end;
+            const float p = is_seen ? kern_pow2f(fmaf(s[k.begin + i], a, z)) : 0.0f;
             partial[i % KERN_LANES] += p;
-            codes[begin + i] = (int8_t)rintf(p * code[i]);
+            codes[k.begin + i] = (int8_t)rintf(p * code[i]);
         }
         for (int i = 0; i < KERN_LANES; i++) total[i] = fmaf(partial[i], e, total[i]);
-        scale[(block + b) * ld_top] = e * v_top;
+        scale[b * ld_top] = e * worth;
     }
     *max = m * q_scale;
     *sum = kern_fold(total) + (*max - *max);

@@ -242,17 +242,17 @@ AVX2_TARGET void kern_avx2_value_codes(const float *scale, int64_t first, int64_
         _mm256_storeu_ps(code + 8 * i, inv == 0 ? _mm256_setzero_ps() : _mm256_mul_ps(v[i], _mm256_set1_ps(inv)));
 }
 
-/* Codes of a block of a row, of whose keys first <= i < end are seen; total += e * the lanes of the sum of its weights
+/* Codes of a block of a row, whose keys are all seen, or those of k; total += e * the lanes of the sum of its weights
  */
-AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, int64_t first, int64_t end, float a, float z,
-                                    float e, const float *code, int8_t *codes, __m256 *total) {
+AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, kern_seen k, float a, float z, float e,
+                                    const float *code, int8_t *codes, __m256 *total) {
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int i = 0; i < KERN_WEIGHTS; i += 32) {
         __m256 p[4];
         __m256i seen[4];
         KERN_UNROLL
         for (int h = 0; h < 4; h++) {
-            if (!whole) seen[h] = avx2_mask(first - i - 8 * h, end - i - 8 * h);
+            if (!whole) seen[h] = avx2_mask(k.first - i - 8 * h, k.end - i - 8 * h);
             const __m256 x = whole ? _mm256_loadu_ps(s + i + 8 * h) : _mm256_maskload_ps(s + i + 8 * h, seen[h]);
             p[h] = _mm256_fmadd_ps(x, _mm256_set1_ps(a), _mm256_set1_ps(z));
         }
@@ -268,34 +268,35 @@ AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, int64_t fir
     for (int h = 0; h < 2; h++) total[h] = _mm256_fmadd_ps(sum[h], _mm256_set1_ps(e), total[h]);
 }
 
+_Static_assert(KERN_RANGE / KERN_WEIGHTS <= 8, "the blocks of a range are a vector");
+
 AVX2_TARGET static void avx2_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top,
                                             float q_scale, const kern_values *v, int64_t first, int64_t end,
                                             int8_t *codes, float *max, float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, n = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS - block;
+    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
     const float a = q_scale * KERN_POW2_ONE;
-    float t[(KERN_RANGE / KERN_WEIGHTS + 7) / 8 * 8] = {0}, m = -INFINITY;
+    float t[8], e[8], m = -INFINITY; /* of all blocks of a range: a vector */
     __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int64_t b = 0; b < n; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
-        const int64_t low = first > begin ? first : begin, high = end < stop ? end : stop;
-        t[b] = high - low < KERN_WEIGHTS ? avx2_max(s + low, high - low) : top[(block + b) * ld_top];
+    for (int b = 0; b < 8; b++) t[b] = -INFINITY;
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
+        t[b] = kern_all_seen(k) ? top[b * ld_top] : avx2_max(s + k.begin + k.first, k.end - k.first);
         if (t[b] > m) m = t[b];
     }
-    for (int64_t b = 0; b < n; b++) {
-        const int64_t begin = (block + b) * KERN_WEIGHTS, stop = begin + KERN_WEIGHTS;
+    __m256 below = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(t), _mm256_set1_ps(m)), _mm256_set1_ps(q_scale));
+    avx2_exp_below_1(1, &below);
+    _mm256_storeu_ps(e, below);
+    for (int64_t b = block; b < stop; b++) {
+        const kern_seen k = kern_seen_of(b, first, end);
         const float z = fmaf(-t[b], a, KERN_POW2_ZERO);
-        __m256 e8 = _mm256_set1_ps((t[b] - m) * q_scale);
-        avx2_exp_below_1(1, &e8);
-        const float e = _mm256_cvtss_f32(e8);
-        float worth = v->top[block + b], some[KERN_WEIGHTS];
-        if (first <= begin && stop <= end) {
-            avx2_softmax_block(1, s + begin, 0, KERN_WEIGHTS, a, z, e, v->code + begin, codes + begin, total);
+        float worth = v->top[b], some[KERN_WEIGHTS];
+        if (kern_all_seen(k)) {
+            avx2_softmax_block(1, s + k.begin, k, a, z, e[b], v->code + k.begin, codes + k.begin, total);
         } else {
-            const int64_t low = first > begin ? first - begin : 0, high = end < stop ? end - begin : KERN_WEIGHTS;
-            kern_avx2_value_codes(v->scale + begin, low, high, some, &worth);
-            avx2_softmax_block(0, s + begin, low, high, a, z, e, some, codes + begin, total);
+            kern_avx2_value_codes(v->scale + k.begin, k.first, k.end, some, &worth);
+            avx2_softmax_block(0, s + k.begin, k, a, z, e[b], some, codes + k.begin, total);
         }
-        scale[(block + b) * ld_top] = e * worth;
+        scale[b * ld_top] = e[b] * worth;
     }
     *max = m * q_scale;
     *sum = avx2_fold(total[0], total[1]) + (*max - *max);

@@ -180,8 +180,7 @@ enum {
 
 /* A block of keys, for some rows */
 typedef struct avx512_softmax {
-    int64_t begin;            /* its first key */
-    int64_t first, end;       /* its keys that are seen: first <= i < end */
+    kern_seen keys;
     const float *code;        /* [KERN_WEIGHTS], see kern_values */
     float z[SOFTMAX_ROWS];    /* what a row's scores have added to them */
     float e[SOFTMAX_ROWS];    /* what its weights are worth, beside the row's largest */
@@ -190,7 +189,7 @@ typedef struct avx512_softmax {
 
 /* Which of 16 keys from i on are seen; all those of a whole block are. */
 AVX512_INLINE __mmask16 avx512_seen(const avx512_softmax *g, const int whole, int64_t i) {
-    return whole ? (__mmask16)0xffff : (__mmask16)(avx512_mask(g->end - i) & ~avx512_mask(g->first - i));
+    return whole ? (__mmask16)0xffff : (__mmask16)(avx512_mask(g->keys.end - i) & ~avx512_mask(g->keys.first - i));
 }
 
 /* kern_pow2f() of the vectors of a block, which advance step by step */
@@ -256,15 +255,15 @@ AVX512_INLINE void avx512_softmax_begin(avx512_softmax *g, int64_t n, const floa
     __m512 t[SOFTMAX_BLOCKS], m = _mm512_set1_ps(-INFINITY);
     float worth[SOFTMAX_BLOCKS];
     for (int64_t b = 0; b < n; b++) {
-        const int64_t block = g[b].begin / KERN_WEIGHTS;
-        if (g[b].end - g[b].first == KERN_WEIGHTS) {
-            t[b] = _mm512_maskz_loadu_ps(rows, top + block * ld_top);
-            g[b].code = v->code + g[b].begin, worth[b] = v->top[block];
+        const kern_seen k = g[b].keys;
+        if (kern_all_seen(k)) {
+            t[b] = _mm512_maskz_loadu_ps(rows, top + k.begin / KERN_WEIGHTS * ld_top);
+            g[b].code = v->code + k.begin, worth[b] = v->top[k.begin / KERN_WEIGHTS];
         } else {
             float tops[SOFTMAX_ROWS] = {0};
-            for (int64_t r = 0; r < n_rows; r++) tops[r] = avx512_softmax_top(&g[b], s + r * lds + g[b].begin);
+            for (int64_t r = 0; r < n_rows; r++) tops[r] = avx512_softmax_top(&g[b], s + r * lds + k.begin);
             t[b] = _mm512_loadu_ps(tops);
-            kern_avx2_value_codes(v->scale + g[b].begin, g[b].first, g[b].end, g[b].some, &worth[b]);
+            kern_avx2_value_codes(v->scale + k.begin, k.first, k.end, g[b].some, &worth[b]);
             g[b].code = g[b].some;
         }
         m = _mm512_max_ps(m, t[b]);
@@ -274,7 +273,7 @@ AVX512_INLINE void avx512_softmax_begin(avx512_softmax *g, int64_t n, const floa
         avx512_exp_below_1(1, 0, &e);
         _mm512_storeu_ps(g[b].e, e);
         _mm512_storeu_ps(g[b].z, _mm512_fnmadd_ps(t[b], a, _mm512_set1_ps(KERN_POW2_ZERO)));
-        _mm512_mask_storeu_ps(scale + g[b].begin / KERN_WEIGHTS * ld_top, rows,
+        _mm512_mask_storeu_ps(scale + g[b].keys.begin / KERN_WEIGHTS * ld_top, rows,
                               _mm512_mul_ps(e, _mm512_set1_ps(worth[b])));
     }
     _mm512_mask_storeu_ps(max, rows, _mm512_mul_ps(m, q));
@@ -284,12 +283,8 @@ AVX512_TARGET static void avx512_softmax_q8(const float *s, int64_t lds, int64_t
                                             int64_t ld_top, const float *q_scale, const kern_values *v, int64_t first,
                                             int64_t end, int8_t *codes, float *scale, float *max, float *sum) {
     avx512_softmax g[SOFTMAX_BLOCKS];
-    int64_t n = 0;
-    for (int64_t j = first / KERN_WEIGHTS * KERN_WEIGHTS; j < end; j += KERN_WEIGHTS, n++) {
-        g[n].begin = j;
-        g[n].first = first > j ? first - j : 0;
-        g[n].end = end < j + KERN_WEIGHTS ? end - j : KERN_WEIGHTS;
-    }
+    const int64_t block = first / KERN_WEIGHTS, n = kern_blocks(end) - block;
+    for (int64_t b = 0; b < n; b++) g[b].keys = kern_seen_of(block + b, first, end);
     for (int64_t row = 0; row < n_rows; row += SOFTMAX_ROWS, top += SOFTMAX_ROWS, scale += SOFTMAX_ROWS) {
         const int64_t rows = n_rows - row < SOFTMAX_ROWS ? n_rows - row : SOFTMAX_ROWS;
         avx512_softmax_begin(g, n, s + row * lds, lds, rows, top, ld_top, q_scale + row, v, scale, max + row);
@@ -297,7 +292,7 @@ AVX512_TARGET static void avx512_softmax_q8(const float *s, int64_t lds, int64_t
             const __m512 a = _mm512_set1_ps(q_scale[row + r] * KERN_POW2_ONE);
             __m512 total = _mm512_setzero_ps();
             for (int64_t b = 0; b < n; b++) {
-                const int64_t at = (row + r) * lds + g[b].begin;
+                const int64_t at = (row + r) * lds + g[b].keys.begin;
                 const __m512 z = _mm512_set1_ps(g[b].z[r]);
                 const __m512 part = g[b].code == g[b].some ? avx512_softmax_edge(&g[b], s + at, a, z, codes + at)
                                                            : avx512_softmax_codes(&g[b], 1, s + at, a, z, codes + at);

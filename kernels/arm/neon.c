@@ -409,7 +409,7 @@ static void neon_softmax_q8_row(const float *s, const float *top, float *scale, 
                                 float *sum) {
     const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
     const float a = q_scale * KERN_POW2_ONE;
-    float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
+    float t[KERN_RANGE / KERN_WEIGHTS] = {0}, m = -INFINITY;
     float32x4_t total[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     for (int64_t b = block; b < stop; b++) {
         const kern_seen k = kern_seen_of(b, first, end);

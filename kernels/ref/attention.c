@@ -109,7 +109,7 @@ static void ref_softmax_q8_row(const float *s, const float *top, float *scale, i
                                const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
                                float *sum) {
     const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
-    float t[KERN_RANGE / KERN_WEIGHTS], m = -INFINITY;
+    float t[KERN_RANGE / KERN_WEIGHTS] = {0}, m = -INFINITY;
     for (int64_t b = block; b < stop; b++) {
         const kern_seen k = kern_seen_of(b, first, end);
         t[b] = kern_all_seen(k) ? top[b * ld_top] : -INFINITY;

@@ -11,8 +11,8 @@
  * range in blocks of ENGINE_BLOCK rows, whose scores stay in the first-level cache from one pass to the next.
  *
  * With a Q8 or Q4 cache q is rounded to int8 too, a scale for each row, and so are p times the scales of the values, a
- * scale for KERN_WEIGHTS keys at fixed positions: both products are sums of integers, exact in any order. Q4 becomes
- * Q8's codes once for a tile and range.
+ * scale for KERN_WEIGHTS keys at fixed positions (weights_q8): both products are sums of integers, exact in any order.
+ * Q4 becomes Q8's codes once for a tile and range.
  */
 #include <math.h>
 #include <string.h>
@@ -66,21 +66,17 @@ int attention_make_tiles(const minim_engine *e, const step_row *rows, int n) {
 }
 
 /* Keys [first, end) of a range that a token sees, counted from the start of the range; none: first >= end. */
-typedef struct attention_view {
-    int first, end;
-} attention_view;
-
-static attention_view attention_visible(const attention_job *j, const attention_tile *tile, int t, int range) {
+static kern_view attention_visible(const attention_job *j, const attention_tile *tile, int t, int range) {
     int start = range * ENGINE_RANGE, position = tile->position + t;
     int end = position + 1 - start,
         first = j->window > 0 && position >= j->window ? position + 1 - j->window - start : 0;
-    return (attention_view){first < 0              ? 0
-                            : first > ENGINE_RANGE ? ENGINE_RANGE
-                                                   : first,
-                            end > ENGINE_RANGE ? ENGINE_RANGE : end};
+    return (kern_view){first < 0              ? 0
+                       : first > ENGINE_RANGE ? ENGINE_RANGE
+                                              : first,
+                       end > ENGINE_RANGE ? ENGINE_RANGE : end};
 }
 
-static int attention_same(attention_view a, attention_view b) {
+static int attention_same(kern_view a, kern_view b) {
     return a.first == b.first && a.end == b.end;
 }
 
@@ -100,13 +96,12 @@ static int attention_tile_ranges(const attention_job *j, const attention_tile *t
 
 /* What a worker works with. Q8 has codes in place of q, and beside p. */
 typedef struct attention_scratch {
-    attention_part all, next; /* of a tile */
+    attention_part all, next; /* of a tile; of a block in one range */
     float *q;                 /* [rows of a tile][head_dim] */
     float *q_scale;           /* [rows of a tile] */
     float *scores;            /* [rows of a block][ENGINE_RANGE] */
-    float *top, *p_scale;     /* [blocks of a range][rows of a block] */
-    float *k_scale, *v_scale; /* [ENGINE_RANGE] */
-    float *v_code, *v_top;    /* [ENGINE_RANGE], [blocks of a range], see kern_values */
+    float *p_scale;           /* [blocks of a range][rows of a block] */
+    kern_view *seen;          /* [rows of a block] */
     int8_t *q_codes;          /* [rows of a tile][head_dim, rounded up to groups of 8] */
     int8_t *p_codes;          /* [rows of a block][ENGINE_RANGE] */
     int8_t *keys, *values;    /* [pages of a range], unpacked from 4 bits */
@@ -122,25 +117,20 @@ static size_t attention_padded(const model_shape *s) {
  */
 static size_t attention_layout(const model_shape *s, float *memory, attention_scratch *w) {
     size_t rows = attention_rows(s, ENGINE_TILE), block = attention_rows(s, ENGINE_BLOCK), dim = (size_t)s->head_dim;
-    size_t all = 0, next = all + rows * (dim + 2), scores = next + rows * (dim + 2), q = scores + block * ENGINE_RANGE;
-    size_t k_scale = q, v_scale = k_scale + ENGINE_RANGE, v_code = v_scale + ENGINE_RANGE;
-    size_t top = v_code + ENGINE_RANGE, p_scale = top + block * ATTENTION_BLOCKS;
-    size_t v_top = p_scale + block * ATTENTION_BLOCKS, q_scale = v_top + ATTENTION_BLOCKS, q_codes = q_scale + rows;
-    size_t p_codes = q_codes + rows * attention_padded(s) / 4, keys = p_codes + block * ENGINE_RANGE / 4;
-    size_t values = keys + ENGINE_RANGE * attention_padded(s) / 4, end = values + ENGINE_RANGE * dim / 4 + 1;
+    size_t all = 0, next = all + rows * (dim + 2), scores = next + block * (dim + 2), q = scores + block * ENGINE_RANGE;
+    size_t p_scale = scores, seen = p_scale + block * ATTENTION_BLOCKS, q_scale = seen + 2 * block;
+    size_t q_codes = q_scale + rows, p_codes = q_codes + rows * attention_padded(s) / 4;
+    size_t keys = p_codes + block * ENGINE_RANGE / 4, values = keys + ENGINE_RANGE * attention_padded(s) / 4;
+    size_t end = values + ENGINE_RANGE * dim / 4 + 1;
     if (end < q + rows * dim) end = q + rows * dim;
     if (w) {
         *w = (attention_scratch){.all = attention_part_at(memory + all, rows),
-                                 .next = attention_part_at(memory + next, rows),
+                                 .next = attention_part_at(memory + next, block),
                                  .q = memory + q,
                                  .q_scale = memory + q_scale,
                                  .scores = memory + scores,
-                                 .top = memory + top,
                                  .p_scale = memory + p_scale,
-                                 .k_scale = memory + k_scale,
-                                 .v_scale = memory + v_scale,
-                                 .v_code = memory + v_code,
-                                 .v_top = memory + v_top,
+                                 .seen = (kern_view *)(void *)(memory + seen),
                                  .q_codes = (int8_t *)(void *)(memory + q_codes),
                                  .p_codes = (int8_t *)(void *)(memory + p_codes),
                                  .keys = (int8_t *)(void *)(memory + keys),
@@ -173,6 +163,7 @@ typedef struct attention_block {
     attention_pages keys, values;
     /* What keys and values are with Q8, and what is unpacked with Q4 */
     const int8_t *key_codes[ATTENTION_PAGES], *value_codes[ATTENTION_PAGES];
+    const float *key_scales[ATTENTION_PAGES], *value_levels[ATTENTION_PAGES];
     int asks;                  /* 1: a product of floats asks for what is read next while it computes */
     attention_pages next_keys; /* of the range that this thread is likely to take next, or none */
 } attention_block;
@@ -205,6 +196,8 @@ static void attention_find_codes(attention_block *b) {
         const size_t key = (size_t)attention_seen(&b->keys, i) * (size_t)size;
         b->key_codes[i] = kv_is_packed(kv, 0) ? b->w->keys + key * kv_key_dims(kv) : b->keys.at[i];
         b->value_codes[i] = kv_is_packed(kv, 1) ? b->w->values + key * dim : b->values.at[i];
+        b->key_scales[i] = kv_scales(kv, b->keys.at[i], 0);
+        b->value_levels[i] = kv_scales(kv, b->values.at[i], 1);
     }
 }
 
@@ -229,7 +222,7 @@ static void attention_ask_scales(const attention_block *b, const attention_tile 
         const attention_pages next = attention_find(j, tile, b->head, b->range + j->stride, value);
         for (int i = next.first; i < next.first + next.n; i++) {
             const char *scales = (const char *)kv_scales(j->e->kv, next.at[i], value);
-            for (size_t at = 0; at < bytes; at += KERN_LINE) __builtin_prefetch(scales + at, 0, 2);
+            for (size_t at = 0; at < bytes; at += KERN_LINE) __builtin_prefetch(scales + at, 0, 3);
         }
     }
 }
@@ -252,16 +245,10 @@ static const kern_ahead *attention_ahead(const attention_block *b, const attenti
 static void attention_scores(const attention_block *b) {
     const minim_engine *e = b->j->e;
     const model_shape *s = &e->model->shape;
-    int64_t n = (int64_t)b->rows.n_tokens * attention_group(s), dim = s->head_dim,
-            padded = (int64_t)attention_padded(s);
+    int64_t n = (int64_t)b->rows.n_tokens * attention_group(s), dim = s->head_dim;
     int size = e->page_size, first = attention_visible(b->j, &b->rows, 0, b->range).first, key = first;
     int end = attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end;
     enum kern_kv type = kv_type(e->kv);
-    if (type >= KERN_KV_FLOATS) {
-        e->kern.qk_q8(b->w->q_codes + b->row * padded, padded, n, b->key_codes, size, b->w->k_scale, first, end,
-                      (dim + 3) / 4, b->w->scores, ENGINE_RANGE, b->w->top, n);
-        return;
-    }
     for (int next; key < end; key = next) {
         kern_ahead memory;
         int page = key / size, slot = key % size;
@@ -272,81 +259,23 @@ static void attention_scores(const attention_block *b) {
     }
 }
 
-/* Blocks of KERN_WEIGHTS keys, whose weights share a scale, of which some row sees a key: first <= i < end */
-typedef struct attention_shared {
-    int first, end;
-} attention_shared;
-
-static attention_shared attention_shared_of(attention_view view) {
-    return (attention_shared){view.first / KERN_WEIGHTS, (view.end + KERN_WEIGHTS - 1) / KERN_WEIGHTS};
-}
-
-static attention_shared attention_shared_seen(const attention_block *b) {
-    return attention_shared_of((attention_view){attention_visible(b->j, &b->rows, 0, b->range).first,
-                                                attention_visible(b->j, &b->rows, b->rows.n_tokens - 1, b->range).end});
-}
-
-/* Weights of rows that come to nothing, in some blocks. */
-static void attention_no_weights(const attention_scratch *w, int row, int rows, int64_t ld, int first, int end) {
-    for (int i = first; i < end; i++)
-        for (int r = row; r < row + rows; r++) {
-            memset(w->p_codes + (size_t)r * ENGINE_RANGE + (size_t)i * KERN_WEIGHTS, 0, KERN_WEIGHTS);
-            w->p_scale[i * ld + r] = 0;
-        }
-}
-
-/* Scores of integers get their scale, and the soft cap. */
-static void attention_cap(const minim_engine *e, float *scores, int n, float q_scale) {
-    e->kern.scale(scores, q_scale, n, scores);
-    e->kern.softcap(scores, n, e->model->shape.attn_softcap);
-}
-
-/* The integer form of what is below, for the rows from row on: their weights become codes, 0 in the blocks of which
- * they see nothing. */
-static void attention_softmax_q8(const attention_block *b, int row, int rows, attention_view view) {
-    const minim_engine *e = b->j->e;
-    const attention_scratch *w = b->w;
-    const float cap = e->model->shape.attn_softcap;
-    const int n = view.end - view.first, ld = b->rows.n_tokens * attention_group(&e->model->shape);
-    const attention_shared all = attention_shared_seen(b), mine = n > 0 ? attention_shared_of(view) : all;
-    const kern_values values = {w->v_scale, w->v_code, w->v_top};
-    attention_no_weights(w, row, rows, ld, all.first, n > 0 ? mine.first : all.end);
-    attention_no_weights(w, row, rows, ld, mine.end, all.end);
-    if (n <= 0) return;
-    const int at_once = cap > 0 ? 1 : rows; /* a cap is for scores that have their scale */
-    for (int r = row; r < row + rows; r += at_once) {
-        float *scores = w->scores + (size_t)r * ENGINE_RANGE;
-        const float *q_scale = w->q_scale + b->row + r, one = 1;
-        if (cap > 0) {
-            attention_cap(e, scores + view.first, n, *q_scale);
-            for (int i = mine.first; i < mine.end; i++) attention_cap(e, w->top + i * ld + r, 1, *q_scale);
-            q_scale = &one;
-        }
-        e->kern.softmax_q8(scores, ENGINE_RANGE, at_once, w->top + r, ld, q_scale, &values, view.first, view.end,
-                           w->p_codes + (size_t)r * ENGINE_RANGE, w->p_scale + r, b->part.max + r, b->part.sum + r);
-    }
-}
-
 /* p, maximum and sum of every row, those at once that see the same; one that sees nothing of the range gets sum 0. */
 static void attention_softmax(const attention_block *b) {
     const minim_engine *e = b->j->e;
     const float cap = e->model->shape.attn_softcap;
     int group = attention_group(&e->model->shape);
     for (int t = 0, next; t < b->rows.n_tokens; t = next) {
-        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
+        kern_view view = attention_visible(b->j, &b->rows, t, b->range);
         next = t + 1;
         while (next < b->rows.n_tokens && attention_same(view, attention_visible(b->j, &b->rows, next, b->range)))
             next++;
         float *scores = b->w->scores + (size_t)(t * group) * ENGINE_RANGE + view.first;
         int n = view.end - view.first, rows = (next - t) * group;
-        const int integers = kv_type(e->kv) >= KERN_KV_FLOATS;
         for (int r = 0; r < rows; r++) {
             b->part.max[t * group + r] = -INFINITY, b->part.sum[t * group + r] = 0;
-            if (!integers && n > 0 && cap > 0) e->kern.softcap(scores + (size_t)r * ENGINE_RANGE, n, cap);
+            if (n > 0 && cap > 0) e->kern.softcap(scores + (size_t)r * ENGINE_RANGE, n, cap);
         }
-        if (integers)
-            attention_softmax_q8(b, t * group, rows, view);
-        else if (n > 0)
+        if (n > 0)
             e->kern.softmax_part(scores, ENGINE_RANGE, rows, n, b->part.max + t * group, b->part.sum + t * group);
     }
 }
@@ -367,7 +296,7 @@ static void attention_add_values(const attention_block *b, int key, int end, int
  */
 static void attention_add_edge(const attention_block *b, int from, int to) {
     for (int t = 0; t < b->rows.n_tokens; t++) {
-        attention_view view = attention_visible(b->j, &b->rows, t, b->range);
+        kern_view view = attention_visible(b->j, &b->rows, t, b->range);
         int key = view.first > from ? view.first : from, end = view.end < to ? view.end : to;
         if (key < end) attention_add_values(b, key, end, t, 1, NULL);
     }
@@ -379,15 +308,8 @@ static void attention_values(const attention_block *b) {
     const minim_engine *e = b->j->e;
     const model_shape *s = &e->model->shape;
     int n = b->rows.n_tokens, size = e->page_size;
-    attention_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
-    attention_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
-    if (kv_type(e->kv) >= KERN_KV_FLOATS) { /* what a row does not see has p = 0 */
-        const attention_shared seen = attention_shared_seen(b);
-        const int64_t rows = (int64_t)n * attention_group(s);
-        e->kern.pv_q8(b->w->p_codes, ENGINE_RANGE, b->w->p_scale, rows, rows, b->value_codes, size, seen.first,
-                      seen.end, s->head_dim, b->part.o, s->head_dim);
-        return;
-    }
+    kern_view oldest = attention_visible(b->j, &b->rows, 0, b->range);
+    kern_view newest = attention_visible(b->j, &b->rows, n - 1, b->range);
     memset(b->part.o, 0, (size_t)(n * attention_group(s) * s->head_dim) * sizeof *b->part.o);
     for (int begin = oldest.first / size * size, i = 0; begin < newest.end; begin += size, i++) {
         kern_ahead memory;
@@ -403,25 +325,44 @@ static void attention_values(const attention_block *b) {
     }
 }
 
-/* The scales of all keys and values of a range that the tile sees; and what has 4 bits. */
-static void attention_unpack(const attention_block *b, const attention_tile *tile) {
+/* All of the above with integers. What a row does not see has p = 0. */
+static void attention_integers(const attention_block *b) {
     const minim_engine *e = b->j->e;
-    int size = e->page_size, from = attention_visible(b->j, tile, 0, b->range).first / size * size;
-    int to = attention_visible(b->j, tile, tile->n_tokens - 1, b->range).end;
-    for (int key = from; key < to; key += size) {
-        void *keys = b->keys.at[key / size], *values = b->values.at[key / size];
-        int n = to - key < size ? to - key : size;
-        memcpy(b->w->k_scale + key, kv_scales(e->kv, keys, 0), (size_t)n * sizeof(float));
-        memcpy(b->w->v_scale + key, kv_scales(e->kv, values, 1), (size_t)n * sizeof(float));
-        if (kv_is_packed(e->kv, 0))
-            kv_unpack_keys(e->kv, &e->kern, keys, b->w->keys + (size_t)key * kv_key_dims(e->kv));
-        if (kv_is_packed(e->kv, 1))
-            kv_unpack_values(e->kv, &e->kern, values, b->w->values + (size_t)key * (size_t)e->model->shape.head_dim);
+    const model_shape *s = &e->model->shape;
+    const attention_scratch *w = b->w;
+    const int n = b->rows.n_tokens, group = attention_group(s), rows = n * group;
+    const int64_t padded = (int64_t)attention_padded(s);
+    for (int t = 0, r = 0; t < n; t++) {
+        const kern_view view = attention_visible(b->j, &b->rows, t, b->range);
+        for (const int next = r + group; r < next; r++) w->seen[r] = view;
     }
-    const int begin = (from + KERN_WEIGHTS - 1) / KERN_WEIGHTS, stop = to / KERN_WEIGHTS; /* blocks that are whole */
-    for (int i = begin; i < stop; i++)
-        e->kern.value_codes(b->w->v_scale + i * KERN_WEIGHTS, 0, KERN_WEIGHTS, b->w->v_code + i * KERN_WEIGHTS,
-                            b->w->v_top + i);
+    const kern_look look = {.q = w->q_codes + b->row * padded,
+                            .q_scale = w->q_scale + b->row,
+                            .seen = w->seen,
+                            .rows = rows,
+                            .ldq = padded,
+                            .n_groups = (s->head_dim + 3) / 4,
+                            .k = b->key_codes,
+                            .k_scale = b->key_scales,
+                            .v_level = b->value_levels,
+                            .page_keys = e->page_size,
+                            .cap = s->attn_softcap};
+    const int first = w->seen[0].first / KERN_WEIGHTS, end = (w->seen[rows - 1].end + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
+    e->kern.weights_q8(&look, w->p_codes, ENGINE_RANGE, w->p_scale, rows, b->part.max, b->part.sum);
+    e->kern.pv_q8(w->p_codes, ENGINE_RANGE, w->p_scale, rows, rows, b->value_codes, e->page_size, first, end,
+                  s->head_dim, b->part.o, s->head_dim);
+}
+
+/* What has 4 bits, of all keys and values of a range that the tile sees. */
+static void attention_unpack(const attention_block *b) {
+    const minim_engine *e = b->j->e;
+    const size_t size = (size_t)e->page_size, dim = (size_t)e->model->shape.head_dim;
+    for (int i = b->keys.first; i < b->keys.first + b->keys.n; i++) {
+        const size_t key = (size_t)i * size;
+        if (kv_is_packed(e->kv, 0))
+            kv_unpack_keys(e->kv, &e->kern, b->keys.at[i], b->w->keys + key * kv_key_dims(e->kv));
+        if (kv_is_packed(e->kv, 1)) kv_unpack_values(e->kv, &e->kern, b->values.at[i], b->w->values + key * dim);
+    }
 }
 
 /* Few rows of integers are computed with so soon that a range is read beforehand, all its pages in turns: the CPU's own
@@ -439,38 +380,11 @@ static void attention_read(const attention_block *b) {
     }
 }
 
-/* One range of one tile. */
-static void attention_do_range(const attention_job *j, const attention_tile *tile, int head, int range,
-                               const attention_scratch *w, attention_part part) {
-    const model_shape *s = &j->e->model->shape;
-    int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
-    attention_block b = {.j = j, .range = range, .head = head, .w = w};
-    b.keys = attention_find(j, tile, head, range, 0), b.values = attention_find(j, tile, head, range, 1);
-    const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
-    if (!integers)
-        attention_ask(&b, tile);
-    else if (tile->n_tokens <= block)
-        attention_read(&b);
-    else
-        attention_ask_scales(&b, tile);
-    if (integers) attention_find_codes(&b), attention_unpack(&b, tile);
-    for (int t = 0; t < tile->n_tokens; t += block) {
-        int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
-        b.row = t * group;
-        b.rows = (attention_tile){tile->seq, tile->first_row + t, n, tile->position + t};
-        b.part = (attention_part){part.max + b.row, part.sum + b.row, part.o + (size_t)b.row * (size_t)dim};
-        attention_scores(&b);
-        attention_softmax(&b);
-        attention_values(&b);
-        b.asks = 0; /* the others find it in the cache */
-    }
-}
-
 /* What a range is to a token */
 enum attention_sees { ATTENTION_NOTHING, ATTENTION_FIRST, ATTENTION_MORE };
 
 static enum attention_sees attention_look(const attention_job *j, const attention_tile *tile, int t, int range) {
-    attention_view view = attention_visible(j, tile, t, range);
+    kern_view view = attention_visible(j, tile, t, range);
     return view.first >= view.end                       ? ATTENTION_NOTHING
            : attention_first_range(j, tile, t) == range ? ATTENTION_FIRST
                                                         : ATTENTION_MORE;
@@ -494,6 +408,39 @@ static void attention_join(const attention_job *j, const attention_tile *tile, i
             j->e->kern.softmax_join(all.max + r, all.sum + r, all.o + r * dim, part.max + r, part.sum + r,
                                     part.o + r * dim, rows, dim);
         }
+    }
+}
+
+/* One range of one tile; joins: it is added to what the ranges before it gave. */
+static void attention_do_range(const attention_job *j, const attention_tile *tile, int head, int range,
+                               const attention_scratch *w, attention_part all, int joins) {
+    const model_shape *s = &j->e->model->shape;
+    int block = attention_tokens(s, ENGINE_BLOCK), group = attention_group(s), dim = s->head_dim;
+    attention_block b = {.j = j, .range = range, .head = head, .w = w};
+    b.keys = attention_find(j, tile, head, range, 0), b.values = attention_find(j, tile, head, range, 1);
+    const int integers = kv_type(j->e->kv) >= KERN_KV_FLOATS;
+    if (!integers)
+        attention_ask(&b, tile);
+    else if (tile->n_tokens <= block)
+        attention_read(&b);
+    else
+        attention_ask_scales(&b, tile);
+    if (integers) attention_find_codes(&b), attention_unpack(&b);
+    for (int t = 0; t < tile->n_tokens; t += block) {
+        int n = tile->n_tokens - t < block ? tile->n_tokens - t : block;
+        b.row = t * group;
+        b.rows = (attention_tile){tile->seq, tile->first_row + t, n, tile->position + t};
+        const attention_part mine = {all.max + b.row, all.sum + b.row, all.o + (size_t)b.row * (size_t)dim};
+        b.part = joins ? w->next : mine;
+        if (integers) {
+            attention_integers(&b);
+        } else {
+            attention_scores(&b);
+            attention_softmax(&b);
+            attention_values(&b);
+            b.asks = 0; /* the others find it in the cache */
+        }
+        if (joins) attention_join(j, &b.rows, range, mine, b.part);
     }
 }
 
@@ -523,6 +470,8 @@ static void attention_gather(const minim_engine *e, const attention_tile *tile, 
         for (size_t r = (size_t)t * group; kv_type(e->kv) >= KERN_KV_FLOATS && r < ((size_t)t + 1) * group; r++) {
             int8_t *codes = w->q_codes + r * padded;
             for (size_t d = dim; d < padded; d++) codes[d] = 0;
+            for (size_t d = 0; d < dim && t + 1 < tile->n_tokens; d += KERN_LINE / sizeof *from)
+                __builtin_prefetch(from + (size_t)s->n_heads * dim + d, 0, 3); /* the next token's */
             e->kern.quantize_row(from, s->head_dim, codes, &w->q_scale[r]);
             w->q_scale[r] *= s->attn_scale;
             from += dim;
@@ -559,14 +508,10 @@ static void attention_task(void *arg, uint32_t item, int worker) {
     attention_layout(s, e->scratch.worker + (size_t)worker * e->scratch.worker_floats, &w);
     attention_gather(e, tile, head, &w);
     if (j->n_ranges) {
-        attention_do_range(j, tile, head, first + range, &w, attention_partial(j, tile, head, range));
+        attention_do_range(j, tile, head, first + range, &w, attention_partial(j, tile, head, range), 0);
         return;
     }
-    attention_do_range(j, tile, head, first, &w, w.all);
-    for (range = 1; range < n_ranges; range++) {
-        attention_do_range(j, tile, head, first + range, &w, w.next);
-        attention_join(j, tile, first + range, w.all, w.next);
-    }
+    for (range = 0; range < n_ranges; range++) attention_do_range(j, tile, head, first + range, &w, w.all, range > 0);
     attention_finish(e, tile, head, w.all);
 }
 

@@ -12,7 +12,7 @@
 enum {
     ENGINE_RANGE = KERN_RANGE, /* keys per attention range: fixed, because where ranges end decides the bits */
     ENGINE_TILE = 128,    /* query rows whose attention is computed together: tokens times heads that share a key */
-    ENGINE_BLOCK = 16,    /* those of them whose scores are in the first-level cache at a time */
+    ENGINE_BLOCK = 32,    /* those of them whose scores or weights are there at a time, in the caches */
     ENGINE_SPLIT_ROWS = 8 /* up to so many rows, attention ranges are shared out between threads */
 };
 

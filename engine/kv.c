@@ -114,14 +114,14 @@ static void kv_store_key_codes(const kv_pool *p, const kern_table *kern, size_t 
 static void kv_store_value_codes(const kv_pool *p, const kern_table *kern, size_t column, const float *v, char *values,
                                  int8_t *codes) {
     const size_t dim = (size_t)p->shape.head_dim, half = (dim + 1) / 2;
-    float *scale = &kv_scales(p, values, 1)[column];
+    float *level = &kv_scales(p, values, 1)[column];
     if (!kv_is_packed(p, 1)) {
-        kern->quantize_row(v, (int64_t)dim, codes, scale);
+        kern->quantize_value(v, (int64_t)dim, codes, level);
         values += column / 4 * 4 * dim + column % 4;
         for (size_t d = 0; d < dim; d++) values[4 * d] = codes[d];
         return;
     }
-    kern->quantize_row_q4(v, (int64_t)dim, codes, scale);
+    kern->quantize_value_q4(v, (int64_t)dim, codes, level);
     values += column / 4 * 4 * half + column % 4;
     for (size_t d = 0; d < half; d++) values[4 * d] = kv_pair(codes[d], half + d < dim ? codes[half + d] : 0);
 }
@@ -141,10 +141,10 @@ void kv_unpack_values(const kv_pool *p, const kern_table *kern, const void *v, i
         kern->unpack_q4(packed, (int64_t)(4 * half), values, values + 4 * half);
 }
 
-/* A key that is no number makes its value none: whoever sees it gets none either, and softmax_q8 only numbers. */
-static void kv_settle_damage(float *key_scale, float *value_scale) {
+/* A key that is no number makes its value none: whoever sees it gets none either, and weights_q8 only numbers. */
+static void kv_settle_damage(float *key_scale, float *value_level) {
     if (isfinite(*key_scale)) return;
-    *value_scale = *key_scale;
+    *value_level = *key_scale;
     *key_scale = 0;
 }
 

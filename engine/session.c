@@ -27,7 +27,7 @@
 #include "engine.h"
 #include "kv_impl.h"
 
-enum { SESSION_VERSION = 3 }; /* another one when this layout changes, or a bit of what models compute */
+enum { SESSION_VERSION = 4 }; /* another one when this layout changes, or a bit of what models compute */
 
 static const char session_magic[8] = {'m', 'i', 'n', 'i', 'm', 's', 'e', 'q'};
 

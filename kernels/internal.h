@@ -89,17 +89,24 @@ static inline kern_seen kern_seen_of(int64_t b, int64_t first, int64_t end) {
     return (kern_seen){begin, low > 0 ? low : 0, high < KERN_WEIGHTS ? high : KERN_WEIGHTS};
 }
 
+/* From the first key that some row sees to the last; none: first = end = 0. */
+static inline kern_view kern_seen_by_some(const kern_look *l) {
+    kern_view all = {KERN_RANGE, 0};
+    for (int64_t r = 0; r < l->rows; r++) {
+        const kern_view mine = l->seen[r];
+        if (mine.first >= mine.end) continue;
+        if (mine.first < all.first) all.first = mine.first;
+        if (mine.end > all.end) all.end = mine.end;
+    }
+    return all.end ? all : (kern_view){0, 0};
+}
+
 static inline int kern_all_seen(kern_seen k) {
     return k.end - k.first == KERN_WEIGHTS;
 }
 
 static inline int64_t kern_blocks(int64_t keys) {
     return (keys + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
-}
-
-static inline int64_t kern_least(int64_t a, int64_t b, int64_t c) {
-    const int64_t least = a < b ? a : b;
-    return least < c ? least : c;
 }
 
 /* What a product asks for while it computes: each of `price` multiply-adds pays for its share of the lines. */
@@ -161,13 +168,13 @@ static inline int kern_act_scale_bits(uint32_t most_signed, uint32_t most_unsign
                           scale);
 }
 
-/* The scale of numbers whose largest |x| has these bits, as quantize_row() wants it; returns what they are multiplied
- * with, 0 for those whose codes are to be 0. */
-static inline float kern_code_scale(uint32_t top, float *scale) {
+/* The scale of numbers whose largest |x| has these bits, as quantize_row() and its relatives want it: `most` is the
+ * largest code, 127 or 7.5. Returns what they are multiplied with, 0 for those whose codes are to be 0. */
+static inline float kern_code_scale(uint32_t top, float most, float *scale) {
     const float amax = kern_bits_to_f32(top);
     const int finite = top < 0x7f800000u, empty = !finite || amax < KERN_AMAX_MIN;
-    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
-    return empty ? 0.0f : 127.0f / amax;
+    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / most;
+    return empty ? 0.0f : most / amax;
 }
 
 /* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
@@ -183,16 +190,12 @@ static inline float kern_code_scale(uint32_t top, float *scale) {
 #define KERN_EXP_C3    0x1.5554dcp-3f
 #define KERN_EXP_C2    0.5f
 
-/* Constants of kern_pow2f(), explained in ref/math.c. */
-#define KERN_POW2_ONE      (1.44269502f * 8388608) /* log2(e), as a fixed-point number with 23 digits behind the point */
-#define KERN_POW2_ZERO     ((float)KERN_POW2_1)    /* where 2^0 is */
-#define KERN_POW2_MIN      (27 << 23)              /* where 2^-100 is */
-#define KERN_POW2_FRACTION 0x007fffff
-#define KERN_POW2_1        0x3f800000 /* the bits of 1 */
-#define KERN_POW2_C3       0x1.4048aep-4f
-#define KERN_POW2_C2       (-0x1.0c2fb4p-7f)
-#define KERN_POW2_C1       0x1.e8a2ecp-2f
-#define KERN_POW2_C0       0x1.cfaca8p-2f
+#define KERN_WEIGHT_STEPS (1.44269502f * 32)  /* log2(e) * 32: of weights of int8 values */
+#define KERN_LEVEL_STEP   (0.693147182f / 32) /* ln(2) / 32 */
+#define KERN_LEVEL_MIN    (-107 * 32)         /* of values that are nothing */
+
+/* 127 * 2^((i - 31) / 32): kern_weight_code() of the topmost 32 */
+extern const uint8_t kern_weight_32nds[32];
 
 /* gelu: 2 sqrt(2/pi) (g + 0.044715 g^3) = g * (C1 + C3 g^2) */
 #define KERN_GELU_C1 1.5957691216f
@@ -206,13 +209,37 @@ static inline float kern_code_scale(uint32_t top, float *scale) {
 #define KERN_TANH_C5    0x1.110e1cp-3f
 #define KERN_TANH_C3    (-0x1.555552p-2f)
 
-/* value_codes, for the versions of softmax_q8 */
-void kern_ref_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
+/* The same for values, whose scale is at one of kern_level_scale()'s levels. */
+float kern_value_level(uint32_t top, float most, float *level);
+
+/* What a row needs to know of the values of a block of KERN_WEIGHTS keys, of those that it sees */
+typedef struct kern_block_values {
+    uint8_t down[KERN_WEIGHTS]; /* levels below the largest, at most 255; all 255 if one is none */
+    float worth;                /* the scale of the largest level, NaN if one is none */
+} kern_block_values;
+
+/* The steps of weights_q8, for instruction sets that take a row and a block after the other. */
+typedef struct kern_weights_steps {
+    /* s[r * KERN_RANGE + i], r < n <= 4, i < 16: of rows from `row` on and the 16 keys of a page from k on */
+    void (*scores)(const kern_look *l, int64_t row, int64_t n, const int8_t *k, const float *k_scale, float *s);
+    void (*cap)(float *s, int64_t n, float q_scale, float cap); /* s = softcap(s * q_scale), n a multiple of 16 */
+    float (*largest)(const float *s, int64_t n);                /* of n > 0 numbers, a zero as +0 */
+    /* of the 64 keys whose levels are in four pieces of 16 */
+    void (*values)(const float *const *level, kern_seen k, kern_block_values *out);
+    /* Codes of the 64 keys of a block, 0 for those that are not seen; returns their sum without `down`. */
+    int32_t (*codes)(const float *s, kern_seen k, float a, float z, const uint8_t *down, int8_t *codes);
+    void (*exp)(float *x, int64_t n); /* x[i] = kern_expf(x[i]), x[i] <= 0 or NaN; n <= KERN_RANGE / KERN_WEIGHTS */
+} kern_weights_steps;
+
+extern const kern_weights_steps kern_ref_weights_steps;
+
+/* weights_q8 by these steps */
+void kern_weights_by_steps(const kern_weights_steps *steps, const kern_look *l, int8_t *codes, int64_t ld, float *scale,
+                           int64_t ld_scale, float *max, float *sum);
 
 /* Each overwrites the entries of the table it has a version of. */
 void kern_table_ref_matmul(kern_table *table);
 void kern_table_ref_attention(kern_table *table);
-void kern_table_ref_attention_q4(kern_table *table);
 void kern_table_ref_elementwise(kern_table *table);
 #if defined(__x86_64__)
 #define KERN_X86 1
@@ -229,7 +256,9 @@ void kern_table_quants256(kern_table *table);
 void kern_table_quants256_vnni(kern_table *table);
 void kern_table_quants512(kern_table *table);
 void kern_table_amx(kern_table *table);
-void kern_avx2_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top);
+/* For what another one leaves to it: pages of fewer than KERN_WEIGHTS keys */
+void kern_avx2_weights_q8(const kern_look *l, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
+                          float *sum);
 int kern_cpu_is_amd(void); /* decides how memory is read and which of two ways to the same bits is taken */
 /* The product functions of one set that another falls back to. */
 typedef void kern_matmul(const void *panels, int64_t rows, int64_t cols, const kern_act *act, int64_t n, float *y,
@@ -241,6 +270,8 @@ kern_matmul kern_avx512bw_matmul_q4_0, kern_avx512bw_matmul_q8_0; /* of the leve
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #define KERN_ARM 1
 void kern_table_neon(kern_table *table);
+void kern_neon_cap_scores(float *s, int64_t n, float q_scale, float cap); /* for kern_weights_steps */
+float kern_neon_largest(const float *s, int64_t n);
 void kern_table_neon_dotprod(kern_table *table);
 void kern_table_neon_i8mm(kern_table *table);
 /* Parts of neon and neon_dotprod: int8 keys and values. */

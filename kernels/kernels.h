@@ -196,12 +196,23 @@ typedef struct kern_ahead {
     int64_t lines;
 } kern_ahead;
 
-/* The scales of the int8 values of a range, see value_codes. */
-typedef struct kern_values {
-    const float *scale; /* [keys], not negative */
-    const float *code;  /* [keys]: what a weight is multiplied with to become a code */
-    const float *top;   /* [blocks of KERN_WEIGHTS keys]: what a code is worth */
-} kern_values;
+/* Keys of a range that a row sees: first <= j < end, none if first >= end. */
+typedef struct kern_view {
+    int32_t first, end;
+} kern_view;
+
+/* Rows of queries, and the int8 keys of a range that they look at; see weights_q8. */
+typedef struct kern_look {
+    const int8_t *q;             /* [rows][ldq]: codes */
+    const float *q_scale;        /* [rows] */
+    const kern_view *seen;       /* [rows] */
+    int64_t rows, ldq, n_groups; /* n_groups = ceil(head_dim / 4): dimensions that are not there are 0 in q */
+    const int8_t *const *k;      /* pages of codes, each [n_groups][page_keys][4] */
+    const float *const *k_scale; /* of pages, each [page_keys] */
+    const float *const *v_level; /* of pages, each [page_keys] */
+    int64_t page_keys;           /* a multiple of 16 */
+    float cap;                   /* of scores, see softcap; 0 = none */
+} kern_look;
 
 typedef struct kern_table {
     const char *isa; /* as kern_isa_name() says it: "ref", "avx2" ... */
@@ -297,47 +308,44 @@ typedef struct kern_table {
 
     /* The same with keys and values in int8, a scale for each token and head (KERN_KV_Q8). Four codes that are
      * multiplied and added lie side by side: of K, four dimensions of a key; of V, a dimension of four keys. Keys count
-     * from the start of a range of at most KERN_RANGE; of pages, k[i] or v[i] is that of keys i * page_keys.. (a
-     * multiple of 16). Weights of KERN_WEIGHTS keys, a block, share a scale. top, scale: [blocks][ld], a row each.
+     * from the start of a range of at most KERN_RANGE; of pages, k[i] or v[i] is that of keys i * page_keys.. (all of
+     * it is memory, seen or not). Weights of KERN_WEIGHTS keys, a block, share a scale.
      *
-     *   quantize_row: as quantize(), but all n numbers share one scale (q, k and v of a head), and codes are -127..127:
+     *   quantize_row: as quantize(), but all n numbers share one scale (q and k of a head), and codes are -127..127:
      *          always inv = 127 / amax, scale = amax / 127
-     *   qk_q8: a page of K [n_groups][page_keys][4], n_groups = ceil(head_dim/4); dimensions that are not there are 0
-     *          in q. s[r][j] = (float)i * k_scale[j] for first <= j < end, i = int32 sum of q code * k code (the scale
-     *          of q comes later); top[b][r] = the largest s[r][j] of block b, if it has one
-     *   value_codes: for the keys first <= j < end of one block, whose values have these scales, amax the largest:
-     *          code[j] = scale[j] * (127 / amax), 0 for the others; *top = amax / 127. amax < 1e-30: all 0; a scale
-     *          that is no number: codes 0, *top NaN. So weights p of at most 1 times code become codes of 0..127, and
-     *          those times *top are about p * scale
-     *   softmax_q8: weights of the keys first <= j < end (at least one), all that these rows of s see; no s is NaN.
-     *          For the blocks b that have one of them, ascending:
-     *            t = top[b][r] if all keys of the block are seen, else the largest s[r][j] that is; m = the largest t;
-     *            a = q_scale[r] * KERN_POW2_ONE; p[j] = kern_pow2f(fma(s[r][j], a, fma(-t, a, KERN_POW2_ZERO)));
-     *            codes[r][j] = rint(p[j] * v->code[j]), and 0 for keys that are not seen; if there are such in the
-     *            block, code and top are what value_codes says of the others;
-     *            e = kern_expf((t - m) * q_scale[r]); scale[b][r] = e * v->top[b];
-     *            total = fma(16 partial sums of p, e, total), from 0 on.
-     *          max[r] = m * q_scale[r]; sum[r] = total, folded, + (max[r] - max[r]): NaN if that is not finite.
-     *          Rows of s and of codes are lds apart
-     *   pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks first <= b < end, ascending: o[r][d] = fma((float)i,
-     *          scale[b][r], o[r][d]), from 0 on; i = int32 sum of p code * v code. p [n_q][ldp]
-     * |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
+     *   quantize_value: the same for v, whose scale is rounded up to kern_level_scale(level), inv its reciprocal. amax
+     *          < 1e-30: the lowest level, KERN_LEVEL_MIN; not finite: NaN
+     *   weights_q8: for each row, with f the base 2 logarithm in 32nds, and all that is said of keys said of those that
+     *          the row sees:
+     *            s[j] = (float)i * k_scale[j], i = int32 sum of q code * k code; with a cap s[j] = softcap(s[j] *
+     *            q_scale), which stands in the place of q_scale as 1 from there on
+     *          for the blocks b that have such keys, ascending, and the largest s of all blocks m:
+     *            t = the largest s[j] of the block, a = q_scale * KERN_WEIGHT_STEPS
+     *            y = rint(fma(s[j], a, fma(-t, a, 255))), but 0 where that is below 0 or not below 2^31, at most 255
+     *            level = the largest v_level[j] of the block
+     *            codes[j] = kern_weight_code(max(y - (level - v_level[j]), 0))
+     *            e = kern_expf((t - m) * q_scale); scale[b] = e * kern_level_scale(level)
+     *            sum = fma((float)(int32 sum of kern_weight_code(y)), e, sum), from 0 on.
+     *          max = m * q_scale; + (max - max) makes sum NaN where max is not finite. Codes of other keys are 0, of
+     * all blocks that some row sees something of; scale is 0 for blocks of which a row sees nothing, max -infinity and
+     * sum 0 for rows that see nothing. So 127 stands for a weight of 1, in codes and in sum. codes[rows][ld],
+     * scale[blocks][ld_scale], max[rows], sum[rows] pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks first <= b <
+     * end, ascending: o[r][d] = fma((float)i, scale[b][r], o[r][d]), from 0 on; i = int32 sum of p code * v code. p
+     * [n_q][ldp] |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
-    void (*qk_q8)(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
-                  const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds, float *top,
-                  int64_t ld_top);
-    void (*value_codes)(const float *scale, int64_t first, int64_t end, float *code, float *top);
-    void (*softmax_q8)(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
-                       const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
-                       float *scale, float *max, float *sum);
+    void (*quantize_value)(const float *x, int64_t n, int8_t *codes, float *level);
+    void (*weights_q8)(const kern_look *look, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
+                       float *sum);
     void (*pv_q8)(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
                   const int8_t *const *v, int64_t page_keys, int64_t first, int64_t end, int64_t head_dim, float *o,
                   int64_t ldo);
 
     /* Keys and values of 4 bits (KERN_KV_Q4; values: KERN_KV_Q8_Q4), which become int8 before the products:
      *   quantize_row_q4: inv = 7.5 / amax, code = min(7, rint(x * inv)), scale = amax / 7.5; the rest as quantize_row
+     *   quantize_value_q4: the same with a level
      *   unpack_q4: n bytes of two codes + 8: low[i] from the lower four bits of packed[i], high[i] from the others */
     void (*quantize_row_q4)(const float *x, int64_t n, int8_t *codes, float *scale);
+    void (*quantize_value_q4)(const float *x, int64_t n, int8_t *codes, float *level);
     void (*unpack_q4)(const uint8_t *packed, int64_t n, int8_t *low, int8_t *high);
 
     /* For n_rows rows of s, lds apart, of n > 0 numbers: max[r] = the largest, m; s[r][i] = exp(s[r][i] - m); sum[r] =
@@ -382,9 +390,10 @@ int kern_isa_available(const char *isa);
 
 /* ---- scalar functions that are no hot loops but must give the same bits everywhere (double, no libm) ------------- */
 
-float kern_expf(float x);  /* the exp of silu and softmax; see ref/math.c */
-float kern_tanhf(float x); /* the tanh of soft caps */
-float kern_pow2f(float x); /* 2^(x / 2^23 - 127), roughly: weights that become int8 */
+float kern_expf(float x);            /* the exp of silu and softmax; see ref/math.c */
+float kern_tanhf(float x);           /* the tanh of soft caps */
+float kern_level_scale(float level); /* 2^(level / 32), for the scales of int8 values; NaN stays */
+int8_t kern_weight_code(int y);      /* 127 * 2^((y - 255) / 32), roughly, 0 <= y <= 255: 127 at the top, 0 for 0 */
 float kern_f16_to_f32(uint16_t h);
 uint16_t kern_f32_to_f16(float x);
 double kern_exp(double x);

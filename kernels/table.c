@@ -113,7 +113,6 @@ static void kern_table_ref(kern_table *table) {
     table->pack = kern_pack;
     kern_table_ref_matmul(table);
     kern_table_ref_attention(table);
-    kern_table_ref_attention_q4(table);
     kern_table_ref_elementwise(table);
 }
 

@@ -121,63 +121,74 @@ static void slot_pages(int i, int64_t n_pages, int64_t bytes, int extreme, const
     for (int64_t p = 0; p < n_pages; p++) page[p] = codes + (n_pages - 1 - p) * bytes;
 }
 
-void check_qk_q8(const kern_table *k) {
-    int64_t page_keys = 16 << random_between(0, 4), n_pages = KERN_RANGE / page_keys;
-    int64_t first = random_u32() % 2 ? 0 : random_between(0, KERN_RANGE - 1),
-            end = random_between(first + 1, KERN_RANGE);
-    int64_t n_q = random_between(1, 50), groups = (random_head_dim() + 3) / 4, ldq = 4 * groups + random_between(0, 5);
-    int64_t lds = end + random_between(0, 5), ld_top = n_q + random_between(0, 5);
-    int64_t block = first / KERN_WEIGHTS, blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
-    int kind = random_kind() == TAME ? TAME : TINY,
-        extreme = random_u32() % 4 == 0; /* scales that are kept are finite */
-    const int8_t *page[KERN_RANGE / 16];
-    int8_t *q = slot_codes(0, (n_q - 1) * ldq + 4 * groups, -127, extreme);
-    slot_pages(1, n_pages, page_keys * groups * 4, extreme, page);
-    float *k_scale = slot_floats(2, end, kind);
-    float *s = slot_output(3, (n_q - 1) * lds + end), *top = slot_output(4, (blocks - 1) * ld_top + n_q);
-    k->qk_q8(q, ldq, n_q, page, page_keys, k_scale, first, end, groups, s, lds, top, ld_top);
-    record_matrix(s + first, n_q, end - first, lds);
-    record_matrix(top + block * ld_top, blocks - block, n_q, ld_top);
+void check_quantize_value(const kern_table *k) {
+    int64_t n = random_between(1, 140);
+    const float *x = slot_floats(0, n, random_kind());
+    int8_t *codes = slot_take(1, (size_t)n, 1);
+    float level;
+    k->quantize_value(x, n, codes, &level);
+    record_bytes(codes, n);
+    record_floats(&level, 1);
 }
 
-void check_softmax_q8(const kern_table *k) {
-    int64_t first = random_u32() % 2 ? 0 : random_between(0, KERN_RANGE - 1);
-    int64_t end = random_u32() % 3 ? random_between(first + 1, KERN_RANGE) : KERN_RANGE;
-    int64_t n_rows = random_between(1, 40), lds = KERN_RANGE + random_between(0, 5),
-            ld_top = n_rows + random_between(0, 5);
-    int64_t block = first / KERN_WEIGHTS, blocks = (end + KERN_WEIGHTS - 1) / KERN_WEIGHTS;
-    float *s = slot_floats(0, (n_rows - 1) * lds + end, TAME),
-          *top = slot_floats(1, (blocks - 1) * ld_top + n_rows, TAME);
-    float *q_scale = slot_floats(2, n_rows, TAME), *v_scale = slot_floats(3, end, random_kind());
-    const float wide = random_u32() % 4 ? 1.0f : 100.0f;
-    for (int64_t i = 0; i < (n_rows - 1) * lds + end; i++) s[i] = random_u32() % 16 ? s[i] * wide : -0.0f;
-    for (int64_t r = 0; r < n_rows; r++) {
+/* Pages of page_keys floats each, in an order of their own */
+static float *slot_float_pages(int i, int64_t n_pages, int64_t page_keys, int kind, const float **page) {
+    float *all = slot_floats(i, n_pages * page_keys, kind);
+    for (int64_t p = 0; p < n_pages; p++) page[p] = all + (n_pages - 1 - p) * page_keys;
+    return all;
+}
+
+/* What some rows see: all the same, or each a key more, as along the causal edge, or with a window, or some nothing. */
+static void random_views(kern_view *seen, int64_t rows) {
+    const int how = (int)random_between(0, 3), window = (int)random_between(1, KERN_RANGE);
+    int32_t end = (int32_t)random_between(1, KERN_RANGE),
+            first = (int32_t)(random_u32() % 2 ? 0 : random_between(0, end - 1));
+    if (random_u32() % 4 == 0) first = 0, end = KERN_RANGE;
+    for (int64_t r = 0; r < rows; r++) {
+        seen[r] = (kern_view){first, end};
+        if (how == 1 && end < KERN_RANGE) end++;
+        if (how == 2) first = end > window ? end - window : 0, end = end < KERN_RANGE ? end + 1 : end;
+        if (how == 3 && random_u32() % 3 == 0) seen[r] = (kern_view){0, -(int32_t)random_between(0, 99)};
+    }
+}
+
+void check_weights_q8(const kern_table *k) {
+    enum { BLOCKS = KERN_RANGE / KERN_WEIGHTS };
+    int64_t page_keys = 16 << random_between(0, 4), n_pages = KERN_RANGE / page_keys, rows = random_between(1, 40);
+    int64_t groups = (random_head_dim() + 3) / 4, ldq = 4 * groups + random_between(0, 5);
+    int64_t ld = KERN_RANGE + random_between(0, 5), ld_scale = rows + random_between(0, 5);
+    const int8_t *key[KERN_RANGE / 16];
+    const float *k_scale[KERN_RANGE / 16], *v_level[KERN_RANGE / 16];
+    kern_view *seen = slot_take(4, (size_t)rows * sizeof *seen, sizeof *seen);
+    random_views(seen, rows);
+    int extreme = random_u32() % 4 == 0;
+    int8_t *q = slot_codes(0, (rows - 1) * ldq + 4 * groups, -127, extreme);
+    slot_pages(1, n_pages, page_keys * groups * 4, extreme, key);
+    float *q_scale = slot_floats(2, rows, TAME);
+    float *scales = slot_float_pages(3, n_pages, page_keys, random_u32() % 8 ? TAME : TINY, k_scale);
+    float *levels = slot_float_pages(5, n_pages, page_keys, TAME, v_level);
+    const float wide = random_u32() % 8 == 0 ? 1e30f : random_u32() % 2 ? 1e-4f : 1e-2f;
+    const int spread = random_u32() % 2 ? 20 : 3000, damage = random_u32() % 8 == 0;
+    for (int64_t r = 0; r < rows; r++)
         q_scale[r] = random_u32() % 16 == 0 ? 0.0f : random_u32() % 64 == 0 ? NAN : fabsf(q_scale[r]);
-        for (int64_t b = 0; b < blocks; b++) { /* as qk_q8 leaves it */
-            float *t = top + b * ld_top + r, largest = -INFINITY;
-            for (int64_t j = b * KERN_WEIGHTS; j < (b + 1) * KERN_WEIGHTS && j < end; j++)
-                if (s[r * lds + j] > largest) largest = s[r * lds + j];
-            *t = largest + 0.0f;
-        }
+    for (int64_t i = 0; i < KERN_RANGE; i++) {
+        scales[i] *= wide;
+        levels[i] = damage && random_u32() % 64 == 0 ? NAN : (float)random_between(-spread, 100);
     }
-    for (int64_t j = 0; j < end; j++) v_scale[j] = fabsf(v_scale[j]);
-    float *code = slot_floats(4, KERN_RANGE, TAME), *v_top = slot_floats(5, KERN_RANGE / KERN_WEIGHTS, TAME);
-    for (int64_t b = block; b < blocks; b++) {
-        int64_t begin = b * KERN_WEIGHTS, left = end - begin;
-        k->value_codes(v_scale + begin, 0, left < KERN_WEIGHTS ? left : KERN_WEIGHTS, code + begin, v_top + b);
+    kern_look look = {q, q_scale, seen, rows, ldq, groups, key, k_scale, v_level, page_keys, 0};
+    if (random_u32() % 4 == 0) look.cap = 30;
+    int8_t *codes = slot_take(6, (size_t)((rows - 1) * ld + KERN_RANGE), 1);
+    float *scale = slot_output(7, (BLOCKS - 1) * ld_scale + rows);
+    float *max = slot_output(8, rows), *sum = slot_output(9, rows);
+    for (int64_t r = 0; r < rows; r++) { /* blocks of which nobody sees anything are left alone */
+        memset(codes + r * ld, 0, KERN_RANGE);
+        for (int64_t b = 0; b < BLOCKS; b++) scale[b * ld_scale + r] = 0;
     }
-    record_floats(code + block * KERN_WEIGHTS, (blocks - block) * KERN_WEIGHTS);
-    record_floats(v_top + block, blocks - block);
-    const kern_values v = {v_scale, code, v_top};
-    int8_t *codes = slot_take(6, (size_t)((n_rows - 1) * lds + blocks * KERN_WEIGHTS), 1);
-    float *scale = slot_output(7, (blocks - 1) * ld_top + n_rows);
-    float *max = slot_output(8, n_rows), *sum = slot_output(9, n_rows);
-    k->softmax_q8(s, lds, n_rows, top, ld_top, q_scale, &v, first, end, codes, scale, max, sum);
-    for (int64_t r = 0; r < n_rows; r++)
-        record_bytes(codes + r * lds + block * KERN_WEIGHTS, (blocks - block) * KERN_WEIGHTS);
-    record_matrix(scale + block * ld_top, blocks - block, n_rows, ld_top);
-    record_floats(max, n_rows);
-    record_floats(sum, n_rows);
+    k->weights_q8(&look, codes, ld, scale, ld_scale, max, sum);
+    for (int64_t r = 0; r < rows; r++) record_bytes(codes + r * ld, KERN_RANGE);
+    record_matrix(scale, BLOCKS, rows, ld_scale);
+    record_floats(max, rows);
+    record_floats(sum, rows);
 }
 
 void check_pv_q8(const kern_table *k) {

@@ -72,26 +72,22 @@ static void expf_never_falls_by_more_than_a_rounding(void **state) {
     }
 }
 
-/* Were the power of a fraction to reach 2, its exponent would be lost. */
-static void pow2f_is_near_the_truth_for_every_fraction(void **state) {
+static void weight_code_is_a_power_of_two_in_32nds(void **state) {
     (void)state;
-    double worst = 0;
-    for (uint32_t x = 27u << 23; x < 28u << 23; x += 16) { /* 2^-100 to 2^-99, where float32 are 16 apart */
-        const double error = fabs((double)kern_pow2f((float)x) / exp2((double)x / 8388608 - 127) - 1);
-        if (error > worst) worst = error;
+    assert_int_equal(kern_weight_code(255), 127);
+    assert_int_equal(kern_weight_code(0), 0);
+    for (int y = 1; y < 256; y++) {
+        const double truth = 127 * exp2((y - 255) / 32.0);
+        assert_true(fabs(kern_weight_code(y) - truth) <= (y >= 224 ? 0.5 : 0.76)); /* rounded once or twice */
+        assert_true(kern_weight_code(y) >= kern_weight_code(y - 1));
     }
-    if (worst > 1.03e-4) fail_msg("relative error of %g", worst);
 }
 
-static void pow2f_ends_at_a_power_that_is_next_to_nothing(void **state) {
+static void level_scale_is_a_power_of_two_in_32nds(void **state) {
     (void)state;
-    const float least = kern_pow2f((float)(27u << 23));
-    assert_true(fabsf(least / 0x1p-100f - 1) < 1e-5f);
-    assert_true(kern_pow2f(0.0f) == least);
-    assert_true(kern_pow2f(-3.4e38f) == least);
-    assert_true(kern_pow2f(-INFINITY) == least);
-    assert_true(kern_pow2f(NAN) == least);
-    assert_true(fabsf(kern_pow2f(127 * 8388608.0f) - 1) < 1e-5f);
+    for (float level = -107 * 32; level <= 126 * 32; level++)
+        assert_true(fabs((double)kern_level_scale(level) / exp2(level / 32.0) - 1) < 1e-5);
+    assert_true(isnan(kern_level_scale(NAN)));
 }
 
 static void tanhf_is_within_two_ulps_of_the_truth(void **state) {
@@ -232,8 +228,8 @@ int main(void) {
         cmocka_unit_test(expf_of_zero_is_exactly_one),
         cmocka_unit_test(expf_ends_at_zero_and_infinity_and_keeps_nan),
         cmocka_unit_test(expf_never_falls_by_more_than_a_rounding),
-        cmocka_unit_test(pow2f_is_near_the_truth_for_every_fraction),
-        cmocka_unit_test(pow2f_ends_at_a_power_that_is_next_to_nothing),
+        cmocka_unit_test(weight_code_is_a_power_of_two_in_32nds),
+        cmocka_unit_test(level_scale_is_a_power_of_two_in_32nds),
         cmocka_unit_test(tanhf_is_within_two_ulps_of_the_truth),
         cmocka_unit_test(exp_has_a_relative_error_below_1e_14),
         cmocka_unit_test(log_has_a_relative_error_below_1e_14),

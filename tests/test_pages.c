@@ -548,11 +548,11 @@ static void four_bits_come_back_where_they_were_put(void **state) {
                 for (size_t d = 0; d < dim; d++) {
                     const float key =
                         (float)codes[0][(d / 4 * PAGE + column) * 4 + d % 4] * kv_scales(pool, k, 0)[column];
-                    const float value =
-                        (float)codes[1][(column / 4 * dim + d) * 4 + column % 4] * kv_scales(pool, v, 1)[column];
+                    const float value = (float)codes[1][(column / 4 * dim + d) * 4 + column % 4] *
+                                        kern_level_scale(kv_scales(pool, v, 1)[column]);
                     assert_float_equal(key, row[0][t][(size_t)head * dim + d], 0.501f * kv_scales(pool, k, 0)[column]);
                     assert_float_equal(value, row[1][t][(size_t)head * dim + d],
-                                       0.501f * kv_scales(pool, v, 1)[column]);
+                                       0.501f * kern_level_scale(kv_scales(pool, v, 1)[column]));
                 }
             }
         }

@@ -360,84 +360,6 @@ static void neon_softmax_part(float *s, int64_t lds, int64_t n_rows, int64_t n, 
     for (int64_t r = 0; r < n_rows; r++) neon_softmax_row(s + r * lds, n, max + r, sum + r);
 }
 
-/* kern_pow2f() of 4 values */
-KERN_INLINE float32x4_t neon_pow2(float32x4_t x) {
-    const int32x4_t fraction = vdupq_n_s32(KERN_POW2_FRACTION);
-    const int32x4_t fixed = vmaxq_s32(vcvtnq_s32_f32(x), vdupq_n_s32(KERN_POW2_MIN));
-    const int32x4_t bits = vorrq_s32(vandq_s32(fixed, fraction), vdupq_n_s32(KERN_POW2_1));
-    const float32x4_t m = vreinterpretq_f32_s32(bits);
-    float32x4_t p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C2), vdupq_n_f32(KERN_POW2_C3), m);
-    p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C1), p, m);
-    p = vfmaq_f32(vdupq_n_f32(KERN_POW2_C0), p, m);
-    return vreinterpretq_f32_s32(veorq_s32(veorq_s32(fixed, bits), vreinterpretq_s32_f32(p)));
-}
-
-/* Codes of a block of a row. seen: NULL, or which of its keys are; total += e * the lanes of the sum of its weights */
-KERN_INLINE void neon_softmax_block(const float *s, const uint32_t *seen, float a, float z, float e, const float *code,
-                                    int8_t *codes, float32x4_t *total) {
-    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (int i = 0; i < KERN_WEIGHTS; i += 16) {
-        int16x4_t half[4];
-        KERN_UNROLL
-        for (int h = 0; h < 4; h++) {
-            const int at = i + 4 * h;
-            float32x4_t p = neon_pow2(vfmaq_n_f32(vdupq_n_f32(z), vld1q_f32(s + at), a));
-            if (seen) p = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(p), vld1q_u32(seen + at)));
-            sum[h] = vaddq_f32(sum[h], p);
-            half[h] = vqmovn_s32(vcvtnq_s32_f32(vmulq_f32(p, vld1q_f32(code + at))));
-        }
-        const int8x8_t low = vqmovn_s16(vcombine_s16(half[0], half[1]));
-        vst1q_s8(codes + i, vcombine_s8(low, vqmovn_s16(vcombine_s16(half[2], half[3]))));
-    }
-    KERN_UNROLL
-    for (int h = 0; h < 4; h++) total[h] = vfmaq_n_f32(total[h], sum[h], e);
-}
-
-/* The same of a block of which not all keys are seen: the others are not read. Returns v's top. */
-static float neon_softmax_edge(const float *s, const float *v_scale, kern_seen k, float a, float z, float e,
-                               int8_t *codes, float32x4_t *total) {
-    float scores[KERN_WEIGHTS] = {0}, code[KERN_WEIGHTS], top;
-    uint32_t seen[KERN_WEIGHTS] = {0};
-    kern_ref_value_codes(v_scale, k.first, k.end, code, &top);
-    for (int64_t i = k.first; i < k.end; i++) scores[i] = s[i], seen[i] = 0xffffffffu;
-    neon_softmax_block(scores, seen, a, z, e, code, codes, total);
-    return top;
-}
-
-static void neon_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
-                                const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
-                                float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
-    const float a = q_scale * KERN_POW2_ONE;
-    float t[KERN_RANGE / KERN_WEIGHTS] = {0}, m = -INFINITY;
-    float32x4_t total[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (int64_t b = block; b < stop; b++) {
-        const kern_seen k = kern_seen_of(b, first, end);
-        t[b] = kern_all_seen(k) ? top[b * ld_top] : neon_max(s + k.begin + k.first, k.end - k.first);
-        if (t[b] > m) m = t[b];
-    }
-    for (int64_t b = block; b < stop; b++) {
-        const kern_seen k = kern_seen_of(b, first, end);
-        const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
-        float worth = v->top[b];
-        if (kern_all_seen(k))
-            neon_softmax_block(s + k.begin, NULL, a, z, e, v->code + k.begin, codes + k.begin, total);
-        else
-            worth = neon_softmax_edge(s + k.begin, v->scale + k.begin, k, a, z, e, codes + k.begin, total);
-        scale[b * ld_top] = e * worth;
-    }
-    *max = m * q_scale;
-    *sum = neon_fold(total) + (*max - *max);
-}
-
-static void neon_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
-                            const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
-                            float *scale, float *max, float *sum) {
-    for (int64_t r = 0; r < n_rows; r++)
-        neon_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds,
-                            max + r, sum + r);
-}
-
 static void neon_clean(const float *x, int64_t n, float *y, float *top) {
     const float32x4_t lowest = vdupq_n_f32(-INFINITY), highest = vdupq_n_f32(FLT_MAX);
     for (int64_t i = 0; i < n;) {
@@ -632,6 +554,15 @@ static void neon_softcap(float *x, int64_t n, float cap) {
         neon_store_n(x + i, n - i, vmulq_n_f32(neon_tanh(vmulq_n_f32(neon_load_n(x + i, n - i), inv)), cap));
 }
 
+void kern_neon_cap_scores(float *s, int64_t n, float q_scale, float cap) {
+    for (int64_t i = 0; i < n; i += 4) vst1q_f32(s + i, vmulq_n_f32(vld1q_f32(s + i), q_scale));
+    neon_softcap(s, n, cap);
+}
+
+float kern_neon_largest(const float *s, int64_t n) {
+    return neon_max(s, n);
+}
+
 /* Turns 4 pairs (a, b) by angles whose cosines and sines are c and s: a*c - b*s, a*s + b*c. */
 KERN_INLINE void neon_rotate(float32x4_t *a, float32x4_t *b, float32x4_t c, float32x4_t s) {
     const float32x4_t x = *a, y = *b;
@@ -711,7 +642,6 @@ void kern_table_neon(kern_table *table) {
     table->pv[KERN_KV_F16] = neon_pv_f16;
     table->pv[KERN_KV_F32] = neon_pv_f32;
     table->softmax_part = neon_softmax_part;
-    table->softmax_q8 = neon_softmax_q8;
     table->clean = neon_clean;
     table->weigh = neon_weigh;
     table->softmax_join = neon_softmax_join;

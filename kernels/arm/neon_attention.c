@@ -52,78 +52,105 @@ KERN_INLINE void neon_store_lanes(float *p, int64_t n, float32x4_t v) {
     memcpy(p, lanes, (size_t)n * sizeof *p);
 }
 
-typedef struct neon_qk8 {
-    const int8_t *q, *k; /* [rows][ldq], [groups][ldk][4] */
-    const float *k_scale;
-    int64_t ldq, ldk, n_groups, lds, left; /* left: keys of the page and the block from here on */
-    float *s, *top;                        /* top of the block of a tile */
-    int begins;                            /* 1: nothing of the block has been seen yet */
-} neon_qk8;
+/* ---- weights: rows of queries by keys ---------------------------------------------------------------------------- */
 
-/* NR rows by NV vectors of 4 keys; only with NV = 1 may there be fewer. */
-KERN_INLINE void neon_qk8_tile(neon_add_four *add_four, const int NR, const int NV, const neon_qk8 *g, int64_t row) {
-    const int8_t *q = g->q + row * g->ldq, *k = g->k;
-    const int64_t left = NV > 1 ? 4 : g->left;
+/* NR rows by 16 keys */
+KERN_INLINE void neon_scores_tile(neon_add_four *add_four, const int NR, const int8_t *q, int64_t ldq, const int8_t *k,
+                                  int64_t ldk, int64_t n_groups, const float *k_scale, float *s) {
     int32x4_t acc[16];
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) acc[i] = vdupq_n_s32(0);
-    for (int64_t i = 0; i < g->n_groups; i++, q += 4, k += 4 * g->ldk) {
+    for (int i = 0; i < NR * 4; i++) acc[i] = vdupq_n_s32(0);
+    for (int64_t i = 0; i < n_groups; i++, q += 4, k += 4 * ldk) {
         int8x16_t key[4];
         KERN_UNROLL
-        for (int v = 0; v < NV; v++) key[v] = neon_load_codes(k + 16 * v, left);
+        for (int v = 0; v < 4; v++) key[v] = vld1q_s8(k + 16 * v);
         KERN_UNROLL
         for (int r = 0; r < NR; r++) {
-            const int8x16_t four = neon_dup_four(q + r * g->ldq);
+            const int8x16_t four = neon_dup_four(q + r * ldq);
             KERN_UNROLL
-            for (int v = 0; v < NV; v++) acc[r * NV + v] = add_four(acc[r * NV + v], key[v], four);
+            for (int v = 0; v < 4; v++) acc[r * 4 + v] = add_four(acc[r * 4 + v], key[v], four);
         }
     }
     KERN_UNROLL
-    for (int r = 0; r < NR; r++) {
-        float32x4_t largest = vdupq_n_f32(-INFINITY);
+    for (int i = 0; i < NR * 4; i++) {
+        const float32x4_t scale = vld1q_f32(k_scale + i % 4 * 4);
+        vst1q_f32(s + i / 4 * KERN_RANGE + i % 4 * 4, vmulq_f32(vcvtq_f32_s32(acc[i]), scale));
+    }
+}
+
+KERN_INLINE void neon_scores(neon_add_four *add_four, const kern_look *l, int64_t row, int64_t n, const int8_t *k,
+                             const float *k_scale, float *s) {
+    const int8_t *q = l->q + row * l->ldq;
+    if (n == 4) {
+        neon_scores_tile(add_four, 4, q, l->ldq, k, l->page_keys, l->n_groups, k_scale, s);
+        return;
+    }
+    for (int64_t r = 0; r < n; r++)
+        neon_scores_tile(add_four, 1, q + r * l->ldq, l->ldq, k, l->page_keys, l->n_groups, k_scale,
+                         s + r * KERN_RANGE);
+}
+
+static void neon_scores_q8(const kern_look *l, int64_t row, int64_t n, const int8_t *k, const float *k_scale,
+                           float *s) {
+    neon_scores(neon_add_four_base, l, row, n, k, k_scale, s);
+}
+
+NEON_DOTPROD_TARGET static void dotprod_scores_q8(const kern_look *l, int64_t row, int64_t n, const int8_t *k,
+                                                  const float *k_scale, float *s) {
+    neon_scores(neon_add_four_dotprod, l, row, n, k, k_scale, s);
+}
+
+/* kern_weight_code() of 16 numbers: the topmost 32 codes as a table, shifted with rounding. */
+KERN_INLINE uint8x16_t neon_weight_code(uint8x16_t y) {
+    const uint8x16x2_t table = {{vld1q_u8(kern_weight_32nds), vld1q_u8(kern_weight_32nds + 16)}};
+    const uint8x16_t top = vqtbl2q_u8(table, vandq_u8(y, vdupq_n_u8(31)));
+    const int8x16_t down = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(y, 5)), vdupq_n_s8(7));
+    return vandq_u8(vrshlq_u8(top, down), vtstq_u8(y, y));
+}
+
+static int32_t neon_weight_codes(const float *s, kern_seen k, float a, float z, const uint8_t *down, int8_t *codes) {
+    uint8_t seen[KERN_WEIGHTS] = {0};
+    int32_t sum = 0;
+    memset(seen + k.first, 255, (size_t)(k.end - k.first));
+    for (int i = 0; i < KERN_WEIGHTS; i += 16) {
+        int16x4_t half[4];
         KERN_UNROLL
-        for (int v = 0; v < NV; v++) {
-            const float32x4_t k_scale = neon_load_lanes(g->k_scale + v * 4, left);
-            const float32x4_t s = vmulq_f32(vcvtq_f32_s32(acc[r * NV + v]), k_scale);
-            neon_store_lanes(g->s + (row + r) * g->lds + v * 4, left, s);
-            if (left >= 4) largest = vmaxq_f32(largest, s);
+        for (int h = 0; h < 4; h++) {
+            const float32x4_t x = vfmaq_n_f32(vdupq_n_f32(z), vld1q_f32(s + i + 4 * h), a);
+            const uint32x4_t fits = vcltq_f32(x, vdupq_n_f32(0x1p31f)); /* what does not is 0, as it is elsewhere */
+            half[h] = vqmovn_s32(vandq_s32(vcvtnq_s32_f32(x), vreinterpretq_s32_u32(fits)));
         }
-        float top = vmaxvq_f32(largest);
-        for (int64_t i = 0; left < 4 && i < left; i++) /* lanes that are not there are not the largest */
-            if (g->s[(row + r) * g->lds + i] > top) top = g->s[(row + r) * g->lds + i];
-        if (g->begins || top > g->top[row + r]) g->top[row + r] = top + 0.0f;
+        const uint8x8_t low = vqmovun_s16(vcombine_s16(half[0], half[1]));
+        const uint8x8_t high = vqmovun_s16(vcombine_s16(half[2], half[3]));
+        const uint8x16_t all = vandq_u8(vcombine_u8(low, high), vld1q_u8(seen + i));
+        vst1q_s8(codes + i, vreinterpretq_s8_u8(neon_weight_code(vqsubq_u8(all, vld1q_u8(down + i)))));
+        sum += vaddlvq_u8(neon_weight_code(all));
     }
+    return sum;
 }
 
-KERN_INLINE void neon_qk8_all(neon_add_four *add_four, const int8_t *q, int64_t ldq, int64_t n_q,
-                              const int8_t *const *k, int64_t page_keys, const float *k_scale, int64_t first,
-                              int64_t end, int64_t n_groups, float *s, int64_t lds, float *top, int64_t ld_top) {
-    neon_qk8 g = {.q = q, .ldq = ldq, .ldk = page_keys, .n_groups = n_groups, .lds = lds};
-    for (int64_t j = first; j < end;) {
-        const int64_t key = j % page_keys;
-        int64_t r = 0;
-        g.k = k[j / page_keys] + 4 * key, g.k_scale = k_scale + j, g.s = s + j;
-        g.top = top + j / KERN_WEIGHTS * ld_top, g.begins = j == first || j % KERN_WEIGHTS == 0;
-        g.left = kern_least(page_keys - key, end - j, KERN_WEIGHTS - j % KERN_WEIGHTS);
-        const int wide = g.left >= 16;
-        for (; r + 4 <= n_q && wide; r += 4) neon_qk8_tile(add_four, 4, 4, &g, r);
-        for (; r < n_q && wide; r++) neon_qk8_tile(add_four, 1, 4, &g, r);
-        for (; r < n_q; r++) neon_qk8_tile(add_four, 1, 1, &g, r);
-        j += wide ? 16 : g.left < 4 ? g.left : 4;
-    }
+/* What there is one of in a row and block is ref's. */
+static kern_weights_steps neon_steps(void) {
+    kern_weights_steps steps = kern_ref_weights_steps;
+    steps.scores = neon_scores_q8, steps.codes = neon_weight_codes;
+    steps.cap = kern_neon_cap_scores, steps.largest = kern_neon_largest;
+    return steps;
 }
 
-static void neon_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
-                       const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds,
-                       float *top, int64_t ld_top) {
-    neon_qk8_all(neon_add_four_base, q, ldq, n_q, k, page_keys, k_scale, first, end, n_groups, s, lds, top, ld_top);
+static void neon_weights_q8(const kern_look *l, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
+                            float *sum) {
+    const kern_weights_steps steps = neon_steps();
+    kern_weights_by_steps(&steps, l, codes, ld, scale, ld_scale, max, sum);
 }
 
-NEON_DOTPROD_TARGET static void dotprod_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k,
-                                              int64_t page_keys, const float *k_scale, int64_t first, int64_t end,
-                                              int64_t n_groups, float *s, int64_t lds, float *top, int64_t ld_top) {
-    neon_qk8_all(neon_add_four_dotprod, q, ldq, n_q, k, page_keys, k_scale, first, end, n_groups, s, lds, top, ld_top);
+static void dotprod_weights_q8(const kern_look *l, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale,
+                               float *max, float *sum) {
+    kern_weights_steps steps = neon_steps();
+    steps.scores = dotprod_scores_q8;
+    kern_weights_by_steps(&steps, l, codes, ld, scale, ld_scale, max, sum);
 }
+
+/* ---- weights of keys by their values ----------------------------------------------------------------------------- */
 
 typedef struct neon_pv8 {
     const int8_t *p; /* [rows][ldp] */
@@ -192,12 +219,12 @@ NEON_DOTPROD_TARGET static void dotprod_pv_q8(const int8_t *p, int64_t ldp, cons
 
 /* Rounding to codes is ref's: it is a small part, and compilers vectorise it. */
 void kern_table_neon_attention(kern_table *table) {
-    table->qk_q8 = neon_qk_q8;
+    table->weights_q8 = neon_weights_q8;
     table->pv_q8 = neon_pv_q8;
 }
 
 void kern_table_neon_dotprod_attention(kern_table *table) {
-    table->qk_q8 = dotprod_qk_q8;
+    table->weights_q8 = dotprod_weights_q8;
     table->pv_q8 = dotprod_pv_q8;
 }
 

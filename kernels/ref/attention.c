@@ -68,86 +68,170 @@ static void ref_pv_f32(const float *p, int64_t ldp, int64_t n_q, const void *v, 
 
 /* ---- int8 keys and values ---------------------------------------------------------------------------------------- */
 
-/* n codes that share a scale; see quantize() */
-static void ref_quantize_codes(const float *x, int64_t n, int8_t *codes, float *scale) {
-    float amax = 0;
-    int finite = 1;
+/* The bits of the largest |x|, which have the order of numbers; NaN is above all. */
+static uint32_t ref_top(const float *x, int64_t n) {
+    uint32_t top = 0;
     for (int64_t i = 0; i < n; i++) {
-        float a = fabsf(x[i]);
-        if (!(a < INFINITY)) finite = 0;
-        if (a > amax) amax = a;
+        const uint32_t bits = kern_f32_to_bits(x[i]) & 0x7fffffff;
+        if (bits > top) top = bits;
     }
-    int empty = !finite || amax < KERN_AMAX_MIN;
-    float inv = empty ? 0.0f : 127.0f / amax;
-    *scale = !finite ? kern_bits_to_f32(KERN_NAN_BITS) : empty ? 0.0f : amax / 127.0f;
-    for (int64_t i = 0; i < n; i++) codes[i] = empty ? 0 : (int8_t)rintf(x[i] * inv);
+    return top;
 }
 
-static void ref_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
-                      const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s, int64_t lds,
-                      float *top, int64_t ld_top) {
-    for (int64_t r = 0; r < n_q; r++)
-        for (int64_t j = first; j < end; j++) {
-            const int8_t *key = k[j / page_keys] + j % page_keys * 4;
-            float *best = top + j / KERN_WEIGHTS * ld_top + r;
+static void ref_codes(const float *x, int64_t n, float inv, int8_t *codes) {
+    for (int64_t i = 0; i < n; i++) codes[i] = inv == 0 ? 0 : (int8_t)rintf(x[i] * inv);
+}
+
+static void ref_quantize_row(const float *x, int64_t n, int8_t *codes, float *scale) {
+    ref_codes(x, n, kern_code_scale(ref_top(x, n), 127, scale), codes);
+}
+
+static void ref_quantize_value(const float *x, int64_t n, int8_t *codes, float *level) {
+    ref_codes(x, n, kern_value_level(ref_top(x, n), 127, level), codes);
+}
+
+/* Codes -8 to 7 for -7.5 to 7.5, both ends half a step off. */
+static void ref_codes_q4(const float *x, int64_t n, float inv, int8_t *codes) {
+    for (int64_t i = 0; i < n; i++) {
+        const float code = inv == 0 ? 0.0f : rintf(x[i] * inv);
+        codes[i] = (int8_t)(code > 7 ? 7 : code);
+    }
+}
+
+static void ref_quantize_row_q4(const float *x, int64_t n, int8_t *codes, float *scale) {
+    ref_codes_q4(x, n, kern_code_scale(ref_top(x, n), 7.5f, scale), codes);
+}
+
+static void ref_quantize_value_q4(const float *x, int64_t n, int8_t *codes, float *level) {
+    ref_codes_q4(x, n, kern_value_level(ref_top(x, n), 7.5f, level), codes);
+}
+
+static void ref_unpack_q4(const uint8_t *packed, int64_t n, int8_t *low, int8_t *high) {
+    for (int64_t i = 0; i < n; i++) {
+        low[i] = (int8_t)((packed[i] & 15) - 8);
+        high[i] = (int8_t)((packed[i] >> 4) - 8);
+    }
+}
+
+static void ref_scores_q8(const kern_look *l, int64_t row, int64_t n, const int8_t *k, const float *k_scale, float *s) {
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t j = 0; j < 16; j++) {
             int32_t sum = 0;
-            for (int64_t d = 0; d < 4 * n_groups; d++) sum += q[r * ldq + d] * key[d / 4 * page_keys * 4 + d % 4];
-            s[r * lds + j] = (float)sum * k_scale[j];
-            if (j == first || j % KERN_WEIGHTS == 0 || s[r * lds + j] > *best) *best = s[r * lds + j] + 0.0f;
+            for (int64_t d = 0; d < 4 * l->n_groups; d++)
+                sum += l->q[(row + r) * l->ldq + d] * k[(d / 4 * l->page_keys + j) * 4 + d % 4];
+            s[r * KERN_RANGE + j] = (float)sum * k_scale[j];
         }
 }
 
-void kern_ref_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
-    uint32_t most = 0; /* the order of numbers that are not negative is that of their bits, NaN above all */
-    for (int64_t j = first; j < end; j++)
-        if (kern_f32_to_bits(scale[j]) > most) most = kern_f32_to_bits(scale[j]);
-    const float inv = kern_code_scale(most, top);
-    for (int64_t j = 0; j < KERN_WEIGHTS; j++) code[j] = inv == 0 || j < first || j >= end ? 0.0f : scale[j] * inv;
+static void ref_cap_scores(float *s, int64_t n, float q_scale, float cap) {
+    for (int64_t i = 0; i < n; i++) s[i] = cap * kern_tanhf(s[i] * q_scale * (1.0f / cap));
 }
 
-static void ref_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top, float q_scale,
-                               const kern_values *v, int64_t first, int64_t end, int8_t *codes, float *max,
-                               float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
-    float t[KERN_RANGE / KERN_WEIGHTS] = {0}, m = -INFINITY;
+static float ref_largest(const float *s, int64_t n) {
+    float m = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        if (s[i] > m) m = s[i]; /* false for NaN: it is not the maximum */
+    return m + 0.0f;            /* -0 becomes +0, so that the order of equal zeros does not show */
+}
+
+static void ref_block_values(const float *const *level, kern_seen k, kern_block_values *out) {
+    float top = KERN_LEVEL_MIN;
+    for (int64_t i = k.first; i < k.end && !isnan(top); i++) {
+        const float v = level[i / 16][i % 16];
+        if (!(v <= top)) top = v;
+    }
+    out->worth = kern_level_scale(top);
+    memset(out->down, 255, KERN_WEIGHTS);
+    for (int64_t i = k.first; i < k.end; i++) {
+        const float down = top - level[i / 16][i % 16];
+        if (down < 255) out->down[i] = (uint8_t)down;
+    }
+}
+
+static int32_t ref_weight_codes(const float *s, kern_seen k, float a, float z, const uint8_t *down, int8_t *codes) {
+    int32_t sum = 0;
+    memset(codes, 0, KERN_WEIGHTS);
+    for (int64_t i = k.first; i < k.end; i++) {
+        const float x = rintf(fmaf(s[i], a, z));
+        const int y = !(x > 0 && x < 0x1p31f) ? 0 : x < 255 ? (int)x : 255;
+        sum += kern_weight_code(y);
+        codes[i] = y < down[i] ? 0 : kern_weight_code(y - down[i]);
+    }
+    return sum;
+}
+
+static void ref_exp(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = kern_expf(x[i]);
+}
+
+/* A row whose scores are there. whole: what to know of values for rows that see all of a block */
+static void weights_row(const kern_weights_steps *steps, const kern_look *l, int64_t r, float *s,
+                        const float *const (*level)[KERN_WEIGHTS / 16], const kern_block_values *whole, int8_t *codes,
+                        float *scale, int64_t ld_scale, float *max, float *sum) {
+    enum { BLOCKS = KERN_RANGE / KERN_WEIGHTS };
+    const int64_t first = l->seen[r].first, end = l->seen[r].end, block = first / KERN_WEIGHTS, stop = kern_blocks(end);
+    const float q_scale = l->cap > 0 ? 1 : l->q_scale[r], a = q_scale * KERN_WEIGHT_STEPS;
+    float t[BLOCKS], e[BLOCKS], m = -INFINITY, total = 0;
     for (int64_t b = block; b < stop; b++) {
         const kern_seen k = kern_seen_of(b, first, end);
-        t[b] = kern_all_seen(k) ? top[b * ld_top] : -INFINITY;
-        for (int64_t i = k.first; !kern_all_seen(k) && i < k.end; i++)
-            if (s[k.begin + i] > t[b]) t[b] = s[k.begin + i] + 0.0f; /* -0 becomes +0: the order of equals is hidden */
+        if (l->cap > 0) steps->cap(s + k.begin, KERN_WEIGHTS, l->q_scale[r], l->cap);
+        t[b] = steps->largest(s + k.begin + k.first, k.end - k.first);
         if (t[b] > m) m = t[b];
     }
-
-    const float a = q_scale * KERN_POW2_ONE;
-    float total[KERN_LANES] = {0};
+    for (int64_t b = block; b < stop; b++) e[b] = (t[b] - m) * q_scale;
+    steps->exp(e + block, stop - block);
     for (int64_t b = block; b < stop; b++) {
         const kern_seen k = kern_seen_of(b, first, end);
-        const float z = fmaf(-t[b], a, KERN_POW2_ZERO), e = kern_expf((t[b] - m) * q_scale);
-        const float *code = v->code + k.begin;
-        float partial[KERN_LANES] = {0}, some[KERN_WEIGHTS], worth = v->top[b];
-        if (!kern_all_seen(k)) {
-            kern_ref_value_codes(v->scale + k.begin, k.first, k.end, some, &worth);
-            code = some;
-        }
-        for (int64_t i = 0; i < KERN_WEIGHTS; i++) {
-            const int is_seen = i >= k.first && i < k.end;
-            const float p = is_seen ? kern_pow2f(fmaf(s[k.begin + i], a, z)) : 0.0f;
-            partial[i % KERN_LANES] += p;
-            codes[k.begin + i] = (int8_t)rintf(p * code[i]);
-        }
-        for (int i = 0; i < KERN_LANES; i++) total[i] = fmaf(partial[i], e, total[i]);
-        scale[b * ld_top] = e * worth;
+        const kern_block_values *v = whole + b;
+        kern_block_values some;
+        if (!kern_all_seen(k)) steps->values(level[b], k, &some), v = &some;
+        const int32_t part = steps->codes(s + k.begin, k, a, fmaf(-t[b], a, 255), v->down, codes + k.begin);
+        total = fmaf((float)part, e[b], total);
+        scale[b * ld_scale] = e[b] * v->worth;
     }
     *max = m * q_scale;
-    *sum = kern_fold(total) + (*max - *max);
+    *sum = total + (*max - *max);
 }
 
-static void ref_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
-                           const float *q_scale, const kern_values *v, int64_t first, int64_t end, int8_t *codes,
-                           float *scale, float *max, float *sum) {
-    for (int64_t r = 0; r < n_rows; r++)
-        ref_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds, max + r,
-                           sum + r);
+void kern_weights_by_steps(const kern_weights_steps *steps, const kern_look *l, int8_t *codes, int64_t ld, float *scale,
+                           int64_t ld_scale, float *max, float *sum) {
+    enum { ROWS = 4, BLOCKS = KERN_RANGE / KERN_WEIGHTS, PIECES = KERN_WEIGHTS / 16 };
+    const kern_view all = kern_seen_by_some(l);
+    const int64_t block = all.first / KERN_WEIGHTS, stop = kern_blocks(all.end);
+    const float *level[BLOCKS][PIECES];
+    kern_block_values whole[BLOCKS];
+    float s[ROWS * KERN_RANGE];
+    for (int64_t b = block; b < stop; b++) {
+        for (int64_t i = 0; i < PIECES; i++) {
+            const int64_t key = b * KERN_WEIGHTS + 16 * i;
+            level[b][i] = l->v_level[key / l->page_keys] + key % l->page_keys;
+        }
+        const kern_seen k = kern_seen_of(b, all.first, all.end);
+        if (kern_all_seen(k)) steps->values((const float *const *)level[b], k, &whole[b]);
+    }
+    for (int64_t row = 0; row < l->rows; row += ROWS) {
+        const int64_t n = l->rows - row < ROWS ? l->rows - row : ROWS;
+        for (int64_t key = block * KERN_WEIGHTS; key < stop * KERN_WEIGHTS; key += 16) {
+            const int64_t page = key / l->page_keys, at = key % l->page_keys;
+            steps->scores(l, row, n, l->k[page] + 4 * at, l->k_scale[page] + at, s + key);
+        }
+        for (int64_t r = row; r < row + n; r++) {
+            memset(codes + r * ld + block * KERN_WEIGHTS, 0, (size_t)((stop - block) * KERN_WEIGHTS));
+            for (int64_t b = block; b < stop; b++) scale[b * ld_scale + r] = 0;
+            max[r] = -INFINITY, sum[r] = 0;
+            if (l->seen[r].first < l->seen[r].end)
+                weights_row(steps, l, r, s + (r - row) * KERN_RANGE, (const float *const(*)[PIECES])level, whole,
+                            codes + r * ld, scale + r, ld_scale, max + r, sum + r);
+        }
+    }
+}
+
+const kern_weights_steps kern_ref_weights_steps = {ref_scores_q8,    ref_cap_scores,   ref_largest,
+                                                   ref_block_values, ref_weight_codes, ref_exp};
+
+static void ref_weights_q8(const kern_look *l, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
+                           float *sum) {
+    kern_weights_by_steps(&kern_ref_weights_steps, l, codes, ld, scale, ld_scale, max, sum);
 }
 
 static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t ld_scale, int64_t n_q,
@@ -170,11 +254,7 @@ static void ref_pv_q8(const int8_t *p, int64_t ldp, const float *scale, int64_t 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 static void ref_softmax_row(float *s, int64_t n, float *max, float *sum) {
-    float m = -INFINITY;
-    for (int64_t i = 0; i < n; i++)
-        if (s[i] > m) m = s[i]; /* false for NaN: it is not the maximum, but stays visible in s and sum */
-    m += 0.0f;                  /* -0 becomes +0, so that the order of equal zeros does not show */
-
+    const float m = ref_largest(s, n); /* NaN stays visible in s and sum */
     float partial[KERN_LANES] = {0};
     for (int64_t i = 0; i < n; i++) {
         s[i] = kern_expf(s[i] - m);
@@ -234,10 +314,12 @@ void kern_table_ref_attention(kern_table *table) {
     table->qk[KERN_KV_F32] = ref_qk_f32;
     table->pv[KERN_KV_F16] = ref_pv_f16;
     table->pv[KERN_KV_F32] = ref_pv_f32;
-    table->quantize_row = ref_quantize_codes;
-    table->qk_q8 = ref_qk_q8;
-    table->value_codes = kern_ref_value_codes;
-    table->softmax_q8 = ref_softmax_q8;
+    table->quantize_row = ref_quantize_row;
+    table->quantize_value = ref_quantize_value;
+    table->quantize_row_q4 = ref_quantize_row_q4;
+    table->quantize_value_q4 = ref_quantize_value_q4;
+    table->unpack_q4 = ref_unpack_q4;
+    table->weights_q8 = ref_weights_q8;
     table->pv_q8 = ref_pv_q8;
     table->softmax_part = ref_softmax_part;
     table->clean = ref_clean;

@@ -38,24 +38,36 @@ float kern_expf(float x) {
     return p * kern_bits_to_f32(kern_f32_to_bits(rounded) << 23); /* exact: a power of two */
 }
 
-/* 2^(x / 2^23 - 127) for what is at most a little above 1, with a relative error of 1.03e-4: enough for what is rounded
- * to int8 (Schraudolph 1999, "A Fast, Compact Approximation of the Exponential Function", with a polynomial on top).
- *
- * x rounded to an integer has the power's integer part, with the bias of 127, where a float32 has its exponent, and its
- * fraction f where that has its mantissa. So the bits are the result but for the mantissa: 1 + f stands where 2^f
- * should. C0 + C1 m + C2 m^2 + C3 m^3 with m = 1 + f is that, minimax among those that stay below 2 for every m (tests/
- * test_math.c): both have the exponent of 1, and the bits in which they differ are turned over. Below 2^-100 all is
- * 2^-100. */
-float kern_pow2f(float x) {
-    const int is_there = x > (float)KERN_POW2_MIN && x < 2 * KERN_POW2_ZERO;
-    const uint32_t bits = is_there ? (uint32_t)rintf(x) : KERN_POW2_MIN;
-    const uint32_t one_and_fraction = (bits & KERN_POW2_FRACTION) | KERN_POW2_1;
-    const float m = kern_bits_to_f32(one_and_fraction);
-    float p = KERN_POW2_C3;
-    p = fmaf(p, m, KERN_POW2_C2);
-    p = fmaf(p, m, KERN_POW2_C1);
-    p = fmaf(p, m, KERN_POW2_C0);
-    return kern_bits_to_f32(bits ^ one_and_fraction ^ kern_f32_to_bits(p));
+/* Weights of int8 values count in 32nds of a power of two: finer than the int8 they become, and a byte holds the eight
+ * powers that int8 has. Below the topmost power they are halved, rounded up in the middle. */
+const uint8_t kern_weight_32nds[32] = {
+    65, 66, 68, 69, 71,  72,  74,  76,  77,  79,  81,  82,  84,  86,  88,  90,
+    92, 94, 96, 98, 100, 102, 105, 107, 109, 112, 114, 116, 119, 122, 124, 127,
+};
+
+int8_t kern_weight_code(int y) {
+    const int half = 7 - (y >> 5);
+    return (int8_t)(y == 0 ? 0 : (kern_weight_32nds[y & 31] + ((1 << half) >> 1)) >> half);
+}
+
+float kern_level_scale(float level) {
+    return kern_expf(level * KERN_LEVEL_STEP);
+}
+
+float kern_value_level(uint32_t top, float most, float *level) {
+    float scale;
+    if (kern_code_scale(top, most, &scale) == 0) {
+        *level = scale == 0 ? (float)KERN_LEVEL_MIN : scale;
+        return 0;
+    }
+    /* The lowest level that reaches the scale. Its exponent says where that is, but for 33 levels. */
+    int below = 32 * ((int)(kern_f32_to_bits(scale) >> 23) - 127) - 1, at = below + 33;
+    while (at - below > 1) {
+        const int middle = (at + below) / 2;
+        *(kern_level_scale((float)middle) < scale ? &below : &at) = middle;
+    }
+    *level = (float)at;
+    return 1.0f / kern_level_scale(*level);
 }
 
 /* tanh(x). Up to 0.625: x + x^3 (C3 + C5 x^2 + ... + C11 x^8), nearly minimax, relative error 1.7e-8. Above:

@@ -399,22 +399,6 @@ AVX2_TARGET static void avx2_gelu_mul(float *gate, const float *up, int64_t n) {
     }
 }
 
-/* kern_tanhf() of 8 values */
-AVX2_INLINE __m256 avx2_tanh(__m256 x) {
-    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f), minus = _mm256_set1_ps(-0.0f);
-    const __m256 a = _mm256_andnot_ps(minus, x), z = _mm256_mul_ps(x, x);
-    __m256 p = _mm256_set1_ps(KERN_TANH_C11);
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C9));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C7));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C5));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C3));
-    const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(x, z), p, x);
-    const __m256 e = avx2_exp(_mm256_add_ps(a, a));
-    const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
-    const __m256 is_small = _mm256_cmp_ps(a, _mm256_set1_ps(KERN_TANH_SMALL), _CMP_LT_OQ);
-    return _mm256_blendv_ps(_mm256_or_ps(large, _mm256_and_ps(x, minus)), small, is_small);
-}
-
 AVX2_TARGET static void avx2_softcap(float *x, int64_t n, float cap) {
     const __m256 inv = _mm256_set1_ps(1.0f / cap);
     for (int64_t i = 0; i < n; i += 8) {

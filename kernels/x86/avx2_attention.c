@@ -182,10 +182,13 @@ AVX2_INLINE __m256i avx2_magnitude(__m256 x) {
     return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
 }
 
-AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *codes, float *scale) {
+AVX2_INLINE uint32_t avx2_row_top(const float *x, int64_t n) {
     __m256i top = _mm256_setzero_si256();
     for (int64_t i = 0; i < n; i += 8) top = _mm256_max_epu32(top, avx2_magnitude(avx2_load_n(x + i, n - i)));
-    const float inv = kern_code_scale(avx2_top(top), scale);
+    return avx2_top(top);
+}
+
+AVX2_INLINE void avx2_row_codes(const float *x, int64_t n, float inv, int8_t *codes) {
     if (inv == 0) {
         memset(codes, 0, (size_t)n);
         return;
@@ -201,186 +204,158 @@ AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *cod
     }
 }
 
-/* kern_pow2f() of four vectors, which advance step by step */
-AVX2_INLINE void avx2_pow2_4(__m256 *x) {
-#define STEP KERN_UNROLL for (int i = 0; i < 4; i++)
-    const __m256i fraction = _mm256_set1_epi32(KERN_POW2_FRACTION), one = _mm256_set1_epi32(KERN_POW2_1);
-    __m256i fixed[4];
-    __m256 m[4], p[4];
-    STEP fixed[i] = _mm256_max_epi32(_mm256_cvtps_epi32(x[i]), _mm256_set1_epi32(KERN_POW2_MIN));
-    STEP m[i] = _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(fixed[i], fraction), one));
-    STEP p[i] = _mm256_fmadd_ps(_mm256_set1_ps(KERN_POW2_C3), m[i], _mm256_set1_ps(KERN_POW2_C2));
-    STEP p[i] = _mm256_fmadd_ps(p[i], m[i], _mm256_set1_ps(KERN_POW2_C1));
-    STEP p[i] = _mm256_fmadd_ps(p[i], m[i], _mm256_set1_ps(KERN_POW2_C0));
-    STEP x[i] = _mm256_xor_ps(_mm256_xor_ps(_mm256_castsi256_ps(fixed[i]), m[i]), p[i]);
-#undef STEP
+AVX2_TARGET static void avx2_quantize_row(const float *x, int64_t n, int8_t *codes, float *scale) {
+    avx2_row_codes(x, n, kern_code_scale(avx2_row_top(x, n), 127, scale), codes);
 }
 
-/* Codes of 32 weights, which are multiplied with `code` first */
-AVX2_INLINE void avx2_weight_codes(const __m256 *p, const float *code, int8_t *codes) {
-    __m256i v[4];
-    KERN_UNROLL
-    for (int i = 0; i < 4; i++) v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(p[i], _mm256_loadu_ps(code + 8 * i)));
-    /* The packs work within 128-bit halves; the permutation puts the groups of 4 in order. */
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256((void *)codes, _mm256_permutevar8x32_epi32(bytes, order));
+AVX2_TARGET static void avx2_quantize_value(const float *x, int64_t n, int8_t *codes, float *level) {
+    avx2_row_codes(x, n, kern_value_level(avx2_row_top(x, n), 127, level), codes);
 }
 
-AVX2_TARGET void kern_avx2_value_codes(const float *scale, int64_t first, int64_t end, float *code, float *top) {
-    enum { N = KERN_WEIGHTS / 8 };
-    __m256 v[N];
-    __m256i most = _mm256_setzero_si256();
-    KERN_UNROLL
-    for (int i = 0; i < N; i++) {
-        v[i] = _mm256_maskload_ps(scale + 8 * i, avx2_mask(first - 8 * i, end - 8 * i));
-        most = _mm256_max_epu32(most, _mm256_castps_si256(v[i]));
-    }
-    const float inv = kern_code_scale(avx2_top(most), top);
-    KERN_UNROLL
-    for (int i = 0; i < N; i++)
-        _mm256_storeu_ps(code + 8 * i, inv == 0 ? _mm256_setzero_ps() : _mm256_mul_ps(v[i], _mm256_set1_ps(inv)));
-}
-
-/* Codes of a block of a row, whose keys are all seen, or those of k; total += e * the lanes of the sum of its weights
+/* NR rows by 16 keys. The sign of a key's code goes over to the query's, because vpmaddubsw wants one side without
+ * signs.
  */
-AVX2_INLINE void avx2_softmax_block(const int whole, const float *s, kern_seen k, float a, float z, float e,
-                                    const float *code, int8_t *codes, __m256 *total) {
-    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int i = 0; i < KERN_WEIGHTS; i += 32) {
-        __m256 p[4];
-        __m256i seen[4];
-        KERN_UNROLL
-        for (int h = 0; h < 4; h++) {
-            if (!whole) seen[h] = avx2_mask(k.first - i - 8 * h, k.end - i - 8 * h);
-            const __m256 x = whole ? _mm256_loadu_ps(s + i + 8 * h) : _mm256_maskload_ps(s + i + 8 * h, seen[h]);
-            p[h] = _mm256_fmadd_ps(x, _mm256_set1_ps(a), _mm256_set1_ps(z));
-        }
-        avx2_pow2_4(p);
-        KERN_UNROLL
-        for (int h = 0; h < 4; h++) {
-            if (!whole) p[h] = _mm256_and_ps(p[h], _mm256_castsi256_ps(seen[h]));
-            sum[h % 2] = _mm256_add_ps(sum[h % 2], p[h]);
-        }
-        avx2_weight_codes(p, code + i, codes + i);
-    }
-    KERN_UNROLL
-    for (int h = 0; h < 2; h++) total[h] = _mm256_fmadd_ps(sum[h], _mm256_set1_ps(e), total[h]);
-}
-
-_Static_assert(KERN_RANGE / KERN_WEIGHTS <= 8, "the blocks of a range are a vector");
-
-AVX2_TARGET static void avx2_softmax_q8_row(const float *s, const float *top, float *scale, int64_t ld_top,
-                                            float q_scale, const kern_values *v, int64_t first, int64_t end,
-                                            int8_t *codes, float *max, float *sum) {
-    const int64_t block = first / KERN_WEIGHTS, stop = kern_blocks(end);
-    const float a = q_scale * KERN_POW2_ONE;
-    float t[8], e[8], m = -INFINITY; /* of all blocks of a range: a vector */
-    __m256 total[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int b = 0; b < 8; b++) t[b] = -INFINITY;
-    for (int64_t b = block; b < stop; b++) {
-        const kern_seen k = kern_seen_of(b, first, end);
-        t[b] = kern_all_seen(k) ? top[b * ld_top] : avx2_max(s + k.begin + k.first, k.end - k.first);
-        if (t[b] > m) m = t[b];
-    }
-    __m256 below = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(t), _mm256_set1_ps(m)), _mm256_set1_ps(q_scale));
-    avx2_exp_below_1(1, &below);
-    _mm256_storeu_ps(e, below);
-    for (int64_t b = block; b < stop; b++) {
-        const kern_seen k = kern_seen_of(b, first, end);
-        const float z = fmaf(-t[b], a, KERN_POW2_ZERO);
-        float worth = v->top[b], some[KERN_WEIGHTS];
-        if (kern_all_seen(k)) {
-            avx2_softmax_block(1, s + k.begin, k, a, z, e[b], v->code + k.begin, codes + k.begin, total);
-        } else {
-            kern_avx2_value_codes(v->scale + k.begin, k.first, k.end, some, &worth);
-            avx2_softmax_block(0, s + k.begin, k, a, z, e[b], some, codes + k.begin, total);
-        }
-        scale[b * ld_top] = e[b] * worth;
-    }
-    *max = m * q_scale;
-    *sum = avx2_fold(total[0], total[1]) + (*max - *max);
-}
-
-AVX2_TARGET static void avx2_softmax_q8(const float *s, int64_t lds, int64_t n_rows, const float *top, int64_t ld_top,
-                                        const float *q_scale, const kern_values *v, int64_t first, int64_t end,
-                                        int8_t *codes, float *scale, float *max, float *sum) {
-    for (int64_t r = 0; r < n_rows; r++)
-        avx2_softmax_q8_row(s + r * lds, top + r, scale + r, ld_top, q_scale[r], v, first, end, codes + r * lds,
-                            max + r, sum + r);
-}
-
-typedef struct avx2_qk8 {
-    const int8_t *q, *k; /* [rows][ldq], [groups][ldk][4] */
-    const float *k_scale;
-    int64_t ldq, ldk, n_groups, lds, left; /* left: keys of the page and the block from here on */
-    float *s, *top;                        /* top of the block of a tile */
-    int begins;                            /* 1: nothing of the block has been seen yet */
-} avx2_qk8;
-
-/* NR rows by NV vectors of 8 keys, or by the last keys where there are fewer. The sign of a key's code goes over to the
- * query's, because vpmaddubsw wants one side without signs. */
-AVX2_INLINE void avx2_qk8_tile(const int NR, const int NV, const int cut, const avx2_qk8 *g, int64_t row) {
-    const int8_t *q = g->q + row * g->ldq, *k = g->k;
-    const __m256i mask = cut ? avx2_mask(0, g->left) : _mm256_setzero_si256();
+AVX2_INLINE void avx2_scores_tile(const int NR, const int8_t *q, int64_t ldq, const int8_t *k, int64_t ldk,
+                                  int64_t n_groups, const float *k_scale, float *s) {
     __m256i acc[4 * 2];
     KERN_UNROLL
-    for (int i = 0; i < NR * NV; i++) acc[i] = _mm256_setzero_si256();
-    for (int64_t i = 0; i < g->n_groups; i++, q += 4, k += 4 * g->ldk) {
+    for (int i = 0; i < NR * 2; i++) acc[i] = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n_groups; i++, q += 4, k += 4 * ldk) {
         __m256i key[2], size[2];
         KERN_UNROLL
-        for (int v = 0; v < NV; v++) {
-            key[v] =
-                cut ? _mm256_maskload_epi32((const void *)k, mask) : _mm256_loadu_si256((const void *)(k + 32 * v));
+        for (int v = 0; v < 2; v++) {
+            key[v] = _mm256_loadu_si256((const void *)(k + 32 * v));
             size[v] = _mm256_abs_epi8(key[v]);
         }
         KERN_UNROLL
         for (int r = 0; r < NR; r++) {
-            const __m256i four = avx2_four_codes(q + r * g->ldq);
+            const __m256i four = avx2_four_codes(q + r * ldq);
             KERN_UNROLL
-            for (int v = 0; v < NV; v++)
-                acc[r * NV + v] = avx2_add_products(acc[r * NV + v], size[v], _mm256_sign_epi8(four, key[v]));
+            for (int v = 0; v < 2; v++)
+                acc[r * 2 + v] = avx2_add_products(acc[r * 2 + v], size[v], _mm256_sign_epi8(four, key[v]));
         }
     }
     KERN_UNROLL
-    for (int r = 0; r < NR; r++) {
-        __m256 largest = _mm256_set1_ps(-INFINITY);
+    for (int i = 0; i < NR * 2; i++) {
+        const __m256 scale = _mm256_loadu_ps(k_scale + i % 2 * 8);
+        _mm256_storeu_ps(s + i / 2 * KERN_RANGE + i % 2 * 8, _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i]), scale));
+    }
+}
+
+AVX2_TARGET static void avx2_scores_q8(const kern_look *l, int64_t row, int64_t n, const int8_t *k,
+                                       const float *k_scale, float *s) {
+    const int8_t *q = l->q + row * l->ldq;
+    if (n == 4) {
+        avx2_scores_tile(4, q, l->ldq, k, l->page_keys, l->n_groups, k_scale, s);
+        return;
+    }
+    for (int64_t r = 0; r < n; r++)
+        avx2_scores_tile(1, q + r * l->ldq, l->ldq, k, l->page_keys, l->n_groups, k_scale, s + r * KERN_RANGE);
+}
+
+AVX2_TARGET static void avx2_cap_scores(float *s, int64_t n, float q_scale, float cap) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + i), _mm256_set1_ps(q_scale));
+        const __m256 t = avx2_tanh(_mm256_mul_ps(x, _mm256_set1_ps(1.0f / cap)));
+        _mm256_storeu_ps(s + i, _mm256_mul_ps(_mm256_set1_ps(cap), t));
+    }
+}
+
+AVX2_TARGET static float avx2_largest(const float *s, int64_t n) {
+    return avx2_max(s, n);
+}
+
+/* 32 integers as bytes, those below 0 as 0, those above 255 as 255. The packs work within 128-bit halves; the
+ * permutation puts the groups of 4 in order. */
+AVX2_INLINE __m256i avx2_to_bytes(const __m256i *v) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i low = _mm256_packs_epi32(v[0], v[1]), high = _mm256_packs_epi32(v[2], v[3]);
+    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+}
+
+AVX2_TARGET static void avx2_block_values(const float *const *level, kern_seen k, kern_block_values *out) {
+    enum { N = KERN_WEIGHTS / 8 };
+    const __m256 least = _mm256_set1_ps(KERN_LEVEL_MIN);
+    __m256 v[N], most = least, none = _mm256_setzero_ps();
+    KERN_UNROLL
+    for (int i = 0; i < N; i++) {
+        const __m256i seen = avx2_mask(k.first - 8 * i, k.end - 8 * i);
+        const __m256 x = _mm256_loadu_ps(level[i / 2] + i % 2 * 8);
+        v[i] = _mm256_blendv_ps(least, x, _mm256_castsi256_ps(seen));
+        none = _mm256_or_ps(none, _mm256_cmp_ps(v[i], v[i], _CMP_UNORD_Q));
+        most = _mm256_max_ps(most, v[i]);
+    }
+    const int damaged = _mm256_movemask_ps(none);
+    const float top = avx2_max_lane(most);
+    out->worth = damaged ? kern_bits_to_f32(KERN_NAN_BITS) : kern_level_scale(top);
+    for (int i = 0; i < N; i += 4) {
+        __m256i down[4];
         KERN_UNROLL
-        for (int v = 0; v < NV; v++) {
-            const __m256 k_scale = avx2_load_n(g->k_scale + v * 8, cut ? g->left : 8);
-            const __m256 s = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[r * NV + v]), k_scale);
-            const __m256 there = cut ? _mm256_blendv_ps(largest, s, _mm256_castsi256_ps(avx2_mask(0, g->left))) : s;
-            avx2_store_n(g->s + (row + r) * g->lds + v * 8, cut ? g->left : 8, s);
-            largest = _mm256_max_ps(there, largest);
-        }
-        const float top = avx2_max_lane(largest) + 0.0f;
-        if (g->begins || top > g->top[row + r]) g->top[row + r] = top;
+        for (int h = 0; h < 4; h++) down[h] = _mm256_cvtps_epi32(_mm256_sub_ps(_mm256_set1_ps(top), v[i + h]));
+        _mm256_storeu_si256((void *)(out->down + 8 * i), damaged ? _mm256_set1_epi8(-1) : avx2_to_bytes(down));
     }
 }
 
-AVX2_INLINE void avx2_qk8_rows(const int NV, const int cut, const avx2_qk8 *g, int64_t n_q) {
-    int64_t r = 0;
-    for (; r + 4 <= n_q; r += 4) avx2_qk8_tile(4, NV, cut, g, r);
-    for (; r < n_q; r++) avx2_qk8_tile(1, NV, cut, g, r);
+/* kern_weight_code() of 32 numbers: the topmost 32 codes as a table, times 2^-n, rounded. */
+AVX2_INLINE __m256i avx2_weight_code(__m256i y) {
+    const __m128i *table = (const void *)kern_weight_32nds;
+    const __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128(table));
+    const __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128(table + 1));
+    const __m256i powers =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0));
+    const __m256i i = _mm256_and_si256(y, _mm256_set1_epi8(15)), even = _mm256_set1_epi16(255);
+    const __m256i top = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, i), _mm256_shuffle_epi8(high, i),
+                                           _mm256_slli_epi16(y, 3)); /* by bit 4 */
+    const __m256i p = _mm256_and_si256(_mm256_srli_epi16(y, 5), _mm256_set1_epi8(7));
+    const __m256i power = _mm256_shuffle_epi8(powers, p), to_7 = _mm256_set1_epi16(256); /* (x + 64) / 128 */
+    const __m256i a = _mm256_mulhrs_epi16(_mm256_maddubs_epi16(_mm256_and_si256(power, even), top), to_7);
+    const __m256i b = _mm256_mulhrs_epi16(_mm256_maddubs_epi16(_mm256_andnot_si256(even, power), top), to_7);
+    const __m256i code = _mm256_or_si256(a, _mm256_slli_epi16(b, 8));
+    return _mm256_andnot_si256(_mm256_cmpeq_epi8(y, _mm256_setzero_si256()), code);
 }
 
-AVX2_TARGET static void avx2_qk_q8(const int8_t *q, int64_t ldq, int64_t n_q, const int8_t *const *k, int64_t page_keys,
-                                   const float *k_scale, int64_t first, int64_t end, int64_t n_groups, float *s,
-                                   int64_t lds, float *top, int64_t ld_top) {
-    avx2_qk8 g = {.q = q, .ldq = ldq, .ldk = page_keys, .n_groups = n_groups, .lds = lds};
-    for (int64_t j = first; j < end;) {
-        const int64_t key = j % page_keys;
-        g.k = k[j / page_keys] + 4 * key, g.k_scale = k_scale + j, g.s = s + j;
-        g.top = top + j / KERN_WEIGHTS * ld_top, g.begins = j == first || j % KERN_WEIGHTS == 0;
-        g.left = kern_least(page_keys - key, end - j, KERN_WEIGHTS - j % KERN_WEIGHTS);
-        if (g.left >= 16) {
-            avx2_qk8_rows(2, 0, &g, n_q);
-            j += 16;
-        } else {
-            avx2_qk8_rows(1, 1, &g, n_q);
-            j += g.left < 8 ? g.left : 8;
+/* 255 for the bytes first <= i < end of 32 */
+AVX2_INLINE __m256i avx2_seen_bytes(int64_t first, int64_t end) {
+    const __m256i at = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                        22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    const char low = (char)(first < 0 ? 0 : first > 32 ? 32 : first), high = (char)(end < 0 ? 0 : end > 32 ? 32 : end);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi8(_mm256_set1_epi8(low), at),
+                               _mm256_cmpgt_epi8(_mm256_set1_epi8(high), at));
+}
+
+AVX2_TARGET static int32_t avx2_weight_codes(const float *s, kern_seen k, float a, float z, const uint8_t *down,
+                                             int8_t *codes) {
+    __m256i sum = _mm256_setzero_si256();
+    for (int i = 0; i < KERN_WEIGHTS; i += 32) {
+        __m256i y[4];
+        KERN_UNROLL
+        for (int h = 0; h < 4; h++) {
+            const __m256 x = _mm256_loadu_ps(s + i + 8 * h);
+            y[h] = _mm256_cvtps_epi32(_mm256_fmadd_ps(x, _mm256_set1_ps(a), _mm256_set1_ps(z)));
         }
+        __m256i all = avx2_to_bytes(y);
+        if (!kern_all_seen(k)) all = _mm256_and_si256(all, avx2_seen_bytes(k.first - i, k.end - i));
+        const __m256i with_values = _mm256_subs_epu8(all, _mm256_loadu_si256((const void *)(down + i)));
+        _mm256_storeu_si256((void *)(codes + i), avx2_weight_code(with_values));
+        sum = _mm256_add_epi64(sum, _mm256_sad_epu8(avx2_weight_code(all), _mm256_setzero_si256()));
     }
+    const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    return _mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 2);
+}
+
+_Static_assert(KERN_RANGE / KERN_WEIGHTS <= 8, "the blocks of a range are a vector");
+
+AVX2_TARGET static void avx2_few_exps(float *x, int64_t n) {
+    __m256 e = avx2_load_n(x, n);
+    avx2_exp_below_1(1, &e);
+    avx2_store_n(x, n, e);
+}
+
+void kern_avx2_weights_q8(const kern_look *l, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
+                          float *sum) {
+    static const kern_weights_steps steps = {avx2_scores_q8,    avx2_cap_scores,   avx2_largest,
+                                             avx2_block_values, avx2_weight_codes, avx2_few_exps};
+    kern_weights_by_steps(&steps, l, codes, ld, scale, ld_scale, max, sum);
 }
 
 typedef struct avx2_pv8 {
@@ -465,9 +440,8 @@ void kern_table_avx2_attention(kern_table *table) {
     table->weigh = avx2_weigh;
     table->softmax_join = avx2_softmax_join;
     table->quantize_row = avx2_quantize_row;
-    table->value_codes = kern_avx2_value_codes;
-    table->softmax_q8 = avx2_softmax_q8;
-    table->qk_q8 = avx2_qk_q8;
+    table->quantize_value = avx2_quantize_value;
+    table->weights_q8 = kern_avx2_weights_q8;
     table->pv_q8 = avx2_pv_q8;
 }
 

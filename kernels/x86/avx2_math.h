@@ -36,6 +36,22 @@ AVX2_INLINE __m256 avx2_exp(__m256 x) {
     return _mm256_blendv_ps(x, _mm256_set1_ps(INFINITY), above);
 }
 
+/* kern_tanhf() of 8 values */
+AVX2_INLINE __m256 avx2_tanh(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f), minus = _mm256_set1_ps(-0.0f);
+    const __m256 a = _mm256_andnot_ps(minus, x), z = _mm256_mul_ps(x, x);
+    __m256 p = _mm256_set1_ps(KERN_TANH_C11);
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C9));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C7));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C5));
+    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(KERN_TANH_C3));
+    const __m256 small = _mm256_fmadd_ps(_mm256_mul_ps(x, z), p, x);
+    const __m256 e = avx2_exp(_mm256_add_ps(a, a));
+    const __m256 large = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(e, one)));
+    const __m256 is_small = _mm256_cmp_ps(a, _mm256_set1_ps(KERN_TANH_SMALL), _CMP_LT_OQ);
+    return _mm256_blendv_ps(_mm256_or_ps(large, _mm256_and_ps(x, minus)), small, is_small);
+}
+
 /* The tree that ends a reduction of 16 partial results: a[i] += a[i + 8], then 4, 2, 1. */
 AVX2_INLINE float avx2_fold(__m256 low, __m256 high) {
     const __m256 b = _mm256_add_ps(low, high);

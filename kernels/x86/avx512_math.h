@@ -57,6 +57,22 @@ AVX512_INLINE void avx512_exp_below_1(const int N, const int near, __m512 *x) {
 #undef STEP
 }
 
+/* kern_tanhf() of 16 values */
+AVX512_INLINE __m512 avx512_tanh(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f), minus = _mm512_set1_ps(-0.0f);
+    const __m512 a = _mm512_andnot_ps(minus, x), z = _mm512_mul_ps(x, x);
+    __m512 p = _mm512_set1_ps(KERN_TANH_C11);
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C9));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C7));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C5));
+    p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(KERN_TANH_C3));
+    const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(x, z), p, x);
+    const __m512 e = avx512_exp(_mm512_add_ps(a, a));
+    const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(e, one)));
+    const __mmask16 is_small = _mm512_cmp_ps_mask(a, _mm512_set1_ps(KERN_TANH_SMALL), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_or_ps(large, _mm512_and_ps(x, minus)), is_small, small);
+}
+
 /* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
 AVX512_INLINE float avx512_fold(__m512 a) {
     const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -13,7 +13,8 @@
 enum {
     NGRAM_LEVELS = 3,
     NGRAM_FIRST_HEADS = 256, /* buckets at the start; a power of two */
-    NGRAM_COMPARE = 64       /* tokens that are compared to find the longest of several matches */
+    NGRAM_COMPARE = 64,      /* tokens that are compared to find the longest of several matches */
+    NGRAM_NEAR = 40          /* tokens behind the last long match in which a match is preferred to equal ones */
 };
 
 /* Chains of the places whose grams of `order` tokens share a hash. A place is stored plus 1, so that 0 ends a chain. */
@@ -31,6 +32,7 @@ struct ngram_index {
     size_t n, capacity;
     ngram_level level[NGRAM_LEVELS]; /* longest grams first */
     size_t from, length;             /* the match: text[from - length .. from) equals the end of the text */
+    size_t left;                     /* where the last match of NGRAM_LONG tokens and more went on; 0 = none yet */
 };
 
 minim_status ngram_new(const minim_allocator *a, ngram_index **out, minim_error *e) {
@@ -91,15 +93,19 @@ static size_t ngram_equal(const ngram_index *x, size_t a, size_t b) {
     return n;
 }
 
+/* The longest match; who quotes or edits goes through a text in its order, so what lies shortly behind the last long
+ * one is preferred. */
 static void ngram_search(ngram_index *x) {
+    size_t best = 0;
     x->length = 0;
     for (int i = 0; i < NGRAM_LEVELS && !x->length; i++) {
         const ngram_level *l = &x->level[i];
         if (x->n < l->order) continue;
         uint32_t at = l->head[ngram_bucket(x, l, x->n)];
         for (int tried = 0; at && tried < NGRAM_CANDIDATES; tried++, at = l->before[at - 1]) {
-            const size_t equal = ngram_equal(x, at - 1, x->n);
-            if (equal >= l->order && equal > x->length) x->from = at - 1, x->length = equal;
+            const size_t place = at - 1, equal = ngram_equal(x, place, x->n);
+            const size_t worth = 2 * equal + (x->left && place >= x->left && place - x->left < NGRAM_NEAR);
+            if (equal >= l->order && worth > best) x->from = place, x->length = equal, best = worth;
         }
     }
 }
@@ -119,10 +125,12 @@ minim_status ngram_push(ngram_index *x, int32_t token, minim_error *e) {
         if (x->n >= x->level[i].order) ngram_link(x, &x->level[i], x->n);
     x->token[x->n++] = token;
     /* A match that goes on is still the longest: one longer than that would have been longer before. */
-    if (x->length && x->token[x->from] == token)
+    if (x->length && x->token[x->from] == token) {
         x->from++, x->length++;
-    else
+        if (x->length >= NGRAM_LONG) x->left = x->from;
+    } else {
         ngram_search(x);
+    }
     return MINIM_OK;
 }
 

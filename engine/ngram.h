@@ -27,7 +27,8 @@ void ngram_free(ngram_index *x); /* NULL is fine */
 minim_status ngram_push(ngram_index *x, int32_t token, minim_error *e);
 
 /* The longest match: how many tokens at the end of the text also stand somewhere before; 0 = fewer than NGRAM_SHORT. Of
- * equally long ones the latest. A match is found when it has begun and followed while it lasts, however long. */
+ * equally long ones one that lies shortly behind the last of NGRAM_LONG or more, else the latest. A match is found when
+ * it has begun and followed while it lasts, however long. */
 size_t ngram_length(const ngram_index *x);
 
 /* Guesses n tokens: what followed the match. Where that reaches the end of the text it goes on with the guesses, so a

@@ -104,16 +104,17 @@ static float spec_attention(const minim_model *m, size_t n_keys) {
 }
 
 /* A roofline (Williams et al. 2009) with a round corner: a step takes as long as reading the weights or as computing
- * its rows, whichever is longer. With the weights a row computes for a quarter of the time that reading them takes, and
- * a multiply-add of attention, with its share of the softmax, is as long as three of the others: measured, see
- * bench/README.md. With the reference kernels there is nothing but computing. */
+ * its rows, whichever is longer. With the weights a row computes for a fifth of the time that reading them takes, and
+ * a multiply-add of attention, with its share of the softmax, is as long as three of the others. More than one row is a
+ * tenth of a step by itself. Measured, see bench/README.md. With the reference kernels there is nothing but computing.
+ */
 static void spec_set_cost(speculator *s, int beside) {
     const minim_engine *en = s->seq->engine;
-    const float weights = strcmp(en->kern.isa, "ref") ? 0.25f : 1000.0f;
+    const float weights = strcmp(en->kern.isa, "ref") ? 0.2f : 1000.0f, several = 0.1f;
     const float row = weights * (1 + 3 * spec_attention(en->model, s->seq->length));
     for (int n = 1; n < SPECULATE_MAX + 2; n++) {
         const float rows = (float)(beside + n) * row, plain = (float)(beside + 1) * row;
-        s->cost[n] = sqrtf((1 + rows * rows) / (1 + plain * plain));
+        s->cost[n] = sqrtf((1 + rows * rows) / (1 + plain * plain)) + (n > 1 && !beside ? several : 0);
     }
 }
 

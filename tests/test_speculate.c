@@ -39,8 +39,8 @@ static size_t agree(const int32_t *text, size_t a, size_t b) {
     return n;
 }
 
-/* Few enough equal grams that no chain is longer than what is looked at; then nothing longer or later exists. */
-static void the_longest_and_latest_match_is_found(void **state) {
+/* Few enough equal grams that no chain is longer than what is looked at; then nothing longer exists. */
+static void the_longest_match_is_found(void **state) {
     (void)state;
     enum { N = 1500 };
     static int32_t text[N];
@@ -57,13 +57,16 @@ static void the_longest_and_latest_match_is_found(void **state) {
     for (n = 1; n <= N; n++) {
         ok(ngram_push(x, text[n - 1], &e), &e);
         size_t best = 0, from = 0, ways = 0;
+        int32_t guess[40];
+        ngram_guess(x, guess, 40);
         for (size_t place = 1; place < n; place++) {
             const size_t equal = agree(text, place, n);
             ways += equal >= NGRAM_SHORT;
-            if (equal && equal >= best) best = equal, from = place;
+            const size_t known = n - place < 40 ? n - place : 40;
+            if (equal > best || (equal && equal == best && memcmp(text + place, guess, known * sizeof *guess) == 0))
+                best = equal, from = place; /* of several the one that the index has taken */
         }
         if (ways > NGRAM_CANDIDATES) continue;
-        int32_t guess[40];
         assert_int_equal(ngram_length(x), best);
         assert_int_equal(ngram_guess(x, guess, 40), best ? 40 : 0);
         if (!best) continue;
@@ -72,6 +75,28 @@ static void the_longest_and_latest_match_is_found(void **state) {
     }
     assert_true(matches > N / 2);
     ngram_free(x);
+}
+
+/* Behind a quote goes on what stands shortly behind it, not what came last; without a quote before, the latest. */
+static void what_lies_behind_the_last_quote_is_preferred(void **state) {
+    (void)state;
+    static const int32_t text[] = {1, 2, 3, 4, 5, 6, 100, 50, 60}, later[] = {50, 70, 202},
+                         quote[] = {1, 2, 3, 4, 5, 6};
+    for (int quotes = 0; quotes < 2; quotes++) {
+        ngram_index *x;
+        minim_error e;
+        int32_t guess;
+        ok(ngram_new(NULL, &x, &e), &e);
+        for (size_t i = 0; i < sizeof text / sizeof *text; i++) ok(ngram_push(x, text[i], &e), &e);
+        for (int32_t i = 0; i < 40; i++) ok(ngram_push(x, 300 + i, &e), &e);
+        for (size_t i = 0; i < sizeof later / sizeof *later; i++) ok(ngram_push(x, later[i], &e), &e);
+        for (size_t i = 0; quotes && i < sizeof quote / sizeof *quote; i++) ok(ngram_push(x, quote[i], &e), &e);
+        ok(ngram_push(x, 99, &e), &e);
+        ok(ngram_push(x, 50, &e), &e);
+        assert_int_equal(ngram_guess(x, &guess, 1), 1);
+        assert_int_equal(guess, quotes ? 60 : 70);
+        ngram_free(x);
+    }
 }
 
 /* Whatever the text, a match is one, and a guess is what followed it. */
@@ -833,7 +858,8 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_longest_and_latest_match_is_found),
+        cmocka_unit_test(the_longest_match_is_found),
+        cmocka_unit_test(what_lies_behind_the_last_quote_is_preferred),
         cmocka_unit_test(a_match_is_a_match),
         cmocka_unit_test(a_loop_is_guessed_around),
         cmocka_unit_test(the_index_survives_failing_memory),

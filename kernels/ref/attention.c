@@ -171,7 +171,7 @@ static void weights_row(const kern_weights_steps *steps, const kern_look *l, int
     enum { BLOCKS = KERN_RANGE / KERN_WEIGHTS };
     const int64_t first = l->seen[r].first, end = l->seen[r].end, block = first / KERN_WEIGHTS, stop = kern_blocks(end);
     const float q_scale = l->cap > 0 ? 1 : l->q_scale[r], a = q_scale * KERN_WEIGHT_STEPS;
-    float t[BLOCKS], e[BLOCKS], m = -INFINITY, total = 0;
+    float t[BLOCKS] = {0}, e[BLOCKS], m = -INFINITY, total = 0;
     for (int64_t b = block; b < stop; b++) {
         const kern_seen k = kern_seen_of(b, first, end);
         if (l->cap > 0) steps->cap(s + k.begin, KERN_WEIGHTS, l->q_scale[r], l->cap);

@@ -105,30 +105,27 @@ static int8_t *slot_codes(int i, int64_t n, int low, int extreme) {
     return p;
 }
 
-void check_quantize_row(const kern_table *k) {
+static void check_row_codes(void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale)) {
     int64_t n = random_between(1, 140);
     const float *x = slot_floats(0, n, random_kind());
     int8_t *codes = slot_take(1, (size_t)n, 1);
     float scale;
-    k->quantize_row(x, n, codes, &scale);
+    quantize(x, n, codes, &scale);
     record_bytes(codes, n);
     record_floats(&scale, 1);
+}
+
+void check_quantize_row(const kern_table *k) {
+    check_row_codes(k->quantize_row);
+}
+void check_quantize_value(const kern_table *k) {
+    check_row_codes(k->quantize_value);
 }
 
 /* Pages of `bytes` bytes each, in an order of their own. */
 static void slot_pages(int i, int64_t n_pages, int64_t bytes, int extreme, const int8_t **page) {
     int8_t *codes = slot_codes(i, n_pages * bytes, -127, extreme);
     for (int64_t p = 0; p < n_pages; p++) page[p] = codes + (n_pages - 1 - p) * bytes;
-}
-
-void check_quantize_value(const kern_table *k) {
-    int64_t n = random_between(1, 140);
-    const float *x = slot_floats(0, n, random_kind());
-    int8_t *codes = slot_take(1, (size_t)n, 1);
-    float level;
-    k->quantize_value(x, n, codes, &level);
-    record_bytes(codes, n);
-    record_floats(&level, 1);
 }
 
 /* Pages of page_keys floats each, in an order of their own */

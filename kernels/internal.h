@@ -177,6 +177,9 @@ static inline float kern_code_scale(uint32_t top, float most, float *scale) {
     return empty ? 0.0f : most / amax;
 }
 
+/* The same for quantize_value() and its relatives, with the level of the scale. */
+float kern_value_level(uint32_t top, float most, float *level);
+
 /* Constants of kern_expf(), explained in ref/math.c; every instruction set uses these. */
 #define KERN_EXP_MIN   (-87.3f)
 #define KERN_EXP_MAX   88.37f
@@ -192,7 +195,6 @@ static inline float kern_code_scale(uint32_t top, float most, float *scale) {
 
 #define KERN_WEIGHT_STEPS (1.44269502f * 32)  /* log2(e) * 32: of weights of int8 values */
 #define KERN_LEVEL_STEP   (0.693147182f / 32) /* ln(2) / 32 */
-#define KERN_LEVEL_MIN    (-107 * 32)         /* of values that are nothing */
 
 /* 127 * 2^((i - 31) / 32): kern_weight_code() of the topmost 32 */
 extern const uint8_t kern_weight_32nds[32];
@@ -208,9 +210,6 @@ extern const uint8_t kern_weight_32nds[32];
 #define KERN_TANH_C7    (-0x1.b9258ap-5f)
 #define KERN_TANH_C5    0x1.110e1cp-3f
 #define KERN_TANH_C3    (-0x1.555552p-2f)
-
-/* The same for values, whose scale is at one of kern_level_scale()'s levels. */
-float kern_value_level(uint32_t top, float most, float *level);
 
 /* What a row needs to know of the values of a block of KERN_WEIGHTS keys, of those that it sees */
 typedef struct kern_block_values {

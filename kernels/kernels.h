@@ -34,14 +34,15 @@
 #endif
 
 enum {
-    KERN_PANEL = 16,   /* output rows of a weight panel */
-    KERN_BLOCK = 32,   /* activations that share a scale */
-    KERN_WEIGHTS = 64, /* weights of int8 values that share a scale */
-    KERN_RANGE = 256,  /* keys of a range of attention, at most */
-    KERN_LANES = 16,   /* partial sums of a scalar reduction */
-    KERN_LINE = 64,    /* bytes of a cache line */
-    KERN_AHEAD = 4,    /* stretches of memory that a kernel asks for side by side */
-    KERN_CLEAN = 256,  /* logits that clean() says the largest of */
+    KERN_PANEL = 16,            /* output rows of a weight panel */
+    KERN_BLOCK = 32,            /* activations that share a scale */
+    KERN_WEIGHTS = 64,          /* weights of int8 values that share a scale */
+    KERN_RANGE = 256,           /* keys of a range of attention, at most */
+    KERN_LEVEL_MIN = -107 * 32, /* the level of int8 values that are nothing, see kern_level_scale() */
+    KERN_LANES = 16,            /* partial sums of a scalar reduction */
+    KERN_LINE = 64,             /* bytes of a cache line */
+    KERN_AHEAD = 4,             /* stretches of memory that a kernel asks for side by side */
+    KERN_CLEAN = 256,           /* logits that clean() says the largest of */
     /* The version of the layout of panels. Files keep them (`minim pack`): whoever changes a byte of a layout has to
      * raise it, and tests/test_pack.c says so. */
     KERN_PANEL_LAYOUT = 1
@@ -210,7 +211,7 @@ typedef struct kern_look {
     const int8_t *const *k;      /* pages of codes, each [n_groups][page_keys][4] */
     const float *const *k_scale; /* of pages, each [page_keys] */
     const float *const *v_level; /* of pages, each [page_keys] */
-    int64_t page_keys;           /* a multiple of 16 */
+    int64_t page_keys;           /* a multiple of 16 that KERN_RANGE is a multiple of */
     float cap;                   /* of scores, see softcap; 0 = none */
 } kern_look;
 
@@ -313,25 +314,27 @@ typedef struct kern_table {
      *
      *   quantize_row: as quantize(), but all n numbers share one scale (q and k of a head), and codes are -127..127:
      *          always inv = 127 / amax, scale = amax / 127
-     *   quantize_value: the same for v, whose scale is rounded up to kern_level_scale(level), inv its reciprocal. amax
-     *          < 1e-30: the lowest level, KERN_LEVEL_MIN; not finite: NaN
-     *   weights_q8: for each row, with f the base 2 logarithm in 32nds, and all that is said of keys said of those that
-     *          the row sees:
-     *            s[j] = (float)i * k_scale[j], i = int32 sum of q code * k code; with a cap s[j] = softcap(s[j] *
-     *            q_scale), which stands in the place of q_scale as 1 from there on
-     *          for the blocks b that have such keys, ascending, and the largest s of all blocks m:
+     *   quantize_value: the same for v, whose scale is rounded up to kern_level_scale(level), a power of 2^(1/32);
+     *          inv is its reciprocal. amax < 1e-30: the level is KERN_LEVEL_MIN; not finite: NaN
+     *   weights_q8: for each row; all that is said of keys is said of those that the row sees:
+     *            s[j] = (float)i * k_scale[j], i = int32 sum of q code * k code. With a cap s[j] = softcap(s[j] *
+     *            q_scale), and q_scale is 1 from there on
+     *          for the blocks b that have such keys, ascending, and m, the largest s of all blocks:
      *            t = the largest s[j] of the block, a = q_scale * KERN_WEIGHT_STEPS
-     *            y = rint(fma(s[j], a, fma(-t, a, 255))), but 0 where that is below 0 or not below 2^31, at most 255
+     *            y[j] = rint(fma(s[j], a, fma(-t, a, 255))); above 255 it is 255, below 0 or from 2^31 on 0
      *            level = the largest v_level[j] of the block
-     *            codes[j] = kern_weight_code(max(y - (level - v_level[j]), 0))
+     *            codes[j] = kern_weight_code(y[j] - (level - v_level[j])), 0 where that is below 0
      *            e = kern_expf((t - m) * q_scale); scale[b] = e * kern_level_scale(level)
-     *            sum = fma((float)(int32 sum of kern_weight_code(y)), e, sum), from 0 on.
-     *          max = m * q_scale; + (max - max) makes sum NaN where max is not finite. Codes of other keys are 0, of
-     * all blocks that some row sees something of; scale is 0 for blocks of which a row sees nothing, max -infinity and
-     * sum 0 for rows that see nothing. So 127 stands for a weight of 1, in codes and in sum. codes[rows][ld],
-     * scale[blocks][ld_scale], max[rows], sum[rows] pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks first <= b <
-     * end, ascending: o[r][d] = fma((float)i, scale[b][r], o[r][d]), from 0 on; i = int32 sum of p code * v code. p
-     * [n_q][ldp] |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
+     *            sum = fma((float)(int32 sum of kern_weight_code(y[j])), e, sum), from 0 on
+     *          max = m * q_scale; where that is not finite, sum is NaN. 127 stands for a weight of 1, in codes and sum.
+     *          In blocks of which some row sees a key, codes of keys that a row does not see are 0, and so is its scale
+     *          if it sees none of them; a row that sees nothing has max -infinity and sum 0.
+     *          codes [rows][ld], scale [blocks][ld_scale], max [rows], sum [rows]; other blocks are left alone
+     *
+     *   pv_q8: a page of V [page_keys/4][head_dim][4]. Blocks first <= b < end, ascending: o[r][d] = fma((float)i,
+     *          scale[b][r], o[r][d]), from 0 on; i = int32 sum of p code * v code. p [n_q][ldp]
+     *
+     * |q|, |k|, |p|, |v| <= 127: a sum of two products fits int16. */
     void (*quantize_row)(const float *x, int64_t n, int8_t *codes, float *scale);
     void (*quantize_value)(const float *x, int64_t n, int8_t *codes, float *level);
     void (*weights_q8)(const kern_look *look, int8_t *codes, int64_t ld, float *scale, int64_t ld_scale, float *max,
@@ -392,7 +395,7 @@ int kern_isa_available(const char *isa);
 
 float kern_expf(float x);            /* the exp of silu and softmax; see ref/math.c */
 float kern_tanhf(float x);           /* the tanh of soft caps */
-float kern_level_scale(float level); /* 2^(level / 32), for the scales of int8 values; NaN stays */
+float kern_level_scale(float level); /* 2^(level / 32), for the scales of int8 values, KERN_LEVEL_MIN on; NaN stays */
 int8_t kern_weight_code(int y);      /* 127 * 2^((y - 255) / 32), roughly, 0 <= y <= 255: 127 at the top, 0 for 0 */
 float kern_f16_to_f32(uint16_t h);
 uint16_t kern_f32_to_f16(float x);

@@ -400,11 +400,7 @@ AVX2_TARGET static void avx2_gelu_mul(float *gate, const float *up, int64_t n) {
 }
 
 AVX2_TARGET static void avx2_softcap(float *x, int64_t n, float cap) {
-    const __m256 inv = _mm256_set1_ps(1.0f / cap);
-    for (int64_t i = 0; i < n; i += 8) {
-        const __m256 t = avx2_tanh(_mm256_mul_ps(avx2_load_n(x + i, n - i), inv));
-        avx2_store_n(x + i, n - i, _mm256_mul_ps(_mm256_set1_ps(cap), t));
-    }
+    for (int64_t i = 0; i < n; i += 8) avx2_store_n(x + i, n - i, avx2_capped(avx2_load_n(x + i, n - i), cap));
 }
 
 /* Four pairs (a, b) side by side, (c, s) likewise: even lanes a*c - b*s, odd lanes a*s + b*c. */

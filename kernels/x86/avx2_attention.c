@@ -256,8 +256,7 @@ AVX2_TARGET static void avx2_scores_q8(const kern_look *l, int64_t row, int64_t 
 AVX2_TARGET static void avx2_cap_scores(float *s, int64_t n, float q_scale, float cap) {
     for (int64_t i = 0; i < n; i += 8) {
         const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + i), _mm256_set1_ps(q_scale));
-        const __m256 t = avx2_tanh(_mm256_mul_ps(x, _mm256_set1_ps(1.0f / cap)));
-        _mm256_storeu_ps(s + i, _mm256_mul_ps(_mm256_set1_ps(cap), t));
+        _mm256_storeu_ps(s + i, avx2_capped(x, cap));
     }
 }
 

@@ -52,6 +52,11 @@ AVX2_INLINE __m256 avx2_tanh(__m256 x) {
     return _mm256_blendv_ps(_mm256_or_ps(large, _mm256_and_ps(x, minus)), small, is_small);
 }
 
+/* softcap() of 8 values */
+AVX2_INLINE __m256 avx2_capped(__m256 x, float cap) {
+    return _mm256_mul_ps(_mm256_set1_ps(cap), avx2_tanh(_mm256_mul_ps(x, _mm256_set1_ps(1.0f / cap))));
+}
+
 /* The tree that ends a reduction of 16 partial results: a[i] += a[i + 8], then 4, 2, 1. */
 AVX2_INLINE float avx2_fold(__m256 low, __m256 high) {
     const __m256 b = _mm256_add_ps(low, high);

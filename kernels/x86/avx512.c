@@ -347,11 +347,9 @@ AVX512_TARGET static void avx512_gelu_mul(float *gate, const float *up, int64_t 
 }
 
 AVX512_TARGET static void avx512_softcap(float *x, int64_t n, float cap) {
-    const __m512 inv = _mm512_set1_ps(1.0f / cap);
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
-        const __m512 t = avx512_tanh(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), inv));
-        _mm512_mask_storeu_ps(x + i, m, _mm512_mul_ps(_mm512_set1_ps(cap), t));
+        _mm512_mask_storeu_ps(x + i, m, avx512_capped(_mm512_maskz_loadu_ps(m, x + i), cap));
     }
 }
 

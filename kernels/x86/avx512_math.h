@@ -73,6 +73,11 @@ AVX512_INLINE __m512 avx512_tanh(__m512 x) {
     return _mm512_mask_mov_ps(_mm512_or_ps(large, _mm512_and_ps(x, minus)), is_small, small);
 }
 
+/* softcap() of 16 values */
+AVX512_INLINE __m512 avx512_capped(__m512 x, float cap) {
+    return _mm512_mul_ps(_mm512_set1_ps(cap), avx512_tanh(_mm512_mul_ps(x, _mm512_set1_ps(1.0f / cap))));
+}
+
 /* The tree that ends a reduction: a[i] += a[i + 8], then 4, 2, 1. */
 AVX512_INLINE float avx512_fold(__m512 a) {
     const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -206,11 +206,8 @@ VNNI_WEIGHTS_TARGET static void vnni_weights_edge(vnni_weights *g, int64_t r, in
     __m512 most = _mm512_set1_ps(-INFINITY);
     KERN_UNROLL
     for (int i = 0; i < WEIGHTS_VECTORS; i++) {
-        if (g->l->cap > 0) {
-            s[i] = _mm512_mul_ps(s[i], _mm512_set1_ps(g->l->q_scale[g->row + r]));
-            s[i] = _mm512_mul_ps(avx512_tanh(_mm512_mul_ps(s[i], _mm512_set1_ps(1.0f / g->l->cap))),
-                                 _mm512_set1_ps(g->l->cap));
-        }
+        const float q_scale = g->l->q_scale[g->row + r];
+        if (g->l->cap > 0) s[i] = avx512_capped(_mm512_mul_ps(s[i], _mm512_set1_ps(q_scale)), g->l->cap);
         most = _mm512_mask_max_ps(most, (__mmask16)(seen >> 16 * i), most, s[i]);
     }
     const float top = _mm512_reduce_max_ps(most) + 0.0f;

@@ -22,17 +22,18 @@ AVX2_INLINE __m256i avx2_keep(__m256i sum) {
 /* 4-bit codes: vpmaddubsw adds pairs of products in int16, where the whole block fits: 8 * 2 * 15 * 127 = 30480. Then
  * one vpmaddwd adds the two pairs of each row. Each of them starts with half of what pays for the offset, and still
  * ends within int16: 16 * (15 - 4) * 127 + 16 * 4 * 127 is 30480, too. */
-AVX2_INLINE void avx2_dot_q4_0(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+AVX2_INLINE void avx2_dot_q4_0(const uint32_t layout, const int T, const uint8_t *codes, const int8_t *act, int64_t ld,
                                const int32_t *start, __m256i *dot) {
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_set1_epi16((int16_t)start[i / 2]);
+    __m256i pair[2];
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i code[2];
-        avx2_codes(layout, j, codes, code);
+        avx2_codes(layout, T, j, codes, pair, code);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
-            const __m256i pairs = _mm256_maddubs_epi16(code[i % 2], avx2_act(layout, j, act[i / 2]));
+            const __m256i pairs = _mm256_maddubs_epi16(code[i % 2], avx2_act(layout, j, act + i / 2 * ld));
             dot[i] = avx2_keep(_mm256_add_epi16(dot[i], pairs));
         }
     }
@@ -42,21 +43,22 @@ AVX2_INLINE void avx2_dot_q4_0(const uint32_t layout, const int T, const uint8_t
 
 /* 8-bit codes: code - 128 as |w| (at most 128) times the activation with the sign of w: a pair is at most
  * 2 * 128 * 127 = 32512, which int16 holds; each is widened at once. */
-AVX2_INLINE void avx2_dot_q8_0(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+AVX2_INLINE void avx2_dot_q8_0(const uint32_t layout, const int T, const uint8_t *codes, const int8_t *act, int64_t ld,
                                const int32_t *start, __m256i *dot) {
     (void)start; /* the offset is gone with the sign bit */
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_setzero_si256();
+    __m256i pair[2];
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i w[2], abs[2];
-        avx2_codes(layout, j, codes, w);
+        avx2_codes(layout, T, j, codes, pair, w);
         KERN_UNROLL
         for (int h = 0; h < 2; h++)
             w[h] = _mm256_xor_si256(w[h], _mm256_set1_epi8(-128)), abs[h] = _mm256_abs_epi8(w[h]);
         KERN_UNROLL
         for (int i = 0; i < 2 * T; i++) {
-            const __m256i signed_act = _mm256_sign_epi8(avx2_act(layout, j, act[i / 2]), w[i % 2]);
+            const __m256i signed_act = _mm256_sign_epi8(avx2_act(layout, j, act + i / 2 * ld), w[i % 2]);
             const __m256i pairs = _mm256_maddubs_epi16(abs[i % 2], signed_act);
             dot[i] = avx2_keep(_mm256_add_epi32(dot[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
         }
@@ -466,6 +468,7 @@ void kern_table_avx2(kern_table *table) {
     table->matmul[KERN_Q4_0] = avx2_matmul_q4_0;
     table->matmul[KERN_Q8_0] = avx2_matmul_q8_0;
     kern_table_quants256(table);
+    table->panel_group = AVX2_STREAMS;
     kern_table_pack_avx2(table);
     table->rms_norm = avx2_rms_norm;
     table->layer_norm = avx2_layer_norm;

@@ -174,11 +174,11 @@ enum {
     STREAM_NEAR = 1024     /* bytes a prefetch runs ahead for one token */
 };
 
-#define STREAM_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni,gfni")))
-#define STREAM_INLINE STREAM_TARGET KERN_INLINE
-
 /* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
 #define STREAM_PIN(p) __asm__("" : "+r"(p))
+
+#define STREAM_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni,gfni")))
+#define STREAM_INLINE STREAM_TARGET KERN_INLINE
 
 /* Panels side by side, `stride` bytes from one to the next. */
 typedef struct stream_panels {

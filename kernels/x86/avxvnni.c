@@ -14,16 +14,18 @@ AVX2_INLINE __m256i avxvnni_dot4(__m256i dot, __m256i code, __m256i act) {
 }
 
 /* Codes stay unsigned; start pays for their offset before the first product. */
-AVX2_INLINE void avxvnni_dot(const uint32_t layout, const int T, const uint8_t *codes, const int32_t (*act)[8],
+AVX2_INLINE void avxvnni_dot(const uint32_t layout, const int T, const uint8_t *codes, const int8_t *act, int64_t ld,
                              const int32_t *start, __m256i *dot) {
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) dot[i] = _mm256_set1_epi32(start[i / 2]);
+    __m256i pair[2];
     KERN_UNROLL
     for (int j = 0; j < 8; j++) {
         __m256i code[2];
-        avx2_codes(layout, j, codes, code);
+        avx2_codes(layout, T, j, codes, pair, code);
         KERN_UNROLL
-        for (int i = 0; i < 2 * T; i++) dot[i] = avxvnni_dot4(dot[i], code[i % 2], avx2_act(layout, j, act[i / 2]));
+        for (int i = 0; i < 2 * T; i++)
+            dot[i] = avxvnni_dot4(dot[i], code[i % 2], avx2_act(layout, j, act + i / 2 * ld));
     }
 }
 

@@ -207,8 +207,8 @@ QUANTS256_MULTIPLY(vnni_both, QUANT_HALVES | QUANT_MIN, QUANTS256_VNNI, 6)
 
 /* ---- few tokens --------------------------------------------------------------------------------------------------
  *
- * Straight from the panels, one after the other: codes are unpacked where they are used, only scales pass through the
- * cache. There are registers for two tokens; the others find the panel in the cache. */
+ * Straight from the panels: codes are unpacked where they are used, only scales pass through the cache. One token goes
+ * through panels side by side. Of more there are registers for two; the others find the panel in the cache. */
 
 enum {
     QUANTS256_FEW = 6,          /* most tokens */
@@ -236,43 +236,73 @@ static void quants256_prepare(const int kind, const int32_t offset, const kern_a
     }
 }
 
-/* y of tokens t .. t + T - 1 and a panel, of which `rows` rows are there. */
-QUANTS256_INLINE void quants256_panel(const int kind, const int how, const int T, const unpack_type u,
-                                      const uint8_t *panel, const quants256_tokens *x, int64_t t, int64_t rows,
-                                      float *y, int64_t ldy) {
+/* y of tokens t .. t + T - 1 and P panels side by side; `rows` rows are there from the first on, `next` from one to the
+ * next. */
+QUANTS256_INLINE void quants256_panels(const int kind, const int how, const int T, const int P, const unpack_type u,
+                                       const unpack_side *w, const quants256_tokens *x, int64_t t, int64_t rows,
+                                       int64_t next, float *y, int64_t ldy) {
     const int64_t row_groups = x->row_groups, group_bytes = 64 * (u.low + u.high);
-    quant_part part;
-    __m256 acc[4];
+    quant_part part[UNPACK_STREAMS];
+    __m256 acc[UNPACK_STREAMS][2 * 2]; /* of two tokens */
     KERN_UNROLL
-    for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_setzero_ps();
+    for (int i = 0; i < 2 * T * P; i++) acc[i / (2 * T)][i % (2 * T)] = _mm256_setzero_ps();
     for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
         const int64_t n = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
-        unpack_scales(u, panel, row_groups, first, n, &part);
+        for (int p = 0; p < P; p++) unpack_scales(u, w->first + p * w->apart, row_groups, first, n, &part[p]);
         for (int64_t g = 0; g < n; g++) {
             const int64_t at = t * row_groups + first + g;
-            const uint8_t *codes = panel + (first + g) * group_bytes;
-            const quants256_codes c = {u, unpack_table(u, how == QUANTS256_SIGNED), NULL, codes};
+            const uint8_t *codes = w->first + (first + g) * group_bytes;
             const quants256_side side = {x->start[0] + at,     x->weight[0] + at, x->scale + at,
                                          QUANTS256_FEW_GROUPS, row_groups,        row_groups};
-            if (t == 0) unpack_prefetch(u, codes);
-            quants256_group(kind, how, T, c, &part, g, x->codes + at * KERN_BLOCK, row_groups * KERN_BLOCK, side, acc);
+            if (P > 1)
+                unpack_fetch(u, w, first + g);
+            else if (t == 0)
+                unpack_prefetch(u, codes);
+            KERN_UNROLL
+            for (int p = 0; p < P; p++, codes += w->apart) {
+                const int8_t *act = x->codes + at * KERN_BLOCK;
+                const quant_part *mine = &part[p];
+                int64_t ld = row_groups * KERN_BLOCK;
+                /* New to gcc for each panel, or it would keep what they share, for want of registers on the stack. */
+                if (P > 1) __asm__("" : "+r"(act), "+r"(ld), "+r"(codes), "+r"(mine));
+                const quants256_codes c = {u, unpack_table(u, how == QUANTS256_SIGNED), NULL, codes};
+                quants256_group(kind, how, T, c, mine, g, act, ld, side, acc[p]);
+            }
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < 2 * T; i++) avx2_store_n(y + (t + i / 2) * ldy + i % 2 * 8, rows - i % 2 * 8, acc[i]);
+    for (int i = 0; i < 2 * T * P; i++) {
+        const int64_t from = i / (2 * T) * next + i % 2 * 8;
+        avx2_store_n(y + (t + i / 2 % T) * ldy + from, rows - from, acc[i / (2 * T)][i % (2 * T)]);
+    }
+}
+
+/* One token times as many panels as go side by side; says how many. */
+QUANTS256_INLINE int64_t quants256_streams(const int kind, const int how, const unpack_type u, const uint8_t *panels,
+                                           int64_t bytes, const quants256_tokens *x, int64_t rows, float *y,
+                                           int64_t ldy) {
+    const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS;
+    for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
+        const unpack_side w = {panels + i * bytes, each * bytes, bytes, x->row_groups, i + 1 < each};
+        quants256_panels(kind, how, 1, UNPACK_STREAMS, u, &w, x, 0, rows, each * KERN_PANEL, y, ldy);
+    }
+    return each * UNPACK_STREAMS;
 }
 
 QUANTS256_INLINE void quants256_few(const int kind, const int how, const int32_t offset, const unpack_type u,
                                     const void *panels, int64_t rows, int64_t row_groups, const kern_act *act,
                                     int64_t n, float *y, int64_t ldy) {
-    const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
-    const uint8_t *panel = panels;
+    const int64_t panel_bytes = (int64_t)kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
     quants256_tokens x;
     quants256_prepare(kind, offset, act, n, row_groups, &x);
-    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
+    int64_t panel = 0;
+    if (n == 1) panel = quants256_streams(kind, how, u, panels, panel_bytes, &x, rows, y, ldy);
+    for (; panel * KERN_PANEL < rows; panel++) {
+        const unpack_side w = {(const uint8_t *)panels + panel * panel_bytes, 0, panel_bytes, row_groups, 0};
+        const int64_t row = panel * KERN_PANEL;
         int64_t t = 0;
-        for (; t + 2 <= n; t += 2) quants256_panel(kind, how, 2, u, panel, &x, t, rows - row, y, ldy);
-        if (t < n) quants256_panel(kind, how, 1, u, panel, &x, t, rows - row, y, ldy);
+        for (; t + 2 <= n; t += 2) quants256_panels(kind, how, 2, 1, u, &w, &x, t, rows - row, 0, y + row, ldy);
+        if (t < n) quants256_panels(kind, how, 1, 1, u, &w, &x, t, rows - row, 0, y + row, ldy);
     }
 }
 

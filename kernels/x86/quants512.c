@@ -254,13 +254,15 @@ QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
 
 /* ---- few tokens --------------------------------------------------------------------------------------------------
  *
- * Go straight from the panels, one after the other: codes are unpacked where they are used, only scales pass through
- * the cache. That keeps memory busy, which two panels side by side do not (bench/NOTES.md). */
+ * Go straight from the panels: codes are unpacked where they are used, only scales pass through the cache. One panel
+ * after the other, with requests that run far ahead; on AMD's cores one and two tokens by four panels side by side,
+ * with a fourth of all panels each, as in avx512vnni.c. bench/NOTES.md has the figures. */
 
 enum {
-    QUANTS512_FEW = 8,          /* most tokens, */
-    QUANTS512_FEW_RARE = 4,     /* and of types that are not worth so much code */
-    QUANTS512_FEW_GROUPS = 4096 /* most groups of all of them */
+    QUANTS512_FEW = 8,           /* most tokens, */
+    QUANTS512_FEW_RARE = 4,      /* and of types that are not worth so much code */
+    QUANTS512_FEW_GROUPS = 4096, /* most groups of all of them */
+    QUANTS512_SIDE = 2           /* most tokens for panels side by side */
 };
 
 typedef struct quants512_tokens {
@@ -289,59 +291,92 @@ QUANTS512_INLINE void quants512_dot_few(const int T, const int j0, const __m512i
     }
 }
 
-/* y of T tokens and a panel, of which `rows` rows are there. */
-QUANTS512_INLINE void quants512_panel(const int kind, const int T, const unpack_type u, const uint8_t *panel,
-                                      const quants512_tokens *x, int64_t rows, float *y, int64_t ldy) {
+/* acc[T] += group `at` of a panel, of which the scales are number i of `part`, times T tokens. */
+QUANTS512_INLINE void quants512_group(const int kind, const int T, const unpack_type u, __m512i table,
+                                      const uint8_t *codes, const quant_part *part, int64_t i,
+                                      const quants512_tokens *x, const int8_t *act, int64_t ld, int64_t at,
+                                      __m512 acc[]) {
+    const int64_t stride = x->row_groups;
+    __m512i code[8], dot[QUANTS512_FEW];
+    __m512 half[QUANTS512_FEW];
+    unpack512_group(u, table, codes, code);
+    KERN_UNROLL
+    for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(x->start[0][at + t * stride]);
+    quants512_dot_few(T, 0, code, act, ld, dot);
+    if (kind & QUANT_HALVES) {
+        KERN_UNROLL
+        for (int t = 0; t < T; t++) {
+            half[t] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_load_ps(part->scale[i][0]));
+            dot[t] = _mm512_set1_epi32(x->start[1][at + t * stride]);
+        }
+    }
+    quants512_dot_few(T, 4, code, act, ld, dot);
+    KERN_UNROLL
+    for (int t = 0; t < T; t++) {
+        const __m512 sum = _mm512_cvtepi32_ps(dot[t]), act_scale = _mm512_set1_ps(x->scale[at + t * stride]);
+        const __m512 weight0 = _mm512_set1_ps(kind & QUANT_MIN ? x->weight[0][at + t * stride] : 0);
+        if (kind & QUANT_HALVES) {
+            __m512 v = _mm512_fmadd_ps(sum, _mm512_load_ps(part->scale[i][1]), half[t]);
+            if (kind & QUANT_MIN) {
+                const __m512 weight1 = _mm512_set1_ps(x->weight[1][at + t * stride]);
+                v = _mm512_fmadd_ps(weight0, _mm512_load_ps(part->min[i][0]), v);
+                v = _mm512_fmadd_ps(weight1, _mm512_load_ps(part->min[i][1]), v);
+            }
+            acc[t] = _mm512_fmadd_ps(v, act_scale, acc[t]);
+        } else {
+            const __m512 scale = _mm512_mul_ps(_mm512_load_ps(part->scale[i][0]), act_scale);
+            acc[t] = _mm512_fmadd_ps(sum, scale, acc[t]);
+            if (kind & QUANT_MIN) acc[t] = _mm512_fmadd_ps(_mm512_load_ps(part->min[i][0]), weight0, acc[t]);
+        }
+    }
+}
+
+/* y of T tokens and P panels side by side; `rows` rows are there from the first on, `next` from one to the next. */
+QUANTS512_INLINE void quants512_panels(const int kind, const int T, const int P, const unpack_type u,
+                                       const unpack_side *w, const quants512_tokens *x, int64_t rows, int64_t next,
+                                       float *y, int64_t ldy) {
     const int64_t group_bytes = 64 * (u.low + u.high), stride = x->row_groups;
     const __m512i table = unpack512_table(u);
-    quant_part scales;
-    __m512 acc[QUANTS512_FEW];
+    quant_part part[UNPACK_STREAMS];
+    __m512 acc[UNPACK_STREAMS][QUANTS512_FEW];
     KERN_UNROLL
-    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
+    for (int i = 0; i < T * P; i++) acc[i / T][i % T] = _mm512_setzero_ps();
     for (int64_t first = 0; first < stride; first += QUANT_GROUPS) {
         const int64_t n = stride - first < QUANT_GROUPS ? stride - first : QUANT_GROUPS;
-        unpack512_scales(u, 1, panel, stride, first, n, &scales);
+        for (int p = 0; p < P; p++) unpack512_scales(u, P == 1, w->first + p * w->apart, stride, first, n, &part[p]);
         for (int64_t i = 0; i < n; i++) {
             const int64_t at = first + i;
-            const uint8_t *codes = panel + at * group_bytes;
-            const int8_t *act = x->codes + at * KERN_BLOCK;
-            __m512i code[8], dot[QUANTS512_FEW];
-            __m512 half[QUANTS512_FEW];
-            unpack512_fetch(u, codes);
-            unpack512_group(u, table, codes, code);
+            const uint8_t *codes = w->first + at * group_bytes;
+            if (P == 1)
+                unpack512_fetch(u, codes);
+            else
+                unpack_fetch(u, w, at);
             KERN_UNROLL
-            for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(x->start[0][at + t * stride]);
-            quants512_dot_few(T, 0, code, act, stride * KERN_BLOCK, dot);
-            if (kind & QUANT_HALVES) {
-                KERN_UNROLL
-                for (int t = 0; t < T; t++) {
-                    half[t] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_load_ps(scales.scale[i][0]));
-                    dot[t] = _mm512_set1_epi32(x->start[1][at + t * stride]);
-                }
-            }
-            quants512_dot_few(T, 4, code, act, stride * KERN_BLOCK, dot);
-            KERN_UNROLL
-            for (int t = 0; t < T; t++) {
-                const __m512 sum = _mm512_cvtepi32_ps(dot[t]), act_scale = _mm512_set1_ps(x->scale[at + t * stride]);
-                const __m512 weight0 = _mm512_set1_ps(kind & QUANT_MIN ? x->weight[0][at + t * stride] : 0);
-                if (kind & QUANT_HALVES) {
-                    __m512 v = _mm512_fmadd_ps(sum, _mm512_load_ps(scales.scale[i][1]), half[t]);
-                    if (kind & QUANT_MIN) {
-                        const __m512 weight1 = _mm512_set1_ps(x->weight[1][at + t * stride]);
-                        v = _mm512_fmadd_ps(weight0, _mm512_load_ps(scales.min[i][0]), v);
-                        v = _mm512_fmadd_ps(weight1, _mm512_load_ps(scales.min[i][1]), v);
-                    }
-                    acc[t] = _mm512_fmadd_ps(v, act_scale, acc[t]);
-                } else {
-                    const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales.scale[i][0]), act_scale);
-                    acc[t] = _mm512_fmadd_ps(sum, scale, acc[t]);
-                    if (kind & QUANT_MIN) acc[t] = _mm512_fmadd_ps(_mm512_load_ps(scales.min[i][0]), weight0, acc[t]);
-                }
+            for (int p = 0; p < P; p++, codes += w->apart) {
+                const int8_t *act = x->codes + at * KERN_BLOCK;
+                const quant_part *mine = &part[p];
+                int64_t ld = stride * KERN_BLOCK;
+                /* New to gcc for each panel, or it would keep what they share, for want of registers on the stack. */
+                if (P > 1) __asm__("" : "+r"(act), "+r"(ld), "+r"(codes), "+r"(mine));
+                quants512_group(kind, T, u, table, codes, mine, i, x, act, ld, at, acc[p]);
             }
         }
     }
     KERN_UNROLL
-    for (int t = 0; t < T; t++) _mm512_mask_storeu_ps(y + t * ldy, avx512_mask(rows), acc[t]);
+    for (int i = 0; i < T * P; i++)
+        _mm512_mask_storeu_ps(y + i % T * ldy + i / T * next, avx512_mask(rows - i / T * next), acc[i / T][i % T]);
+}
+
+/* As many panels as go side by side; says how many. */
+QUANTS512_INLINE int64_t quants512_streams(const int kind, const int T, const unpack_type u, const uint8_t *panels,
+                                           size_t panel_bytes, const quants512_tokens *x, int64_t rows, float *y,
+                                           int64_t ldy) {
+    const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS, bytes = (int64_t)panel_bytes;
+    for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
+        const unpack_side w = {panels + i * bytes, each * bytes, bytes, x->row_groups, i + 1 < each};
+        quants512_panels(kind, T, UNPACK_STREAMS, u, &w, x, rows, each * KERN_PANEL, y, ldy);
+    }
+    return each * UNPACK_STREAMS;
 }
 
 /* n <= most tokens, all panels. */
@@ -361,11 +396,17 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
         if (kind & QUANT_MIN) x.weight[0][i] = kind & QUANT_HALVES ? (float)first : act->scale[i] * (float)sum;
         if (kind & QUANT_HALVES && kind & QUANT_MIN) x.weight[1][i] = (float)(sum - first);
     }
-    for (int64_t row = 0; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
+    int64_t done = 0;
+    if (act->pairs && n <= QUANTS512_SIDE)
+        done = n == 1 ? quants512_streams(kind, 1, u, panels, panel_bytes, &x, rows, y, ldy)
+                      : quants512_streams(kind, 2, u, panels, panel_bytes, &x, rows, y, ldy);
+    panel += (size_t)done * panel_bytes, y += done * KERN_PANEL;
+    for (int64_t row = done * KERN_PANEL; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
+        const unpack_side w = {panel, 0, (int64_t)panel_bytes, row_groups, 0};
         switch (n) {
 #define QUANTS512_CASE(T)                                                                                              \
     case T:                                                                                                            \
-        if (T <= most) quants512_panel(kind, T, u, panel, &x, rows - row, y, ldy);                                     \
+        if (T <= most) quants512_panels(kind, T, 1, u, &w, &x, rows - row, 0, y, ldy);                                 \
         break
             QUANTS512_CASE(1);
             QUANTS512_CASE(2);

@@ -163,49 +163,60 @@ typedef struct forward_product {
     float *y;
 } forward_product;
 
+/* Where a thread has got to in its part of the panels. */
+typedef struct forward_lane {
+    _Alignas(64) _Atomic uint32_t taken; /* pieces */
+} forward_lane;
+
 typedef struct forward_matmul {
     minim_engine *e;
     int n; /* rows of x */
     kern_act act;
     const forward_product *product;
     int n_products;
-    int64_t part;            /* rows of x that are multiplied with all matrices before the next */
+    int64_t part, n_parts;   /* rows of x that are multiplied with all matrices before the next; how many such parts */
     uint32_t n_panels;       /* of all matrices, */
-    uint32_t items;          /* and what they are cut into */
-    uint32_t threads, group; /* which share them; panels an item has at least */
+    uint32_t threads, group; /* which share them; panels a piece has at least */
+    forward_lane *lanes;     /* [threads] */
 } forward_matmul;
 
 static uint32_t forward_panels(const model_matrix *w) {
     return (uint32_t)((w->rows + KERN_PANEL - 1) / KERN_PANEL);
 }
 
-/* Cuts the panels of all matrices, one behind the other, into items: as many as there are threads share half of them,
- * as many half of the rest, and so on down to groups (guided self-scheduling, Polychronopoulos & Kuck 1987). Memory is
- * read in long stretches first, and in the end nobody waits for long. Says how many items there are, and where item i
- * begins and ends. */
-static uint32_t forward_cut(const forward_matmul *j, uint32_t i, uint32_t *begin, uint32_t *end) {
-    uint32_t at = 0, items = 0, size;
-    for (*begin = *end = j->n_panels; at < j->n_panels; at += size * j->threads, items += j->threads) {
-        size = (j->n_panels - at) / (2 * j->threads) / j->group * j->group;
-        if (size <= j->group) break;
-        if (i >= items && i < items + j->threads) *begin = at + (i - items) * size, *end = *begin + size;
+/* Neighbouring panels, and those of the piece behind. */
+typedef struct forward_piece {
+    uint32_t begin, end, next_end;
+} forward_piece;
+
+/* Each thread has a lane, an equal share of the panels of all matrices, one behind the other. It goes through it in
+ * pieces: half of the lane, half of the rest, and so on down to groups (guided self-scheduling, Polychronopoulos & Kuck
+ * 1987). Memory is read in long stretches, one going on where the other ends, and who is done takes pieces of others,
+ * so that in the end nobody waits for long. Says how many pieces a lane has, and which is the i-th (piece may be NULL).
+ */
+static uint32_t forward_cut(const forward_matmul *j, uint32_t lane, uint32_t i, forward_piece *piece) {
+    const uint32_t groups = (j->n_panels + j->group - 1) / j->group;
+    const uint32_t stop = (uint32_t)((uint64_t)groups * (lane + 1) / j->threads);
+    uint32_t at = (uint32_t)((uint64_t)groups * lane / j->threads), n = 0;
+    for (uint32_t size; at < stop; at += size, n++) {
+        size = stop - at > 3 ? (stop - at) / 2 : 1;
+        uint32_t end = (at + size) * j->group;
+        if (end > j->n_panels) end = j->n_panels;
+        if (piece && n == i) *piece = (forward_piece){at * j->group, end, end};
+        if (piece && n == i + 1) piece->next_end = end;
     }
-    const uint32_t left = (j->n_panels - at + j->group - 1) / j->group;
-    if (i >= items && i < items + left) {
-        *begin = at + (i - items) * j->group;
-        *end = j->n_panels - *begin < j->group ? j->n_panels : *begin + j->group;
-    }
-    return items + left;
+    return n;
 }
 
-/* Panels begin .. end - 1 of one product. */
+/* Panels begin .. end - 1 of one product; `follow` panels behind them are likely to be next. */
 static void forward_panels_of(const forward_matmul *j, const forward_product *product, int64_t begin, int64_t end,
-                              int64_t t, int64_t n, char *buffer) {
+                              int64_t follow, int64_t t, int64_t n, char *buffer) {
     const model_matrix *w = product->w;
-    const kern_act act = kern_act_from(&j->act, t, w->cols);
+    kern_act act = kern_act_from(&j->act, t, w->cols);
     for (int64_t p = begin, n_p; p < end; p += n_p) {
         n_p = end - p;
         const char *at = ready_panels(j->e, w, p, &n_p, buffer);
+        act.follow = at == buffer ? 0 : follow;
         const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
         float *y = product->y + t * w->rows + first;
         j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
@@ -215,17 +226,27 @@ static void forward_panels_of(const forward_matmul *j, const forward_product *pr
     for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, stop - first);
 }
 
+/* Takes the next piece of the worker's lane, or of another that has one. There are as many items as pieces. */
 static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     const forward_matmul *j = arg;
+    (void)item;
     char *buffer = j->e->scratch.panels + (size_t)worker * j->e->scratch.panels_bytes;
-    const int64_t t = item / j->items * j->part, n = j->n - t < j->part ? j->n - t : j->part;
-    uint32_t begin, end;
-    forward_cut(j, item % j->items, &begin, &end);
-    for (int i = 0; i < j->n_products && begin < end; i++) {
-        const uint32_t panels = forward_panels(j->product[i].w), stop = end < panels ? end : panels;
-        if (begin < stop) forward_panels_of(j, &j->product[i], begin, stop, t, n, buffer);
-        begin = begin < panels ? 0 : begin - panels;
-        end = end < panels ? 0 : end - panels;
+    forward_piece piece = {0, 0, 0};
+    uint32_t lane = (uint32_t)worker % j->threads, i, pieces;
+    for (;; lane = (lane + 1) % j->threads) {
+        i = atomic_fetch_add_explicit(&j->lanes[lane].taken, 1, memory_order_relaxed);
+        pieces = forward_cut(j, lane, 0, NULL);
+        if (i < pieces * j->n_parts) break;
+    }
+    forward_cut(j, lane, i % pieces, &piece);
+    const int64_t t = i / pieces * j->part, n = j->n - t < j->part ? j->n - t : j->part;
+    uint32_t first = 0; /* panel of the product */
+    for (int k = 0; k < j->n_products; k++) {
+        const uint32_t panels = forward_panels(j->product[k].w), stop = first + panels;
+        const uint32_t begin = piece.begin > first ? piece.begin : first, end = piece.end < stop ? piece.end : stop;
+        const uint32_t next_end = piece.next_end < stop ? piece.next_end : stop;
+        if (begin < end) forward_panels_of(j, &j->product[k], begin - first, end - first, next_end - end, t, n, buffer);
+        first = stop;
     }
 }
 
@@ -243,18 +264,20 @@ static void forward_show(const minim_engine *e, const float *x, int n, const for
 
 /* Parts of about the same size. */
 static void forward_part(forward_matmul *j) {
-    j->part = j->n;
+    j->part = j->n, j->n_parts = 1;
     if (!j->e->kern.rows_at_once) return;
     const int64_t most = j->e->kern.rows_at_once(j->product->w->cols), parts = (j->n + most - 1) / most;
     const int64_t tiles = (j->n + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS;
     if (parts > 1) j->part = (tiles + parts - 1) / parts * KERN_TILE_TOKENS;
+    j->n_parts = (j->n + j->part - 1) / j->part;
 }
 
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
 static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
     const forward_scratch *f = &e->scratch;
-    forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
+    forward_lane lanes[POOL_MAX_THREADS];
+    forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products, .lanes = lanes};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
     if (e->kern.pair_row) j.act.pairs = f->pairs;
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
@@ -268,9 +291,11 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     j.threads = alone ? 1 : (uint32_t)pool_threads(e->pool);
     j.group = alone ? j.n_panels : (uint32_t)e->kern.panel_group;
     forward_part(&j);
-    uint32_t none;
-    j.items = forward_cut(&j, 0, &none, &none);
-    const uint32_t items = j.items * (uint32_t)((n + j.part - 1) / j.part);
+    uint32_t items = 0;
+    for (uint32_t lane = 0; lane < j.threads; lane++) {
+        atomic_init(&lanes[lane].taken, 0);
+        items += forward_cut(&j, lane, 0, NULL) * (uint32_t)j.n_parts;
+    }
     if (work < SMALL) {
         for (uint32_t i = 0; i < items; i++) forward_matmul_task(&j, i, 0);
     } else {

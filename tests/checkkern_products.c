@@ -15,7 +15,7 @@ typedef struct product {
 static product random_product(int64_t unit, int64_t most) {
     product p = {.rows = random_between(1, 50), .cols = unit * random_between(1, most), .n = random_between(1, 40)};
     if (random_u32() % 3 == 0)
-        p.n = random_between(1, 2), p.rows = random_between(1, 144); /* several panels to a stream, or few */
+        p.n = random_between(1, 4), p.rows = random_between(1, 144); /* several panels to a stream, or few */
     if (random_u32() % 200 == 0) p.n = 1, p.cols = unit * 33 * most; /* longer than any chunk */
     if (random_u32() % 12 == 0) p.n = 277, p.cols = unit * 2 * most; /* more tokens than go at a time */
     if (p.cols > unit * most) p.rows = (p.rows - 1) % 34 + 1;        /* there is no room for more */

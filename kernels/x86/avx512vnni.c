@@ -180,13 +180,6 @@ enum {
 #define STREAM_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni,gfni")))
 #define STREAM_INLINE STREAM_TARGET KERN_INLINE
 
-/* Panels side by side, `stride` bytes from one to the next. */
-typedef struct stream_panels {
-    const uint8_t *first;
-    int64_t stride, n_blocks;
-    const uint8_t *next; /* where the first goes on; NULL if nothing is to be fetched behind these */
-} stream_panels;
-
 /* Tokens of a tile. */
 typedef struct stream_tokens {
     const int8_t *codes; /* rows are ld apart */
@@ -194,15 +187,16 @@ typedef struct stream_tokens {
     const kern_act_pair *pairs; /* [blocks][STREAM_TOKENS] */
     /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
      * it has had before. */
-    const stream_panels *ahead;
+    const kern_side *ahead;
     int64_t fetch, credit, n;
 } stream_tokens;
 
 /* Asks for block b. */
-STREAM_INLINE void stream_fetch(const uint32_t type, const int P, const stream_panels *w, int64_t b) {
+STREAM_INLINE void stream_fetch(const uint32_t type, const int P, const kern_side *w, int64_t b) {
     const uint8_t *panel = w->first;
+    int64_t apart = w->apart;
     if (b >= w->n_blocks) {
-        panel = w->next, b -= w->n_blocks;
+        panel = w->next, apart = w->next_apart, b -= w->n_blocks;
         if (!panel || b >= w->n_blocks) return;
     }
     const uint8_t *codes = panel + b * avx512_code_bytes(type);
@@ -214,8 +208,8 @@ STREAM_INLINE void stream_fetch(const uint32_t type, const int P, const stream_p
         KERN_UNROLL
         for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
         _mm_prefetch((const char *)scales, _MM_HINT_T0);
-        codes += w->stride;
-        scales += w->stride;
+        codes += apart;
+        scales += apart;
     }
 }
 
@@ -252,7 +246,7 @@ STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, co
 }
 
 /* acc[token][panel] += blocks `from` .. `end` - 1 of panels side by side times T tokens. */
-STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P, const stream_panels *w, int64_t from,
+STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P, const kern_side *w, int64_t from,
                                   int64_t end, const stream_tokens *x, __m512 acc[]) {
     const int bytes = avx512_code_bytes(type);
     const uint8_t *codes = w->first + from * bytes;
@@ -271,12 +265,12 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
             KERN_UNROLL
             for (int p = 0; p < P; p++) dot[t * P + p] = start;
         }
-        stream_half(type, T, P, 0, codes, w->stride, act, x->ld, dot);
-        stream_half(type, T, P, 4, codes, w->stride, act, x->ld, dot);
+        stream_half(type, T, P, 0, codes, w->apart, act, x->ld, dot);
+        stream_half(type, T, P, 4, codes, w->apart, act, x->ld, dot);
         __m512 scale[STREAM_ONE];
         const uint8_t *s = scales;
         KERN_UNROLL
-        for (int p = 0; p < P; p++, s += w->stride) {
+        for (int p = 0; p < P; p++, s += w->apart) {
             STREAM_PIN(s);
             scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)s));
         }
@@ -295,7 +289,7 @@ typedef struct stream_sums {
     int64_t ldy, rows, next; /* next: rows from a panel to the one beside it */
 } stream_sums;
 
-STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, const stream_panels *w, int64_t from,
+STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, const kern_side *w, int64_t from,
                                int64_t end, const stream_tokens *x, const stream_sums *s) {
     __m512 acc[STREAM_TOKENS * STREAM_FEW];
     KERN_UNROLL
@@ -315,11 +309,10 @@ STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, co
 STREAM_INLINE void stream_one(const uint32_t type, const void *panels, int64_t each, int64_t rows, int64_t cols,
                               const kern_act *act, float *y) {
     const size_t panel_bytes = kern_panel_bytes(type, cols);
-    stream_panels w = {panels, each * (int64_t)panel_bytes, cols / KERN_BLOCK, NULL};
-    const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
-    for (int64_t i = 0; i < each; i++, w.first = w.next, y += KERN_PANEL, rows -= KERN_PANEL) {
+    for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
+        const kern_side w = kern_side_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
+        const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
         const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
-        w.next = i + 1 < each ? w.first + panel_bytes : NULL;
         stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
     }
 }
@@ -346,7 +339,7 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
     const int64_t pages = (n_blocks + page - 1) / page, step = (n_blocks + pages - 1) / pages;
     float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
     stream_turn now = {0}, next;
-    const stream_panels begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL};
+    const kern_side begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL, 0};
     for (int64_t b = 0; b < step; b++) stream_fetch(type, STREAM_FEW, &begin, b);
     for (stream_group(&now, all, most); now.pair < all; now = next) {
         next = now;
@@ -359,8 +352,9 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         }
         const uint8_t *first = (const uint8_t *)panels + (size_t)(now.pair * STREAM_FEW) * panel_bytes;
         const uint8_t *then = (const uint8_t *)panels + (size_t)(next.pair * STREAM_FEW) * panel_bytes;
-        const stream_panels w = {first, (int64_t)panel_bytes, n_blocks, NULL};
-        const stream_panels ahead = {then, (int64_t)panel_bytes, next.pair < all ? n_blocks : 0, NULL};
+        const int has_next = next.pair < all || act->follow >= STREAM_FEW;
+        const kern_side w = {first, (int64_t)panel_bytes, n_blocks, NULL, 0};
+        const kern_side ahead = {then, (int64_t)panel_bytes, has_next ? n_blocks : 0, NULL, 0};
         const int64_t from = now.from, end = n_blocks - from < step ? n_blocks : from + step;
         const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
         for (int64_t k = 0; k < n; k += STREAM_TOKENS) {

@@ -218,14 +218,14 @@ enum {
 typedef struct quants256_tokens {
     const int8_t *codes;
     const float *scale;
-    int64_t row_groups;
+    int64_t row_groups, follow;             /* follow: of kern_act */
     int32_t start[2][QUANTS256_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
     float weight[2][QUANTS256_FEW_GROUPS];
 } quants256_tokens;
 
 static void quants256_prepare(const int kind, const int32_t offset, const kern_act *act, int64_t n, int64_t row_groups,
                               quants256_tokens *x) {
-    x->codes = act->codes, x->scale = act->scale, x->row_groups = row_groups;
+    x->codes = act->codes, x->scale = act->scale, x->row_groups = row_groups, x->follow = act->follow;
     if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x->start[0]);
     for (int64_t i = 0; i < n * row_groups; i++) {
         const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x->start[0][i] : sum;
@@ -239,7 +239,7 @@ static void quants256_prepare(const int kind, const int32_t offset, const kern_a
 /* y of tokens t .. t + T - 1 and P panels side by side; `rows` rows are there from the first on, `next` from one to the
  * next. */
 QUANTS256_INLINE void quants256_panels(const int kind, const int how, const int T, const int P, const unpack_type u,
-                                       const unpack_side *w, const quants256_tokens *x, int64_t t, int64_t rows,
+                                       const kern_side *w, const quants256_tokens *x, int64_t t, int64_t rows,
                                        int64_t next, float *y, int64_t ldy) {
     const int64_t row_groups = x->row_groups, group_bytes = 64 * (u.low + u.high);
     quant_part part[UNPACK_STREAMS];
@@ -279,11 +279,11 @@ QUANTS256_INLINE void quants256_panels(const int kind, const int how, const int 
 
 /* One token times as many panels as go side by side; says how many. */
 QUANTS256_INLINE int64_t quants256_streams(const int kind, const int how, const unpack_type u, const uint8_t *panels,
-                                           int64_t bytes, const quants256_tokens *x, int64_t rows, float *y,
-                                           int64_t ldy) {
+                                           const quants256_tokens *x, int64_t rows, float *y, int64_t ldy) {
     const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS;
+    const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const unpack_side w = {panels + i * bytes, each * bytes, bytes, x->row_groups, i + 1 < each};
+        const kern_side w = kern_side_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
         quants256_panels(kind, how, 1, UNPACK_STREAMS, u, &w, x, 0, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;
@@ -296,9 +296,9 @@ QUANTS256_INLINE void quants256_few(const int kind, const int how, const int32_t
     quants256_tokens x;
     quants256_prepare(kind, offset, act, n, row_groups, &x);
     int64_t panel = 0;
-    if (n == 1) panel = quants256_streams(kind, how, u, panels, panel_bytes, &x, rows, y, ldy);
+    if (n == 1) panel = quants256_streams(kind, how, u, panels, &x, rows, y, ldy);
     for (; panel * KERN_PANEL < rows; panel++) {
-        const unpack_side w = {(const uint8_t *)panels + panel * panel_bytes, 0, panel_bytes, row_groups, 0};
+        const kern_side w = {(const uint8_t *)panels + panel * (int64_t)panel_bytes, 0, row_groups, NULL, 0};
         const int64_t row = panel * KERN_PANEL;
         int64_t t = 0;
         for (; t + 2 <= n; t += 2) quants256_panels(kind, how, 2, 1, u, &w, &x, t, rows - row, 0, y + row, ldy);

@@ -54,7 +54,7 @@ QUANTS512_INLINE void quants512_unpack_pairs(const unpack_type u, const uint8_t 
                                              int64_t first, int64_t n, quant_part *out) {
     const __m512i up = _mm512_set1_epi8(127), down = _mm512_set1_epi8(-1), none = _mm512_setzero_si512();
     const uint8_t *codes = panel + first * 64 * u.low;
-    unpack512_scales(u, 0, panel, row_groups, first, n, out);
+    unpack512_scales(u, panel, row_groups, first, n, out);
     for (int64_t g = 0; g < n; g++, codes += 64 * u.low) {
         __m512i code[8], sum = none;
         unpack512_group(u, none, codes, code);
@@ -254,21 +254,22 @@ QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
 
 /* ---- few tokens --------------------------------------------------------------------------------------------------
  *
- * Go straight from the panels: codes are unpacked where they are used, only scales pass through the cache. One panel
- * after the other, with requests that run far ahead; on AMD's cores one and two tokens by four panels side by side,
- * with a fourth of all panels each, as in avx512vnni.c. bench/NOTES.md has the figures. */
+ * Go straight from the panels: codes are unpacked where they are used, only scales pass through the cache. Panels take
+ * turns at QUANT_GROUPS groups, and what the next one reads is asked for meanwhile; on AMD's cores one to four tokens
+ * go through four panels side by side, with a fourth of all panels each: as in avx512vnni.c, for the same reasons. */
 
 enum {
     QUANTS512_FEW = 8,           /* most tokens, */
     QUANTS512_FEW_RARE = 4,      /* and of types that are not worth so much code */
     QUANTS512_FEW_GROUPS = 4096, /* most groups of all of them */
-    QUANTS512_SIDE = 2           /* most tokens for panels side by side */
+    QUANTS512_SIDE = 4,          /* most tokens for panels side by side */
+    QUANTS512_TURNS = 8          /* panels that take turns */
 };
 
 typedef struct quants512_tokens {
     const int8_t *codes;
     const float *scale;
-    int64_t row_groups;
+    int64_t row_groups, follow;             /* follow: of kern_act */
     int32_t start[2][QUANTS512_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
     float weight[2][QUANTS512_FEW_GROUPS];
 } quants512_tokens;
@@ -331,26 +332,43 @@ QUANTS512_INLINE void quants512_group(const int kind, const int T, const unpack_
     }
 }
 
-/* y of T tokens and P panels side by side; `rows` rows are there from the first on, `next` from one to the next. */
+/* Groups of a panel, and where the next ones to be multiplied lie. */
+typedef struct quants512_turn {
+    int64_t from, end;
+    const uint8_t *codes, *scales; /* the next ones, or NULL */
+    float (*sum)[KERN_PANEL];      /* [tokens]: behind these groups, if they are not the last; and before them */
+} quants512_turn;
+
+QUANTS512_INLINE void quants512_fetch_turn(const unpack_type u, const quants512_turn *turn, int64_t i) {
+    KERN_UNROLL
+    for (int k = 0; k < 64 * (u.low + u.high); k += 64)
+        _mm_prefetch((const char *)turn->codes + i * 64 * (u.low + u.high) + k, _MM_HINT_T0);
+    if (i * 64 < QUANT_GROUPS / u.groups * u.side * KERN_PANEL)
+        _mm_prefetch((const char *)turn->scales + i * 64, _MM_HINT_T0);
+}
+
+/* y of T tokens and P panels side by side, or a turn of one; `rows` rows are there from the first on, `next` from one
+ * to the next. */
 QUANTS512_INLINE void quants512_panels(const int kind, const int T, const int P, const unpack_type u,
-                                       const unpack_side *w, const quants512_tokens *x, int64_t rows, int64_t next,
-                                       float *y, int64_t ldy) {
+                                       const kern_side *w, const quants512_turn *turn, const quants512_tokens *x,
+                                       int64_t rows, int64_t next, float *y, int64_t ldy) {
     const int64_t group_bytes = 64 * (u.low + u.high), stride = x->row_groups;
     const __m512i table = unpack512_table(u);
     quant_part part[UNPACK_STREAMS];
     __m512 acc[UNPACK_STREAMS][QUANTS512_FEW];
     KERN_UNROLL
-    for (int i = 0; i < T * P; i++) acc[i / T][i % T] = _mm512_setzero_ps();
-    for (int64_t first = 0; first < stride; first += QUANT_GROUPS) {
-        const int64_t n = stride - first < QUANT_GROUPS ? stride - first : QUANT_GROUPS;
-        for (int p = 0; p < P; p++) unpack512_scales(u, P == 1, w->first + p * w->apart, stride, first, n, &part[p]);
+    for (int i = 0; i < T * P; i++)
+        acc[i / T][i % T] = P == 1 && turn->from ? _mm512_loadu_ps(turn->sum[i]) : _mm512_setzero_ps();
+    for (int64_t first = turn->from; first < turn->end; first += QUANT_GROUPS) {
+        const int64_t n = turn->end - first < QUANT_GROUPS ? turn->end - first : QUANT_GROUPS;
+        for (int p = 0; p < P; p++) unpack512_scales(u, w->first + p * w->apart, stride, first, n, &part[p]);
         for (int64_t i = 0; i < n; i++) {
             const int64_t at = first + i;
             const uint8_t *codes = w->first + at * group_bytes;
-            if (P == 1)
-                unpack512_fetch(u, codes);
-            else
+            if (P > 1)
                 unpack_fetch(u, w, at);
+            else if (turn->codes)
+                quants512_fetch_turn(u, turn, i);
             KERN_UNROLL
             for (int p = 0; p < P; p++, codes += w->apart) {
                 const int8_t *act = x->codes + at * KERN_BLOCK;
@@ -363,18 +381,23 @@ QUANTS512_INLINE void quants512_panels(const int kind, const int T, const int P,
         }
     }
     KERN_UNROLL
-    for (int i = 0; i < T * P; i++)
-        _mm512_mask_storeu_ps(y + i % T * ldy + i / T * next, avx512_mask(rows - i / T * next), acc[i / T][i % T]);
+    for (int i = 0; i < T * P; i++) {
+        if (P > 1 || turn->end == stride)
+            _mm512_mask_storeu_ps(y + i % T * ldy + i / T * next, avx512_mask(rows - i / T * next), acc[i / T][i % T]);
+        else
+            _mm512_storeu_ps(turn->sum[i], acc[i / T][i % T]);
+    }
 }
 
 /* As many panels as go side by side; says how many. */
 QUANTS512_INLINE int64_t quants512_streams(const int kind, const int T, const unpack_type u, const uint8_t *panels,
-                                           size_t panel_bytes, const quants512_tokens *x, int64_t rows, float *y,
-                                           int64_t ldy) {
-    const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS, bytes = (int64_t)panel_bytes;
+                                           const quants512_tokens *x, int64_t rows, float *y, int64_t ldy) {
+    const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS;
+    const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
+    const quants512_turn all = {0, x->row_groups, NULL, NULL, NULL};
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const unpack_side w = {panels + i * bytes, each * bytes, bytes, x->row_groups, i + 1 < each};
-        quants512_panels(kind, T, UNPACK_STREAMS, u, &w, x, rows, each * KERN_PANEL, y, ldy);
+        const kern_side w = kern_side_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
+        quants512_panels(kind, T, UNPACK_STREAMS, u, &w, &all, x, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;
 }
@@ -385,9 +408,10 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
                                     int64_t ldy) {
     const int32_t offset = kern_avx2_unpackers[u.type].offset;
     const size_t panel_bytes = kern_panel_bytes(u.type, row_groups * KERN_BLOCK);
+    const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *panel = panels;
     quants512_tokens x; /* its arrays are not set to zero first: that would take as long as a small product */
-    x.codes = act->codes, x.scale = act->scale, x.row_groups = row_groups;
+    x.codes = act->codes, x.scale = act->scale, x.row_groups = row_groups, x.follow = act->follow;
     if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x.start[0]);
     for (int64_t i = 0; i < n * row_groups; i++) {
         const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x.start[0][i] : sum;
@@ -397,26 +421,42 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
         if (kind & QUANT_HALVES && kind & QUANT_MIN) x.weight[1][i] = (float)(sum - first);
     }
     int64_t done = 0;
-    if (act->pairs && n <= QUANTS512_SIDE)
-        done = n == 1 ? quants512_streams(kind, 1, u, panels, panel_bytes, &x, rows, y, ldy)
-                      : quants512_streams(kind, 2, u, panels, panel_bytes, &x, rows, y, ldy);
-    panel += (size_t)done * panel_bytes, y += done * KERN_PANEL;
-    for (int64_t row = done * KERN_PANEL; row < rows; row += KERN_PANEL, panel += panel_bytes, y += KERN_PANEL) {
-        const unpack_side w = {panel, 0, (int64_t)panel_bytes, row_groups, 0};
-        switch (n) {
+    switch (act->pairs && n <= QUANTS512_SIDE ? n : 0) {
+    case 1: done = quants512_streams(kind, 1, u, panels, &x, rows, y, ldy); break;
+    case 2: done = quants512_streams(kind, 2, u, panels, &x, rows, y, ldy); break;
+    case 3: done = quants512_streams(kind, 3, u, panels, &x, rows, y, ldy); break;
+    case 4: done = quants512_streams(kind, 4, u, panels, &x, rows, y, ldy); break;
+    }
+    const int64_t n_panels = (rows + KERN_PANEL - 1) / KERN_PANEL;
+    float sum[QUANTS512_TURNS][QUANTS512_FEW][KERN_PANEL];
+    for (int64_t begin = done, end; begin < n_panels; begin = end) {
+        end = n_panels - begin < QUANTS512_TURNS ? n_panels : begin + QUANTS512_TURNS;
+        for (int64_t from = 0, p = begin; from < row_groups;) {
+            const kern_side w = {panel + (size_t)p * panel_bytes, 0, row_groups, NULL, 0};
+            const int64_t row = p * KERN_PANEL, stop = from + QUANT_GROUPS;
+            quants512_turn turn = {from, stop < row_groups ? stop : row_groups, NULL, NULL, sum[p - begin]};
+            if (++p == end) p = begin, from = stop;
+            const int64_t next = from < row_groups ? p : end, next_from = from < row_groups ? from : 0;
+            if (next < n_panels) {
+                turn.codes = panel + (size_t)next * panel_bytes + next_from * group_bytes;
+                turn.scales = panel + (size_t)next * panel_bytes + row_groups * group_bytes +
+                              next_from / u.groups * u.side * KERN_PANEL;
+            }
+            switch (n) {
 #define QUANTS512_CASE(T)                                                                                              \
     case T:                                                                                                            \
-        if (T <= most) quants512_panels(kind, T, 1, u, &w, &x, rows - row, 0, y, ldy);                                 \
+        if (T <= most) quants512_panels(kind, T, 1, u, &w, &turn, &x, rows - row, 0, y + row, ldy);                    \
         break
-            QUANTS512_CASE(1);
-            QUANTS512_CASE(2);
-            QUANTS512_CASE(3);
-            QUANTS512_CASE(4);
-            QUANTS512_CASE(5);
-            QUANTS512_CASE(6);
-            QUANTS512_CASE(7);
-            QUANTS512_CASE(8);
+                QUANTS512_CASE(1);
+                QUANTS512_CASE(2);
+                QUANTS512_CASE(3);
+                QUANTS512_CASE(4);
+                QUANTS512_CASE(5);
+                QUANTS512_CASE(6);
+                QUANTS512_CASE(7);
+                QUANTS512_CASE(8);
 #undef QUANTS512_CASE
+            }
         }
     }
 }

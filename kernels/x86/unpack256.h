@@ -62,36 +62,28 @@ UNPACK_INLINE void unpack_prefetch(const unpack_type u, const uint8_t *codes) {
         _mm_prefetch((const char *)codes + UNPACK_AHEAD + i, _MM_HINT_T1);
 }
 
-/* Panels side by side, which one token goes through at once: it waits for memory, and the CPU's own prefetchers read
- * that best in a few long streams (bench/NOTES.md). */
 enum { UNPACK_STREAMS = 4, UNPACK_NEAR = 2048 /* bytes that requests run ahead */ };
 
-typedef struct unpack_side {
-    const uint8_t *first;
-    int64_t apart, bytes; /* from one to the next; of a panel */
-    int64_t row_groups;
-    int follow; /* others follow behind their ends */
-} unpack_side;
-
-/* Asks for codes a little ahead of group g, and for a line of the scales that are unpacked next. */
-UNPACK_INLINE void unpack_fetch(const unpack_type u, const unpack_side *w, int64_t g) {
+/* Asks for codes a little ahead of group g of panels side by side, and for a line of the scales that are unpacked next.
+ */
+UNPACK_INLINE void unpack_fetch(const unpack_type u, const kern_side *w, int64_t g) {
     const int64_t bytes = 64 * (u.low + u.high), line = g % QUANT_GROUPS;
-    const uint8_t *codes = w->first + (g + UNPACK_NEAR / bytes) * bytes;
-    const uint8_t *scales =
-        w->first + w->row_groups * bytes + (g - line + QUANT_GROUPS) / u.groups * u.side * KERN_PANEL;
-    int wants_codes = 1, wants_scales = line * 64 < QUANT_GROUPS / u.groups * u.side * KERN_PANEL;
-    if (g + UNPACK_NEAR / bytes >= w->row_groups) codes += w->bytes - w->row_groups * bytes, wants_codes = w->follow;
-    if (g - line + QUANT_GROUPS >= w->row_groups) {
-        scales = w->first + w->bytes + w->row_groups * bytes;
-        if (!w->follow) wants_scales = 0;
-    }
-    KERN_UNROLL
-    for (int p = 0; p < UNPACK_STREAMS; p++, codes += w->apart, scales += w->apart) {
-        if (wants_codes) {
+    const int64_t near = g + UNPACK_NEAR / bytes, block = g - line + QUANT_GROUPS;
+    const int here = near < w->n_blocks, side_here = block < w->n_blocks;
+    const uint8_t *codes = here ? w->first : w->next, *scales = side_here ? w->first : w->next;
+    if (codes) {
+        codes += (here ? near : near - w->n_blocks) * bytes;
+        KERN_UNROLL
+        for (int p = 0; p < UNPACK_STREAMS; p++, codes += here ? w->apart : w->next_apart) {
             KERN_UNROLL
             for (int i = 0; i < 64 * (u.low + u.high); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
         }
-        if (wants_scales) _mm_prefetch((const char *)scales + 64 * line, _MM_HINT_T0);
+    }
+    if (scales && line * 64 < QUANT_GROUPS / u.groups * u.side * KERN_PANEL) {
+        scales += w->n_blocks * bytes + (side_here ? block / u.groups * u.side * KERN_PANEL : 0) + line * 64;
+        KERN_UNROLL
+        for (int p = 0; p < UNPACK_STREAMS; p++, scales += side_here ? w->apart : w->next_apart)
+            _mm_prefetch((const char *)scales, _MM_HINT_T0);
     }
 }
 

@@ -5,8 +5,6 @@
 #include "avx512.h"
 #include "unpack256.h"
 
-enum { UNPACK512_AHEAD = 32768 }; /* bytes the prefetch runs ahead */
-
 /* Register j of a plane of `bits` bits, moved up by `up`; other bits of a byte are not yet masked. */
 AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j, const uint8_t *plane) {
     const __m512i v = _mm512_loadu_si512(plane + j % bits * 64);
@@ -17,13 +15,6 @@ AVX512_INLINE __m512i unpack512_plane(const int bits, const int up, const int j,
 
 AVX512_INLINE __m512i unpack512_table(const unpack_type u) {
     return u.values ? _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)u.values)) : _mm512_setzero_si512();
-}
-
-/* Asks for what lies ahead of a group. With many tokens products do that, and better. */
-AVX512_INLINE void unpack512_fetch(const unpack_type u, const uint8_t *codes) {
-    KERN_UNROLL
-    for (int i = 0; i < 64 * (u.low + u.high); i += 64)
-        _mm_prefetch((const char *)codes + UNPACK512_AHEAD + i, _MM_HINT_T1);
 }
 
 /* One group of codes. */
@@ -107,15 +98,10 @@ AVX512_INLINE void unpack512_scales_iq4_xs(const uint8_t *rows, int64_t g, quant
 /* ---- parts of panels --------------------------------------------------------------------------------------------- */
 
 /* The scales of n groups from `first` on. */
-AVX512_INLINE void unpack512_scales(const unpack_type u, const int fetch, const uint8_t *panel, int64_t row_groups,
-                                    int64_t first, int64_t n, quant_part *out) {
+AVX512_INLINE void unpack512_scales(const unpack_type u, const uint8_t *panel, int64_t row_groups, int64_t first,
+                                    int64_t n, quant_part *out) {
     const uint8_t *rows = panel + row_groups * 64 * (u.low + u.high) + first / u.groups * u.side * KERN_PANEL;
     for (int64_t g = 0; g < n; g += u.groups, rows += u.side * KERN_PANEL) {
-        if (fetch) {
-            KERN_UNROLL
-            for (int i = 0; i < u.side * KERN_PANEL; i += 64)
-                _mm_prefetch((const char *)rows + UNPACK512_AHEAD + i, _MM_HINT_T1);
-        }
         switch (u.type) {
         case KERN_Q4_K:
         case KERN_Q5_K: unpack512_scales_q4_k(rows, g, out); break;
@@ -140,7 +126,7 @@ AVX512_INLINE void unpack512_part(const unpack_type u, const uint8_t *panel, int
     const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *codes = panel + first * group_bytes;
     const __m512i table = unpack512_table(u);
-    unpack512_scales(u, 0, panel, row_groups, first, n, out);
+    unpack512_scales(u, panel, row_groups, first, n, out);
     for (int64_t g = 0; g < n; g++, codes += group_bytes) {
         __m512i code[8];
         unpack512_group(u, table, codes, code);

@@ -28,26 +28,6 @@
 #define KERN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* Panels side by side that a product goes through at once, where the CPU's own prefetchers read a few long streams best
- * (bench/NOTES.md). */
-typedef struct kern_side {
-    const uint8_t *first;
-    int64_t apart;    /* bytes from one to the next */
-    int64_t n_blocks; /* of 32 inputs, in a row */
-    const uint8_t *next;
-    int64_t next_apart; /* where they go on; next = NULL if nothing is to be asked for behind them */
-} kern_side;
-
-/* The i-th panels of `streams` streams, each of which has `each` of them, `bytes` long. They run on from panel to
- * panel, and behind the last one into the streams of the next product: see kern_act.follow. */
-static inline kern_side kern_side_at(const void *panels, size_t bytes, int64_t n_blocks, int streams, int64_t each,
-                                     int64_t i, int64_t follow) {
-    const int64_t panel = (int64_t)bytes, apart = each * panel, then = follow / streams;
-    const uint8_t *first = (const uint8_t *)panels + i * panel;
-    if (i + 1 < each) return (kern_side){first, apart, n_blocks, first + panel, apart};
-    return (kern_side){first, apart, n_blocks, then ? (const uint8_t *)panels + streams * apart : NULL, then * panel};
-}
-
 /* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */
 static inline uint16_t kern_load_u16(const void *p) {
     uint16_t v;

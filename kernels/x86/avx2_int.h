@@ -5,6 +5,7 @@
 #define KERN_X86_AVX2_INT_H
 
 #include "chunk.h"
+#include "streams.h"
 
 #include <immintrin.h>
 
@@ -130,8 +131,7 @@ AVX2_INLINE void avx2_int_part(avx2_dot *block_dot, const uint32_t type, const i
 
 /* ---- one and two tokens ------------------------------------------------------------------------------------------
  *
- * They wait for memory, which the CPU's own prefetchers read best in a few long streams (bench/NOTES.md). So four
- * panels go side by side, with a fourth of all panels each, and run on from panel to panel. */
+ * By four panels side by side, with a fourth of all panels each: see streams.h. */
 
 enum {
     AVX2_STREAMS = 4,
@@ -139,31 +139,14 @@ enum {
     AVX2_NEAR = 2048 /* bytes a prefetch runs ahead */
 };
 
-/* Asks for block b. */
-AVX2_INLINE void avx2_fetch(const uint32_t type, const kern_side *w, int64_t b) {
-    const uint8_t *panel = w->first;
-    int64_t apart = w->apart;
-    if (b >= w->n_blocks) {
-        panel = w->next, apart = w->next_apart, b -= w->n_blocks;
-        if (!panel || b >= w->n_blocks) return;
-    }
-    const uint8_t *codes = panel + b * avx2_code_bytes(type);
-    const uint8_t *scales = panel + w->n_blocks * avx2_code_bytes(type) + b * 2 * KERN_PANEL;
-    KERN_UNROLL
-    for (int p = 0; p < AVX2_STREAMS; p++, codes += apart, scales += apart) {
-        KERN_UNROLL
-        for (int i = 0; i < avx2_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
-        _mm_prefetch((const char *)scales, _MM_HINT_T0);
-    }
-}
-
 /* T tokens times `each` panels of every stream. */
 AVX2_INLINE void avx2_streams(avx2_dot *block_dot, const uint32_t type, const int T, int32_t offset, const void *panels,
                               int64_t each, int64_t rows, int64_t cols, const kern_act *act, float *y, int64_t ldy) {
-    const int64_t n_blocks = cols / KERN_BLOCK, bytes = avx2_code_bytes(type);
+    const int bytes = avx2_code_bytes(type);
+    const int64_t n_blocks = cols / KERN_BLOCK;
     const size_t panel_bytes = kern_panel_bytes(type, cols);
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
-        const kern_side w = kern_side_at(panels, panel_bytes, n_blocks, AVX2_STREAMS, each, i, act->follow);
+        const kern_streams w = kern_streams_at(panels, panel_bytes, n_blocks, AVX2_STREAMS, each, i, act->follow);
         __m256 acc[AVX2_STREAMS][2 * AVX2_FEW];
         KERN_UNROLL
         for (int k = 0; k < AVX2_STREAMS * 2 * T; k++) acc[k / (2 * T)][k % (2 * T)] = _mm256_setzero_ps();
@@ -174,7 +157,7 @@ AVX2_INLINE void avx2_streams(avx2_dot *block_dot, const uint32_t type, const in
             KERN_UNROLL
             for (int t = 0; t < T; t++)
                 start[t] = -offset * act->sum[t * n_blocks + b], scale[t] = act->scale[t * n_blocks + b];
-            avx2_fetch(type, &w, b + AVX2_NEAR / bytes);
+            kern_streams_fetch(bytes, AVX2_STREAMS, &w, b + AVX2_NEAR / bytes);
             KERN_UNROLL
             for (int p = 0; p < AVX2_STREAMS; p++, codes += w.apart, scales += w.apart) {
                 __m256i dot[2 * AVX2_FEW];

@@ -7,6 +7,7 @@
 
 #include "avx512.h"
 #include "chunk.h"
+#include "streams.h"
 #include "unpack.h"
 
 #define AVX512VNNI_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni")))
@@ -174,9 +175,6 @@ enum {
     STREAM_NEAR = 1024     /* bytes a prefetch runs ahead for one token */
 };
 
-/* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
-#define STREAM_PIN(p) __asm__("" : "+r"(p))
-
 #define STREAM_TARGET __attribute__((target(AVX512_FEATURES ",avx512vnni,gfni")))
 #define STREAM_INLINE STREAM_TARGET KERN_INLINE
 
@@ -187,31 +185,9 @@ typedef struct stream_tokens {
     const kern_act_pair *pairs; /* [blocks][STREAM_TOKENS] */
     /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
      * it has had before. */
-    const kern_side *ahead;
+    const kern_streams *ahead;
     int64_t fetch, credit, n;
 } stream_tokens;
-
-/* Asks for block b. */
-STREAM_INLINE void stream_fetch(const uint32_t type, const int P, const kern_side *w, int64_t b) {
-    const uint8_t *panel = w->first;
-    int64_t apart = w->apart;
-    if (b >= w->n_blocks) {
-        panel = w->next, apart = w->next_apart, b -= w->n_blocks;
-        if (!panel || b >= w->n_blocks) return;
-    }
-    const uint8_t *codes = panel + b * avx512_code_bytes(type);
-    const uint8_t *scales = panel + w->n_blocks * avx512_code_bytes(type) + b * 2 * KERN_PANEL;
-    KERN_UNROLL
-    for (int p = 0; p < P; p++) {
-        STREAM_PIN(codes);
-        STREAM_PIN(scales);
-        KERN_UNROLL
-        for (int i = 0; i < avx512_code_bytes(type); i += 64) _mm_prefetch((const char *)codes + i, _MM_HINT_T0);
-        _mm_prefetch((const char *)scales, _MM_HINT_T0);
-        codes += apart;
-        scales += apart;
-    }
-}
 
 /* dot[token][panel] += registers j0 .. j0 + 3 of the codes of a block times 16 activations. Q4_0: the low or high
  * halves of what is loaded. The high ones by a product of each byte with a matrix of bits: one instruction instead of a
@@ -223,7 +199,7 @@ STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, co
     KERN_UNROLL
     for (int p = 0; p < P; p++) {
         from[p] = codes + p * stride;
-        STREAM_PIN(from[p]);
+        KERN_STREAMS_PIN(from[p]);
     }
     KERN_UNROLL
     for (int j = j0; j < j0 + 4; j++) {
@@ -246,7 +222,7 @@ STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, co
 }
 
 /* acc[token][panel] += blocks `from` .. `end` - 1 of panels side by side times T tokens. */
-STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P, const kern_side *w, int64_t from,
+STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P, const kern_streams *w, int64_t from,
                                   int64_t end, const stream_tokens *x, __m512 acc[]) {
     const int bytes = avx512_code_bytes(type);
     const uint8_t *codes = w->first + from * bytes;
@@ -255,7 +231,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
     const kern_act_pair *pair = x->pairs + from * STREAM_TOKENS;
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL, act += KERN_BLOCK) {
-        if ((credit += T) >= x->n) stream_fetch(type, P, x->ahead, fetch++), credit -= x->n;
+        if ((credit += T) >= x->n) kern_streams_fetch(bytes, P, x->ahead, fetch++), credit -= x->n;
         __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
@@ -271,7 +247,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
         const uint8_t *s = scales;
         KERN_UNROLL
         for (int p = 0; p < P; p++, s += w->apart) {
-            STREAM_PIN(s);
+            KERN_STREAMS_PIN(s);
             scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)s));
         }
         KERN_UNROLL
@@ -289,7 +265,7 @@ typedef struct stream_sums {
     int64_t ldy, rows, next; /* next: rows from a panel to the one beside it */
 } stream_sums;
 
-STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, const kern_side *w, int64_t from,
+STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, const kern_streams *w, int64_t from,
                                int64_t end, const stream_tokens *x, const stream_sums *s) {
     __m512 acc[STREAM_TOKENS * STREAM_FEW];
     KERN_UNROLL
@@ -310,7 +286,8 @@ STREAM_INLINE void stream_one(const uint32_t type, const void *panels, int64_t e
                               const kern_act *act, float *y) {
     const size_t panel_bytes = kern_panel_bytes(type, cols);
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
-        const kern_side w = kern_side_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
+        const kern_streams w =
+            kern_streams_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
         const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
         const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
         stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
@@ -339,8 +316,8 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
     const int64_t pages = (n_blocks + page - 1) / page, step = (n_blocks + pages - 1) / pages;
     float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
     stream_turn now = {0}, next;
-    const kern_side begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL, 0};
-    for (int64_t b = 0; b < step; b++) stream_fetch(type, STREAM_FEW, &begin, b);
+    const kern_streams begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL, 0};
+    for (int64_t b = 0; b < step; b++) kern_streams_fetch(avx512_code_bytes(type), STREAM_FEW, &begin, b);
     for (stream_group(&now, all, most); now.pair < all; now = next) {
         next = now;
         if (++next.pair == next.end) {
@@ -353,8 +330,8 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         const uint8_t *first = (const uint8_t *)panels + (size_t)(now.pair * STREAM_FEW) * panel_bytes;
         const uint8_t *then = (const uint8_t *)panels + (size_t)(next.pair * STREAM_FEW) * panel_bytes;
         const int has_next = next.pair < all || act->follow >= STREAM_FEW;
-        const kern_side w = {first, (int64_t)panel_bytes, n_blocks, NULL, 0};
-        const kern_side ahead = {then, (int64_t)panel_bytes, has_next ? n_blocks : 0, NULL, 0};
+        const kern_streams w = {first, (int64_t)panel_bytes, n_blocks, NULL, 0};
+        const kern_streams ahead = {then, (int64_t)panel_bytes, has_next ? n_blocks : 0, NULL, 0};
         const int64_t from = now.from, end = n_blocks - from < step ? n_blocks : from + step;
         const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
         for (int64_t k = 0; k < n; k += STREAM_TOKENS) {

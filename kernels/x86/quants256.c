@@ -239,7 +239,7 @@ static void quants256_prepare(const int kind, const int32_t offset, const kern_a
 /* y of tokens t .. t + T - 1 and P panels side by side; `rows` rows are there from the first on, `next` from one to the
  * next. */
 QUANTS256_INLINE void quants256_panels(const int kind, const int how, const int T, const int P, const unpack_type u,
-                                       const kern_side *w, const quants256_tokens *x, int64_t t, int64_t rows,
+                                       const kern_streams *w, const quants256_tokens *x, int64_t t, int64_t rows,
                                        int64_t next, float *y, int64_t ldy) {
     const int64_t row_groups = x->row_groups, group_bytes = 64 * (u.low + u.high);
     quant_part part[UNPACK_STREAMS];
@@ -255,7 +255,7 @@ QUANTS256_INLINE void quants256_panels(const int kind, const int how, const int 
             const quants256_side side = {x->start[0] + at,     x->weight[0] + at, x->scale + at,
                                          QUANTS256_FEW_GROUPS, row_groups,        row_groups};
             if (P > 1)
-                unpack_fetch(u, w, first + g);
+                unpack_fetch_streams(u, w, first + g);
             else if (t == 0)
                 unpack_prefetch(u, codes);
             KERN_UNROLL
@@ -283,7 +283,7 @@ QUANTS256_INLINE int64_t quants256_streams(const int kind, const int how, const 
     const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS;
     const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const kern_side w = kern_side_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
+        const kern_streams w = kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
         quants256_panels(kind, how, 1, UNPACK_STREAMS, u, &w, x, 0, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;
@@ -298,7 +298,7 @@ QUANTS256_INLINE void quants256_few(const int kind, const int how, const int32_t
     int64_t panel = 0;
     if (n == 1) panel = quants256_streams(kind, how, u, panels, &x, rows, y, ldy);
     for (; panel * KERN_PANEL < rows; panel++) {
-        const kern_side w = {(const uint8_t *)panels + panel * (int64_t)panel_bytes, 0, row_groups, NULL, 0};
+        const kern_streams w = {(const uint8_t *)panels + panel * panel_bytes, 0, row_groups, NULL, 0};
         const int64_t row = panel * KERN_PANEL;
         int64_t t = 0;
         for (; t + 2 <= n; t += 2) quants256_panels(kind, how, 2, 1, u, &w, &x, t, rows - row, 0, y + row, ldy);

@@ -350,7 +350,7 @@ QUANTS512_INLINE void quants512_fetch_turn(const unpack_type u, const quants512_
 /* y of T tokens and P panels side by side, or a turn of one; `rows` rows are there from the first on, `next` from one
  * to the next. */
 QUANTS512_INLINE void quants512_panels(const int kind, const int T, const int P, const unpack_type u,
-                                       const kern_side *w, const quants512_turn *turn, const quants512_tokens *x,
+                                       const kern_streams *w, const quants512_turn *turn, const quants512_tokens *x,
                                        int64_t rows, int64_t next, float *y, int64_t ldy) {
     const int64_t group_bytes = 64 * (u.low + u.high), stride = x->row_groups;
     const __m512i table = unpack512_table(u);
@@ -366,7 +366,7 @@ QUANTS512_INLINE void quants512_panels(const int kind, const int T, const int P,
             const int64_t at = first + i;
             const uint8_t *codes = w->first + at * group_bytes;
             if (P > 1)
-                unpack_fetch(u, w, at);
+                unpack_fetch_streams(u, w, at);
             else if (turn->codes)
                 quants512_fetch_turn(u, turn, i);
             KERN_UNROLL
@@ -396,7 +396,7 @@ QUANTS512_INLINE int64_t quants512_streams(const int kind, const int T, const un
     const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
     const quants512_turn all = {0, x->row_groups, NULL, NULL, NULL};
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const kern_side w = kern_side_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
+        const kern_streams w = kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
         quants512_panels(kind, T, UNPACK_STREAMS, u, &w, &all, x, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;
@@ -432,7 +432,7 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
     for (int64_t begin = done, end; begin < n_panels; begin = end) {
         end = n_panels - begin < QUANTS512_TURNS ? n_panels : begin + QUANTS512_TURNS;
         for (int64_t from = 0, p = begin; from < row_groups;) {
-            const kern_side w = {panel + (size_t)p * panel_bytes, 0, row_groups, NULL, 0};
+            const kern_streams w = {panel + (size_t)p * panel_bytes, 0, row_groups, NULL, 0};
             const int64_t row = p * KERN_PANEL, stop = from + QUANT_GROUPS;
             quants512_turn turn = {from, stop < row_groups ? stop : row_groups, NULL, NULL, sum[p - begin]};
             if (++p == end) p = begin, from = stop;

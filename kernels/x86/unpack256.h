@@ -3,6 +3,7 @@
 #ifndef KERN_X86_UNPACK256_H
 #define KERN_X86_UNPACK256_H
 
+#include "streams.h"
 #include "unpack.h"
 
 #include <immintrin.h>
@@ -66,7 +67,7 @@ enum { UNPACK_STREAMS = 4, UNPACK_NEAR = 2048 /* bytes that requests run ahead *
 
 /* Asks for codes a little ahead of group g of panels side by side, and for a line of the scales that are unpacked next.
  */
-UNPACK_INLINE void unpack_fetch(const unpack_type u, const kern_side *w, int64_t g) {
+UNPACK_INLINE void unpack_fetch_streams(const unpack_type u, const kern_streams *w, int64_t g) {
     const int64_t bytes = 64 * (u.low + u.high), line = g % QUANT_GROUPS;
     const int64_t near = g + UNPACK_NEAR / bytes, block = g - line + QUANT_GROUPS;
     const int here = near < w->n_blocks, side_here = block < w->n_blocks;

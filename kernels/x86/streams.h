@@ -14,13 +14,13 @@ typedef struct kern_streams {
 } kern_streams;
 
 /* The i-th panels of n streams, each of which has `each` of them, `bytes` long. They run on from panel to panel, and
- * behind the last one into the streams of the next product: see kern_act.follow. */
+ * behind the last one into the streams of the next product (kern_act.next). */
 static inline kern_streams kern_streams_at(const void *panels, size_t bytes, int64_t n_blocks, int n, int64_t each,
-                                           int64_t i, int64_t follow) {
-    const int64_t panel = (int64_t)bytes, apart = each * panel, then = follow / n;
+                                           int64_t i, const void *next, int64_t n_next) {
+    const int64_t panel = (int64_t)bytes, apart = each * panel, then = n_next / n;
     const uint8_t *first = (const uint8_t *)panels + i * panel;
     if (i + 1 < each) return (kern_streams){first, apart, n_blocks, first + panel, apart};
-    return (kern_streams){first, apart, n_blocks, then ? (const uint8_t *)panels + n * apart : NULL, then * panel};
+    return (kern_streams){first, apart, n_blocks, then ? next : NULL, then * panel};
 }
 
 /* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
@@ -40,8 +40,8 @@ KERN_INLINE void kern_streams_fetch(const int bytes, const int n, const kern_str
         KERN_STREAMS_PIN(codes);
         KERN_STREAMS_PIN(scales);
         KERN_UNROLL
-        for (int i = 0; i < bytes; i += KERN_LINE) __builtin_prefetch(codes + i, 0, 3);
-        __builtin_prefetch(scales, 0, 3);
+        for (int i = 0; i < bytes; i += KERN_LINE) __builtin_prefetch(codes + i, 0, 0);
+        __builtin_prefetch(scales, 0, 0);
         codes += apart;
         scales += apart;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../engine/gguf.h"
+#include "../kernels/kernels.h"
 #include "gguf_writer.h"
 
 /* Sizes that blocks of 32 divide, sizes that nothing divides, and many narrow layers. */
@@ -19,6 +20,15 @@ enum { U32 = 4, F32 = 6, BOOL = 7, STR = 8, BITS = 9 };
 
 const family_model family_models[] = {
     {.name = "llama", .architecture = "llama", EVEN(16, 16), .parts = FM_OUTPUT},
+    {.name = "llama, heads of half a block",
+     .architecture = "llama",
+     .n_layers = 2,
+     .n_embd = 64,
+     .n_heads = 4,
+     .n_kv_heads = 4,
+     .head_dim = 16,
+     .n_rot = 16,
+     .n_ff = 96},
     {.name = "llama, odd sizes", .architecture = "llama", ODD(20), .parts = FM_ROPE_FREQS},
     {.name = "llama, all fused, biases",
      .architecture = "llama",
@@ -246,10 +256,28 @@ static void family_tensor(family_writer *f, const char *name, int cols, int rows
     free(x);
 }
 
+/* About the same numbers as blocks of a scale and 32 codes. */
+static void family_integers(family_writer *f, const char *name, int cols, int rows, float spread) {
+    const size_t blocks = (size_t)cols / 32 * (size_t)rows;
+    uint8_t *data = malloc(34 * blocks);
+    if (!data) abort();
+    for (size_t i = 0; i < blocks; i++) {
+        const uint16_t scale = kern_f32_to_f16(spread / 127);
+        memcpy(data + 34 * i, &scale, sizeof scale);
+        for (size_t k = 0; k < 32; k++) data[34 * i + 2 + k] = (uint8_t)(int8_t)(127 * family_random(&f->random));
+    }
+    gw_tensor(&f->w, name, KERN_Q8_0, 2, (uint64_t[]){(uint64_t)cols, (uint64_t)rows}, data, 34 * blocks);
+    free(data);
+}
+
 static void family_matrix(family_writer *f, const char *name, int cols, int rows, int bias) {
+    const float spread = 3 / sqrtf((float)cols);
     char full[80];
     snprintf(full, sizeof full, "%s.weight", name);
-    family_tensor(f, full, cols, rows, 0, 3 / sqrtf((float)cols));
+    if (f->damage == FAMILY_INTEGERS && cols % 32 == 0)
+        family_integers(f, full, cols, rows, spread);
+    else
+        family_tensor(f, full, cols, rows, 0, spread);
     snprintf(full, sizeof full, "%s.bias", name);
     if (bias) family_tensor(f, full, rows, 1, 0, 0.5f);
 }
@@ -392,7 +420,8 @@ void *family_model_image(const family_model *m, int tensor, family_damage damage
     if (has & FM_ROPE_FREQS) family_tensor(&f, "rope_freqs.weight", m->n_rot / 2, 1, 3, 2);
     if (has & FM_ROPE_SHORT) family_tensor(&f, "rope_factors_short.weight", m->n_rot / 2, 1, 1.5f, 0.5f);
     if (has & FM_ROPE_LONG) family_tensor(&f, "rope_factors_long.weight", m->n_rot / 2, 1, 4, 3);
-    void *image = damage == FAMILY_INTACT || f.damaged[0] ? gw_finish(&f.w, size) : NULL;
+    const int intact = damage == FAMILY_INTACT || damage == FAMILY_INTEGERS;
+    void *image = intact || f.damaged[0] ? gw_finish(&f.w, size) : NULL;
     gw_free(&f.w);
     return image;
 }

@@ -59,6 +59,7 @@ typedef enum family_damage {
     FAMILY_TRANSPOSE, /* [a, b] becomes [b, a], a vector [n] becomes [1, n] */
     FAMILY_SHORT,     /* the last dimension is one less */
     FAMILY_QUANTISED, /* its type is Q8_0 (its first dimension being a multiple of 32) */
+    FAMILY_INTEGERS,  /* no damage: every matrix whose rows are whole blocks is Q8_0 (tensor -1) */
 } family_damage;
 
 /* The image (free() it). `tensor` is the number of the one that is damaged; its name is written to `damaged`. NULL when

@@ -281,8 +281,15 @@ static void quants_matmul(uint32_t type, quant_unpack *unpack, int sdot, const v
         {quants_sdot_plain, quants_sdot_halves, quants_sdot_min, quants_sdot_both}};
     const kern_format *f = kern_format_of(type);
     const int in_planes = f->low.bits && type != KERN_MXFP4 && type != KERN_NVFP4;
-    const quant_product p = {
-        unpack, multiply[sdot][quant_kind(type)], type, in_planes ? 0 : QUANT_BOOK_OFFSET, QUANT_TOKENS_FEW, 20, 0, 0};
+    const quant_product p = {unpack,
+                             multiply[sdot][quant_kind(type)],
+                             type,
+                             in_planes ? 0 : QUANT_BOOK_OFFSET,
+                             QUANT_TOKENS_FEW,
+                             20,
+                             QUANT_GROUPS,
+                             0,
+                             0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
 }
 

@@ -55,7 +55,7 @@ static void quant_fetch(const quant_work *w) {
 /* Tokens w->n, from the t-th on: all panels, two at a time. */
 static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const uint8_t *panels, int64_t rows,
                        const kern_act *act, const int32_t *half_sums, float *y) {
-    const int64_t row_groups = w->row_groups;
+    const int64_t row_groups = w->row_groups, step = p->groups;
     const size_t panel_bytes = kern_panel_bytes(p->type, row_groups * KERN_BLOCK);
     const size_t pair_bytes = QUANT_PANELS * panel_bytes;
     const uint8_t *end = panels + (size_t)((rows + KERN_PANEL - 1) / KERN_PANEL) * panel_bytes;
@@ -67,8 +67,8 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
         const size_t there = goes_on ? (size_t)(end - next) : (size_t)act->n_next * panel_bytes;
         const size_t group_bytes = (there < pair_bytes ? there : pair_bytes) / (size_t)row_groups;
         w->y = y + row, w->rows = rows - row;
-        for (int64_t first = 0; first < row_groups; first += QUANT_GROUPS) {
-            w->n_groups = row_groups - first < QUANT_GROUPS ? row_groups - first : QUANT_GROUPS;
+        for (int64_t first = 0; first < row_groups; first += step) {
+            w->n_groups = row_groups - first < step ? row_groups - first : step;
             w->codes = act->codes + (t * row_groups + first) * KERN_BLOCK;
             w->scale = act->scale + t * row_groups + first;
             w->sums = act->sum + t * row_groups + first;
@@ -82,7 +82,7 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             }
             w->is_first = first == 0, w->is_last = first + w->n_groups == row_groups;
             w->ahead = next + (size_t)first * group_bytes, w->ahead_bytes = (size_t)w->n_groups * group_bytes;
-            w->fetch_y = w->is_last ? w->is_first : first + 2 * QUANT_GROUPS >= row_groups;
+            w->fetch_y = w->is_last ? w->is_first : first + 2 * step >= row_groups;
             if (w->is_last && !p->tiled && !p->writes) quant_fetch(w);
             p->multiply(w);
         }

@@ -8,7 +8,8 @@
 
 enum {
     QUANT_GROUPS = 16, /* groups of 32 inputs that are unpacked at a time: a multiple of what the largest blocks have */
-    QUANT_PANELS = 2,  /* panels side by side: an activation that is fetched serves both */
+    QUANT_GROUPS_MOST = 24, /* the same where a first-level cache of 48 KB may be filled */
+    QUANT_PANELS = 2,       /* panels side by side: an activation that is fetched serves both */
     QUANT_TOKENS = 264,     /* most tokens that use what was unpacked before it is overwritten, */
     QUANT_TOKENS_FEW = 120, /* and where their sums shall stay in a first-level cache of 32 KB */
     QUANT_HALVES = 1,       /* kinds of products: two scales in a group, */
@@ -18,10 +19,10 @@ enum {
 
 /* A part of a panel. Without QUANT_HALVES only scale[.][0] and min[.][0] are there, without QUANT_MIN no min. */
 typedef struct quant_part {
-    _Alignas(64) uint8_t code[QUANT_GROUPS][8][64]; /* code + offset: [4 inputs] of [16 rows][4] */
-    _Alignas(64) float scale[QUANT_GROUPS][2][KERN_PANEL];
-    _Alignas(64) float min[QUANT_GROUPS][2][KERN_PANEL];
-    _Alignas(64) int32_t pair[QUANT_GROUPS][KERN_PANEL]; /* for unpackers and products by pairs, see quants512.c */
+    _Alignas(64) uint8_t code[QUANT_GROUPS_MOST][8][64]; /* code + offset: [4 inputs] of [16 rows][4] */
+    _Alignas(64) float scale[QUANT_GROUPS_MOST][2][KERN_PANEL];
+    _Alignas(64) float min[QUANT_GROUPS_MOST][2][KERN_PANEL];
+    _Alignas(64) int32_t pair[QUANT_GROUPS_MOST][KERN_PANEL]; /* for unpackers and products by pairs, see quants512.c */
 } quant_part;
 
 /* Two parts, and the activations they are multiplied with. */
@@ -49,7 +50,7 @@ typedef struct quant_work {
     int fetch_y;
 } quant_work;
 
-/* Groups first .. first + n_groups - 1 of a panel; first is a multiple of QUANT_GROUPS. */
+/* Groups first .. first + n_groups - 1 of a panel; first is a multiple of what a block of the type has. */
 typedef void quant_unpack(const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups, quant_part *out);
 
 typedef struct quant_product {
@@ -58,6 +59,7 @@ typedef struct quant_product {
     uint32_t type;
     int32_t offset;
     int most, tile; /* tokens at a time, at most QUANT_TOKENS, and what should divide their number */
+    int groups;     /* at a time: QUANT_GROUPS or QUANT_GROUPS_MOST */
     int writes;     /* multiply needs no zeros in sum to begin with and writes y itself */
     int tiled;      /* multiply goes by w->tiles, needs no sums of halves, and writes y itself */
 } quant_product;

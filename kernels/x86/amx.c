@@ -225,7 +225,7 @@ AMX_TARGET static void amx_matmul(uint32_t type, const void *panels, int64_t row
     }
     const avx2_unpacker *u = &kern_avx2_unpackers[type];
     quant_unpack *unpack = kern_quants512[type].unpack ? kern_quants512[type].unpack : u->unpack;
-    const quant_product p = {unpack, multiply[kind], type, u->offset, AMX_MOST, AMX_TOKENS, 0, 1};
+    const quant_product p = {unpack, multiply[kind], type, u->offset, AMX_MOST, AMX_TOKENS, QUANT_GROUPS, 0, 1};
     amx_configure(kind);
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);
     _tile_release();

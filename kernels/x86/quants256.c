@@ -365,6 +365,7 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
                              quants256_offset(how, u->offset),
                              QUANT_TOKENS_FEW,
                              20,
+                             QUANT_GROUPS,
                              0,
                              0};
     quant_matmul(&p, panels, rows, cols, act, n, y, ldy);

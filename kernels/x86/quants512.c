@@ -6,6 +6,8 @@
 
 #if defined(KERN_X86)
 
+#include <unistd.h>
+
 #include "quants512.h"
 #include "unpack512.h"
 
@@ -479,6 +481,14 @@ static quant_unpack *const quants512_pair_unpacker[KERN_TYPE_END] = {[KERN_Q4_0]
                                                                      [KERN_Q4_1] = quants512_unpack_pairs_Q4_1,
                                                                      [KERN_Q4_K] = quants512_unpack_pairs_Q4_K};
 
+/* Groups of two panels that stay in the first-level cache, together with the activations of a tile. */
+static int quants512_groups(void) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    if (sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10) return QUANT_GROUPS_MOST;
+#endif
+    return QUANT_GROUPS;
+}
+
 static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *panels, int64_t rows, int64_t cols,
                              const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
@@ -486,8 +496,16 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
         {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
     const int kind = quant_kind(type), amd = act->pairs != NULL;
     const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
-    quant_product p = {unpack, multiply[amd][kind], type, kern_avx2_unpackers[type].offset, QUANTS512_MOST, tile, 1, 0};
+    quant_product p = {.unpack = unpack,
+                       .multiply = multiply[amd][kind],
+                       .type = type,
+                       .offset = kern_avx2_unpackers[type].offset,
+                       .most = QUANTS512_MOST,
+                       .tile = tile,
+                       .groups = QUANT_GROUPS,
+                       .writes = 1};
     if (amd && quants512_pair_unpacker[type]) {
+        p.groups = quants512_groups();
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;
     }

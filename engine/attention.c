@@ -444,21 +444,18 @@ static void attention_do_range(const attention_job *j, const attention_tile *til
     }
 }
 
-int attention_quantizes(const model_shape *s) {
-    return attention_group(s) * s->head_dim % KERN_BLOCK == 0;
-}
-
 /* o / sum takes the place of the queries, which nobody needs any more: whoever computes this head and tile has copied
  * them. */
-static void attention_finish(minim_engine *e, const attention_tile *tile, int head, attention_part all) {
+static void attention_finish(const minim_engine *e, const attention_tile *tile, int head, attention_part all) {
     const model_shape *s = &e->model->shape;
-    const int64_t group = attention_group(s), n = group * s->head_dim, width = (int64_t)s->n_heads * s->head_dim;
+    int group = attention_group(s);
     for (int t = 0; t < tile->n_tokens; t++) {
-        const int64_t row = tile->first_row + t;
-        float *out = e->scratch.q + row * width + head * n;
-        for (int64_t r = t * group; r < (t + 1) * group; r++, out += s->head_dim)
-            e->kern.scale(all.o + r * s->head_dim, 1.0f / all.sum[r], s->head_dim, out);
-        if (attention_quantizes(s)) forward_quantize(e, &e->scratch.in, e->scratch.q, row, width, head * n, n);
+        for (int g = 0; g < group; g++) {
+            int r = t * group + g;
+            float *out =
+                e->scratch.q + ((int64_t)(tile->first_row + t) * s->n_heads + (int64_t)head * group + g) * s->head_dim;
+            e->kern.scale(all.o + (int64_t)r * s->head_dim, 1.0f / all.sum[r], s->head_dim, out);
+        }
     }
 }
 

@@ -30,27 +30,21 @@ typedef struct attention_tile {
     int first_row, n_tokens, position; /* row and position of its first token */
 } attention_tile;
 
-/* Rows of activations as products of integers want them. */
-typedef struct forward_codes {
-    int8_t *codes;        /* [B][width] */
-    float *scale;         /* [B][width / 32] */
-    int32_t *sum;         /* [B][width / 32] */
-    kern_act_pair *pairs; /* [B rounded up to KERN_PAIR_TOKENS][width / 32], for kernels that want them */
-    kern_act_tile *tiles; /* [B / KERN_TILE_TOKENS][width / 32], the same for kernels that want tiles */
-} forward_codes;
-
 /* Scratch memory of a forward step of up to n_batch rows (B). One block; see forward_plan(). */
 typedef struct forward_scratch {
-    float *x;              /* [B][n_embd]            the residual stream */
-    float *h;              /* [B][n_embd]            input of the next matrices */
-    float *q, *k, *v;      /* [B][heads * head_dim], [B][kv heads * head_dim] twice; attention takes q's place */
-    float *gate, *up;      /* [B][n_ff]              often where q, k and v were */
-    forward_codes in;      /*                        h or q, quantised */
-    forward_codes ff;      /*                        gate, quantised */
-    float *rope[2];        /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
-    attention_tile *tiles; /* [B] */
-    step_row *wanted;      /* [B]                    the rows that go on behind the last layer's attention */
-    float *worker;         /* [threads][worker_floats]: attention of one tile, see attention.c */
+    float *x;                 /* [B][n_embd]            the residual stream */
+    float *h;                 /* [B][widest]            input of the next matrices */
+    float *q, *k, *v;         /* [B][heads * head_dim], [B][kv heads * head_dim] twice; attention takes q's place */
+    float *gate, *up;         /* [B][n_ff]              often where q, k and v were */
+    int8_t *codes;            /* [B][widest]            h, quantised */
+    float *scale;             /* [B][widest / 32] */
+    int32_t *sum;             /* [B][widest / 32] */
+    kern_act_pair *pairs;     /* [B rounded up to KERN_PAIR_TOKENS][widest / 32], for kernels that want them */
+    kern_act_tile *act_tiles; /* [B / KERN_TILE_TOKENS][widest / 32], the same for kernels that want tiles */
+    float *rope[2];           /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
+    attention_tile *tiles;    /* [B] */
+    step_row *wanted;         /* [B]                    the rows that go on behind the last layer's attention */
+    float *worker;            /* [threads][worker_floats]: attention of one tile, see attention.c */
     size_t worker_floats;
     char *panels; /* [threads][panels_bytes]: see ready.c */
     size_t panels_bytes;
@@ -108,10 +102,6 @@ void forward_scratch_free(minim_engine *e);
 /* Runs n <= n_batch rows through the model. Pages are there; nothing can fail. */
 void forward_run(minim_engine *e, const step_row *rows, int n);
 
-/* Quantises n columns of row t of x [B][cols], from `first` on; first and n are multiples of KERN_BLOCK. */
-void forward_quantize(const minim_engine *e, forward_codes *to, const float *x, int64_t t, int64_t cols, int64_t first,
-                      int64_t n);
-
 /* ready.c: panels that are made when they are needed. Called before a product of n tokens, by the step's thread. */
 void ready_for_product(minim_engine *e, const model_matrix *w, int n);
 /* Makes all that are not there yet. */
@@ -119,8 +109,6 @@ void ready_for_all(minim_engine *e);
 /* Panels from `first` on: where they are, or made in `buffer`, which has room for scratch.panels_bytes. *n is how many
  * are wanted, and becomes how many are there. */
 const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t first, int64_t *n, char *buffer);
-/* Panels from `first` on if they are there, else NULL. */
-const void *ready_peek(const model_matrix *w, int64_t first);
 /* Row `row` of a matrix as float32 [cols]. */
 void ready_row(const model_matrix *w, int64_t row, float *out);
 
@@ -131,7 +119,5 @@ size_t attention_worker_floats(const model_shape *s);
 minim_status attention_reserve(minim_engine *e, size_t n_tokens, minim_error *error);
 int attention_make_tiles(const minim_engine *e, const step_row *rows, int n); /* returns their number */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows);
-/* Does it quantise what it gives, a head of keys at a time? Not where the queries of one are no whole blocks. */
-int attention_quantizes(const model_shape *s);
 
 #endif

@@ -38,10 +38,9 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
     const model_shape *s = &m->shape;
     uint64_t b = (uint64_t)n_batch, embd = (uint64_t)s->n_embd, ff = (uint64_t)s->n_ff;
     uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
-    const uint64_t in = (embd > q ? embd : q) / KERN_BLOCK, out = ff / KERN_BLOCK; /* blocks in a row */
-    const uint64_t pairs = kern->pair_row ? (b + KERN_PAIR_TOKENS - 1) / KERN_PAIR_TOKENS : 0;
-    const uint64_t tiles = kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS : 0;
-    uint64_t offset = 0;
+    uint64_t widest = embd > q ? embd : q;
+    if (ff > widest) widest = ff;
+    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
     const int parallel = m->family->parallel != FAMILY_SEQUENTIAL; /* some layers may be */
     f->worker_floats = attention_worker_floats(s);
     f->panels_bytes = (m->raw_panel_bytes * (size_t)kern->panel_group + 63) / 64 * 64;
@@ -56,16 +55,13 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->v, b * kv, sizeof(float)},
         {&f->gate, b * ff, sizeof(float)},
         {&f->up, b * ff, sizeof(float)},
-        {&f->in.codes, b * in * KERN_BLOCK, 1},
-        {&f->in.scale, b * in, sizeof(float)},
-        {&f->in.sum, b * in, sizeof(int32_t)},
-        {&f->in.pairs, pairs * in, sizeof(kern_act_pair[KERN_PAIR_TOKENS])},
-        {&f->in.tiles, tiles * in, sizeof(kern_act_tile)},
-        {&f->ff.codes, b * out * KERN_BLOCK, 1},
-        {&f->ff.scale, b * out, sizeof(float)},
-        {&f->ff.sum, b * out, sizeof(int32_t)},
-        {&f->ff.pairs, pairs * out, sizeof(kern_act_pair[KERN_PAIR_TOKENS])},
-        {&f->ff.tiles, tiles * out, sizeof(kern_act_tile)},
+        {&f->codes, b * blocks * KERN_BLOCK, 1},
+        {&f->scale, b * blocks, sizeof(float)},
+        {&f->sum, b * blocks, sizeof(int32_t)},
+        {&f->pairs, kern->pair_row ? (b + KERN_PAIR_TOKENS - 1) / KERN_PAIR_TOKENS * blocks : 0,
+         sizeof(kern_act_pair[KERN_PAIR_TOKENS])},
+        {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
+         sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
         {&f->tiles, b, sizeof(attention_tile)},
         {&f->wanted, b, sizeof(step_row)},
@@ -118,24 +114,24 @@ typedef struct forward_step {
     float *logits;          /* [rows that want them][n_vocab] */
 } forward_step;
 
-/* ---- shares ------------------------------------------------------------------------------------------------------
- *
- * Each thread has a lane: an equal share of what there is, neighbours. It goes through it in pieces: half of the lane,
- * half of the rest, and so on down to groups (guided self-scheduling, Polychronopoulos & Kuck 1987). So memory is read
- * in long stretches, one going on where the other ends, threads do not write to the same cache lines, and who is done
- * takes pieces of others, so that in the end nobody waits for long. */
+/* Work on things side by side, panels or rows. Each thread has a lane, an equal share of them, neighbours. It goes
+ * through it in pieces: half of the lane, half of the rest, and so on down to groups (guided self-scheduling,
+ * Polychronopoulos & Kuck 1987). Memory is read in long stretches, one going on where the other ends; threads do not
+ * write to the same cache lines; and who is done takes pieces of others, so that in the end nobody waits for long. */
 
+/* Where a thread has got to. */
 typedef struct forward_lane {
     _Alignas(64) _Atomic uint32_t taken; /* pieces */
 } forward_lane;
 
 typedef struct forward_shares {
-    uint32_t n, threads, group; /* n things; a piece begins at a multiple of the group */
-    uint32_t times;             /* that each lane is gone through */
-    forward_lane *lane;         /* [threads] */
+    uint32_t n, group;  /* things; a piece begins at a multiple of the group */
+    uint32_t threads;   /* that share them */
+    uint32_t times;     /* that each lane is gone through */
+    forward_lane *lane; /* [threads] */
 } forward_shares;
 
-/* Neighbours, and those of the piece behind. */
+/* Neighbours, and the end of the piece behind. */
 typedef struct forward_piece {
     uint32_t begin, end, next_end;
 } forward_piece;
@@ -155,20 +151,18 @@ static uint32_t forward_cut(const forward_shares *s, uint32_t lane, uint32_t i, 
     return n;
 }
 
-/* Begins; returns the number of pieces. */
-static uint32_t forward_share(forward_shares *s, forward_lane *lanes, uint32_t n, uint32_t group, uint32_t threads,
-                              uint32_t times) {
+/* Begins; returns the number of pieces of all lanes. */
+static uint32_t forward_share(forward_shares *s) {
     uint32_t pieces = 0;
-    *s = (forward_shares){n, threads, group, times, lanes};
-    for (uint32_t lane = 0; lane < threads; lane++) {
+    for (uint32_t lane = 0; lane < s->threads; lane++) {
         atomic_init(&s->lane[lane].taken, 0);
-        pieces += forward_cut(s, lane, 0, NULL) * times;
+        pieces += forward_cut(s, lane, 0, NULL) * s->times;
     }
     return pieces;
 }
 
-/* Takes the next piece of the worker's lane, or of another that has one: there must be one. Returns the how manieth
- * time it is. */
+/* Takes the next piece of the worker's lane, or of another that has one; somebody must have. Returns how often its lane
+ * has been gone through before. */
 static uint32_t forward_take(forward_shares *s, int worker, forward_piece *piece) {
     for (uint32_t lane = (uint32_t)worker % s->threads;; lane = (lane + 1) % s->threads) {
         const uint32_t i = atomic_fetch_add_explicit(&s->lane[lane].taken, 1, memory_order_relaxed);
@@ -180,7 +174,7 @@ static uint32_t forward_take(forward_shares *s, int worker, forward_piece *piece
 }
 
 typedef struct forward_rows_job {
-    void *step;
+    forward_step *step;
     pool_task *task;
     forward_shares shares;
 } forward_rows_job;
@@ -202,29 +196,26 @@ static void forward_rows(forward_step *s, pool_task *task, int n) {
         return;
     }
     forward_lane lanes[POOL_MAX_THREADS];
-    forward_rows_job j = {.step = s, .task = task};
-    const uint32_t group = n >= 4 * KERN_TILE_TOKENS * threads ? KERN_TILE_TOKENS : 1;
-    pool_run(s->e->pool, forward_rows_task, &j,
-             forward_share(&j.shares, lanes, (uint32_t)n, group, (uint32_t)threads, 1));
+    forward_rows_job j = {s, task, {(uint32_t)n, 1, (uint32_t)threads, 1, lanes}};
+    if (n >= 4 * KERN_TILE_TOKENS * threads) j.shares.group = KERN_TILE_TOKENS;
+    pool_run(s->e->pool, forward_rows_task, &j, forward_share(&j.shares));
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
-
-/* Rows of a width that is no multiple of the block only ever meet float weights. */
-void forward_quantize(const minim_engine *e, forward_codes *to, const float *x, int64_t t, int64_t cols, int64_t first,
-                      int64_t n) {
+/* Quantises row t of x [B][cols] into the scratch codes. Rows of a width that is no multiple of the block only ever
+ * meet float weights. */
+static void forward_quantize(minim_engine *e, const float *x, int t, int64_t cols) {
+    forward_scratch *f = &e->scratch;
     if (cols % KERN_BLOCK) return;
-    const int64_t blocks = cols / KERN_BLOCK, block = first / KERN_BLOCK;
-    int8_t *codes = to->codes + t * cols + first;
-    float *scale = to->scale + t * blocks + block;
-    int32_t *sum = to->sum + t * blocks + block;
-    e->kern.quantize(x + t * cols + first, n, codes, scale, sum);
+    int64_t blocks = cols / KERN_BLOCK;
+    int8_t *codes = f->codes + t * cols;
+    float *scale = f->scale + t * blocks;
+    int32_t *sum = f->sum + t * blocks;
+    e->kern.quantize(x + t * cols, cols, codes, scale, sum);
     if (e->kern.pair_row)
-        e->kern.pair_row(codes, scale, sum, n, to->pairs + (t / KERN_PAIR_TOKENS * blocks + block) * KERN_PAIR_TOKENS,
-                         (int)(t % KERN_PAIR_TOKENS));
+        e->kern.pair_row(codes, scale, sum, cols, f->pairs + t / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS * blocks,
+                         t % KERN_PAIR_TOKENS);
     if (e->kern.tile_row)
-        e->kern.tile_row(codes, scale, sum, n, to->tiles + t / KERN_TILE_TOKENS * blocks + block,
-                         (int)(t % KERN_TILE_TOKENS));
+        e->kern.tile_row(codes, scale, sum, cols, f->act_tiles + t / KERN_TILE_TOKENS * blocks, t % KERN_TILE_TOKENS);
 }
 
 /* One or more matrices that share their input, each y[B][rows] = W x + bias. */
@@ -239,24 +230,23 @@ typedef struct forward_matmul {
     kern_act act;
     const forward_product *product;
     int n_products;
-    int64_t part, n_parts; /* rows of x that are multiplied with all matrices before the next; how many such parts */
-    int activates;         /* the matrices have the same rows: pieces are of all of them, and end with activations */
-    forward_shares shares; /* of the panels of all matrices, one behind the other */
+    int64_t part;          /* rows of x that are multiplied with all matrices before the next */
+    forward_shares shares; /* of the panels of all matrices */
 } forward_matmul;
 
 static uint32_t forward_panels(const model_matrix *w) {
     return (uint32_t)((w->rows + KERN_PANEL - 1) / KERN_PANEL);
 }
 
-/* Panels begin .. end - 1 of one product; n_next at `next`, of the same kind, are likely to be wanted then. */
+/* Panels begin .. end - 1 of one product; `follow` panels behind them are likely to be next. */
 static void forward_panels_of(const forward_matmul *j, const forward_product *product, int64_t begin, int64_t end,
-                              const void *next, int64_t n_next, int64_t t, int64_t n, char *buffer) {
+                              int64_t follow, int64_t t, int64_t n, char *buffer) {
     const model_matrix *w = product->w;
     kern_act act = kern_act_from(&j->act, t, w->cols);
     for (int64_t p = begin, n_p; p < end; p += n_p) {
         n_p = end - p;
         const char *at = ready_panels(j->e, w, p, &n_p, buffer);
-        if (next && at != buffer) act.next = next, act.n_next = n_next;
+        act.follow = at == buffer ? 0 : follow;
         const int64_t first = p * KERN_PANEL, left = w->rows - first, rows = n_p * KERN_PANEL;
         float *y = product->y + t * w->rows + first;
         j->e->kern.matmul[w->type](at, rows < left ? rows : left, w->cols, &act, n, y, w->rows);
@@ -266,46 +256,18 @@ static void forward_panels_of(const forward_matmul *j, const forward_product *pr
     for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, stop - first);
 }
 
-/* Columns first .. first + n - 1 of a row of gate [B][ff]. */
-static void forward_activate(minim_engine *e, int64_t t, int64_t ff, int64_t first, int64_t n) {
-    forward_scratch *f = &e->scratch;
-    float *gate = f->gate + t * ff + first, *up = f->up + t * ff + first;
-    switch (e->model->family->ffn) {
-    case FAMILY_FFN_SWIGLU: e->kern.silu_mul(gate, up, n); break;
-    case FAMILY_FFN_GEGLU: e->kern.gelu_mul(gate, up, n); break;
-    case FAMILY_FFN_GELU: e->kern.gelu_mul(gate, NULL, n); break;
-    }
-    forward_quantize(e, &f->ff, f->gate, t, ff, first, n);
-}
-
 static void forward_matmul_task(void *arg, uint32_t item, int worker) {
     forward_matmul *j = arg;
     (void)item;
     char *buffer = j->e->scratch.panels + (size_t)worker * j->e->scratch.panels_bytes;
     forward_piece piece = {0, 0, 0};
     const int64_t t = forward_take(&j->shares, worker, &piece) * j->part, n = j->n - t < j->part ? j->n - t : j->part;
-    if (j->activates) {
-        for (int k = 0; k < j->n_products; k++) {
-            const int last = k == j->n_products - 1;
-            const model_matrix *w = j->product[k].w, *then = j->product[last ? 0 : k + 1].w;
-            const void *next = then->type == w->type ? ready_peek(then, last ? piece.end : piece.begin) : NULL;
-            forward_panels_of(j, &j->product[k], piece.begin, piece.end, next,
-                              last ? piece.next_end - piece.end : piece.end - piece.begin, t, n, buffer);
-        }
-        const int64_t ff = j->product->w->rows, first = (int64_t)piece.begin * KERN_PANEL;
-        const int64_t stop = (int64_t)piece.end * KERN_PANEL < ff ? (int64_t)piece.end * KERN_PANEL : ff;
-        for (int64_t i = t; i < t + n; i++) forward_activate(j->e, i, ff, first, stop - first);
-        return;
-    }
     uint32_t first = 0; /* panel of the product */
     for (int k = 0; k < j->n_products; k++) {
-        const model_matrix *w = j->product[k].w;
-        const uint32_t stop = first + forward_panels(w);
+        const uint32_t panels = forward_panels(j->product[k].w), stop = first + panels;
         const uint32_t begin = piece.begin > first ? piece.begin : first, end = piece.end < stop ? piece.end : stop;
         const uint32_t next_end = piece.next_end < stop ? piece.next_end : stop;
-        if (begin < end)
-            forward_panels_of(j, &j->product[k], begin - first, end - first, ready_peek(w, end - first), next_end - end,
-                              t, n, buffer);
+        if (begin < end) forward_panels_of(j, &j->product[k], begin - first, end - first, next_end - end, t, n, buffer);
         first = stop;
     }
 }
@@ -324,37 +286,35 @@ static void forward_show(const minim_engine *e, const float *x, int n, const for
 
 /* Parts of about the same size. */
 static void forward_part(forward_matmul *j) {
-    j->part = j->n, j->n_parts = 1;
+    j->part = j->n, j->shares.times = 1;
     if (!j->e->kern.rows_at_once) return;
     const int64_t most = j->e->kern.rows_at_once(j->product->w->cols), parts = (j->n + most - 1) / most;
     const int64_t tiles = (j->n + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS;
     if (parts > 1) j->part = (tiles + parts - 1) / parts * KERN_TILE_TOKENS;
-    j->n_parts = (j->n + j->part - 1) / j->part;
+    j->shares.times = (uint32_t)((j->n + j->part - 1) / j->part);
 }
 
-/* x [n][cols], and the same quantised, times each product's matrix. With `activates` the matrices are those of gate and
- * up, and scratch.ff becomes the input of down: a thread has just made what it goes on with. */
-static void forward_compute(minim_engine *e, const float *x, const forward_codes *codes, int n,
-                            const forward_product *product, int n_products, int activates) {
+/* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
+static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
+    const forward_scratch *f = &e->scratch;
     forward_lane lanes[POOL_MAX_THREADS];
-    forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products, .activates = activates};
-    j.act = (kern_act){.x = x, .codes = codes->codes, .scale = codes->scale, .sum = codes->sum};
-    if (e->kern.pair_row) j.act.pairs = codes->pairs;
-    if (e->kern.tile_row) j.act.tiles = codes->tiles;
+    forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
+    j.shares.lane = lanes;
+    j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
+    if (e->kern.pair_row) j.act.pairs = f->pairs;
+    if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     uint64_t work = 0;
-    uint32_t n_panels = 0, group = (uint32_t)e->kern.panel_group;
     for (int i = 0; i < n_products; i++) {
-        const uint32_t panels = forward_panels(product[i].w);
         ready_for_product(e, product[i].w, n);
-        n_panels = activates ? panels : n_panels + panels;
-        work += (uint64_t)panels * product[i].w->panel_bytes * (uint64_t)n;
+        j.shares.n += forward_panels(product[i].w);
+        work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
     }
-    if (activates && group * KERN_PANEL < KERN_BLOCK) group = KERN_BLOCK / KERN_PANEL;
     const int alone = pool_threads(e->pool) == 1 || work < SMALL;
+    j.shares.threads = alone ? 1 : (uint32_t)pool_threads(e->pool);
+    j.shares.group = alone ? j.shares.n : (uint32_t)e->kern.panel_group;
     forward_part(&j);
-    const uint32_t pieces = forward_share(&j.shares, lanes, n_panels, alone ? n_panels : group,
-                                          alone ? 1 : (uint32_t)pool_threads(e->pool), (uint32_t)j.n_parts);
+    const uint32_t pieces = forward_share(&j.shares);
     if (work < SMALL) {
         for (uint32_t i = 0; i < pieces; i++) forward_matmul_task(&j, i, 0);
     } else {
@@ -362,10 +322,9 @@ static void forward_compute(minim_engine *e, const float *x, const forward_codes
     }
 }
 
-static void forward_multiply(minim_engine *e, const float *x, const forward_codes *codes, int n,
-                             const forward_product *product, int n_products, int activates) {
+static void forward_multiply(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     if (e->on_input) forward_show(e, x, n, product, n_products);
-    forward_compute(e, x, codes, n, product, n_products, activates);
+    forward_compute(e, x, n, product, n_products);
 }
 
 /* ---- what a row does between the matrices ------------------------------------------------------------------------ */
@@ -429,7 +388,7 @@ static void forward_join_task(void *arg, uint32_t item, int worker) {
         forward_norm(e, s->pre, x, 1, embd, h);
     else
         memcpy(h, x, (size_t)embd * sizeof *h);
-    forward_quantize(e, &e->scratch.in, e->scratch.h, item, embd, 0, embd);
+    forward_quantize(e, e->scratch.h, (int)item, embd);
 }
 
 /* What happens to q and k between their matrices and the cache: heads of one row. */
@@ -473,18 +432,25 @@ static void forward_rope_task(void *arg, uint32_t item, int worker) {
              f->worker + (size_t)worker * f->worker_floats);
 }
 
-static void forward_input_quantize_task(void *arg, uint32_t item, int worker) {
-    (void)worker;
-    const forward_step *s = arg;
-    const int64_t n = s->e->model->shape.n_embd;
-    forward_quantize(s->e, &s->e->scratch.in, s->e->scratch.h, item, n, 0, n);
-}
-
 static void forward_attention_quantize_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
-    const int64_t n = (int64_t)s->e->model->shape.n_heads * s->e->model->shape.head_dim;
-    forward_quantize(s->e, &s->e->scratch.in, s->e->scratch.q, item, n, 0, n);
+    const model_shape *p = &s->e->model->shape;
+    forward_quantize(s->e, s->e->scratch.q, (int)item, (int64_t)p->n_heads * p->head_dim);
+}
+
+static void forward_activation_task(void *arg, uint32_t item, int worker) {
+    (void)worker;
+    const forward_step *s = arg;
+    forward_scratch *f = &s->e->scratch;
+    int64_t ff = s->e->model->layers[s->layer].n_ff;
+    float *gate = f->gate + item * ff, *up = f->up + item * ff;
+    switch (s->e->model->family->ffn) {
+    case FAMILY_FFN_SWIGLU: s->e->kern.silu_mul(gate, up, ff); break;
+    case FAMILY_FFN_GEGLU: s->e->kern.gelu_mul(gate, up, ff); break;
+    case FAMILY_FFN_GELU: s->e->kern.gelu_mul(gate, NULL, ff); break;
+    }
+    forward_quantize(s->e, f->gate, (int)item, ff);
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
@@ -503,7 +469,7 @@ static void forward_logits_task(void *arg, uint32_t item, int worker) {
 }
 
 /* Behind the keys and values of the last layer only the rows go on that want logits: they move together, in order.
- * Where all are to be seen or given back, later. h moves as well, for a feed-forward part that has the same input. */
+ * Where all are to be seen or given back, later. */
 static void forward_keep_wanted(forward_step *s) {
     if (s->rows == s->e->scratch.wanted) return; /* done */
     const forward_scratch *f = &s->e->scratch;
@@ -511,8 +477,9 @@ static void forward_keep_wanted(forward_step *s) {
     const struct {
         float *row;
         int width;
-    } kept[] = {{f->x, p->n_embd}, {f->q, p->n_heads * p->head_dim}, {f->h, p->n_embd}};
-    const size_t n_kept = sizeof kept / sizeof *kept;
+    } kept[] = {{f->x, p->n_embd}, {f->q, p->n_heads * p->head_dim}, {f->gate, p->n_ff}, {f->up, p->n_ff}};
+    const int parallel = forward_is_parallel(s->e->model, &s->e->model->layers[p->n_layers - 1]);
+    const size_t n_kept = parallel ? 4 : 2; /* otherwise there is no gate and up yet, or any more */
     int n = 0;
     for (int i = 0; i < s->n; i++) {
         if (!s->rows[i].logits) continue;
@@ -540,7 +507,7 @@ static void forward_output(forward_step *s) {
     if (!s->n) return;
     s->logits = product.y = s->rows[0].logits;
     forward_rows(s, forward_join_task, s->n);
-    forward_compute(e, e->scratch.h, &e->scratch.in, s->n, &product, 1, 0);
+    forward_compute(e, e->scratch.h, s->n, &product, 1);
     forward_rows(s, forward_logits_task, s->n);
 }
 
@@ -552,30 +519,33 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
     forward_rows(&s, forward_embed_task, s.n);
     for (s.layer = m->first_layer; s.layer < m->end_layer; s.layer++) {
         const model_layer *layer = &m->layers[s.layer];
-        const int gated = m->family->ffn != FAMILY_FFN_GELU, n_ff = gated ? 2 : 1;
+        const int gated = m->family->ffn != FAMILY_FFN_GELU;
         const int parallel = forward_is_parallel(m, layer);
-        const forward_product qkv[] = {{&layer->q, f->q}, {&layer->k, f->k}, {&layer->v, f->v}};
-        const forward_product ff[] = {{&layer->ffn_up, gated ? f->up : f->gate}, {&layer->ffn_gate, f->gate}};
+        const forward_product in[] = {{&layer->q, f->q},
+                                      {&layer->k, f->k},
+                                      {&layer->v, f->v},
+                                      {&layer->ffn_up, gated ? f->up : f->gate},
+                                      {&layer->ffn_gate, f->gate}};
+        const int n_attention = 3, n_ffn = gated ? 2 : 1;
 
         s.pre = &layer->attn_norm; /* s.post is the layer's before; h its ffn_down */
         forward_rows(&s, forward_join_task, s.n);
-        forward_multiply(e, f->h, &f->in, s.n, qkv, 3, 0);
+        forward_multiply(e, f->h, s.n, in, parallel ? n_attention + n_ffn : n_attention);
         forward_rows(&s, forward_rope_task, s.n);
         if (s.layer == m->shape.n_layers - 1 && !e->on_input && !e->hidden) {
             forward_keep_wanted(&s);
             if (!s.n) return;
             n_tiles = attention_make_tiles(e, s.rows, s.n);
-            if (parallel) forward_rows(&s, forward_input_quantize_task, s.n);
         }
-        if (parallel) forward_multiply(e, f->h, &f->in, s.n, ff, n_ff, 1);
         attention_run(e, s.layer, n_tiles, s.n);
-        if (!attention_quantizes(&m->shape)) forward_rows(&s, forward_attention_quantize_task, s.n);
-        forward_multiply(e, f->q, &f->in, s.n, &(forward_product){&layer->attn_output, f->h}, 1, 0);
+        forward_rows(&s, forward_attention_quantize_task, s.n);
+        forward_multiply(e, f->q, s.n, &(forward_product){&layer->attn_output, f->h}, 1);
 
         s.post = &layer->attn_post, s.pre = parallel ? NULL : &layer->ffn_norm;
         forward_rows(&s, forward_join_task, s.n);
-        if (!parallel) forward_multiply(e, f->h, &f->in, s.n, ff, n_ff, 1);
-        forward_multiply(e, f->gate, &f->ff, s.n, &(forward_product){&layer->ffn_down, f->h}, 1, 0);
+        if (!parallel) forward_multiply(e, f->h, s.n, in + n_attention, n_ffn);
+        forward_rows(&s, forward_activation_task, s.n);
+        forward_multiply(e, f->gate, s.n, &(forward_product){&layer->ffn_down, f->h}, 1);
         s.post = &layer->ffn_post;
     }
     s.pre = NULL;

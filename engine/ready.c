@@ -81,10 +81,6 @@ const char *ready_panels(const minim_engine *e, const model_matrix *w, int64_t f
     return buffer;
 }
 
-const void *ready_peek(const model_matrix *w, int64_t first) {
-    return ready_is_packed(w->raw) ? (const char *)w->panels + (size_t)first * w->panel_bytes : NULL;
-}
-
 void ready_row(const model_matrix *w, int64_t row, float *out) {
     if (ready_is_packed(w->raw)) {
         const char *panel = (const char *)w->panels + (size_t)(row / KERN_PANEL) * w->panel_bytes;

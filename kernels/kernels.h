@@ -164,8 +164,8 @@ typedef struct kern_act {
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
     const kern_act_pair *pairs; /* [ceil(n/KERN_PAIR_TOKENS)][cols/32][KERN_PAIR_TOKENS], see pair_row(); or NULL */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
-    const void *next; /* panels of the same type and width that are likely to be multiplied next, n_next of them: a */
-    int64_t n_next;   /* product may ask for them. None: 0 */
+    int64_t follow; /* panels right behind those that are multiplied which are likely to be next: a product may ask for
+                     * them; or 0 */
 } kern_act;
 
 /* The activations from row t on; t is a multiple of KERN_TILE_TOKENS, and of KERN_PAIR_TOKENS where there are pairs. */

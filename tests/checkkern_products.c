@@ -85,8 +85,8 @@ static void check_int_product(const kern_table *k, int type, const uint8_t *pane
         for (int i = 0; i < KERN_BLOCK; i++) sum[b] += codes[b * KERN_BLOCK + i];
     }
     float *scale = slot_floats(3, p.n * groups, kind);
-    /* What is said to be next may be asked for, but not read. */
-    kern_act act = {.codes = codes, .sum = sum, .scale = scale, .next = "nothing", .n_next = p.rows % 9};
+    /* Nothing lies behind the panels: what is said to follow may be asked for, but not read. */
+    kern_act act = {.codes = codes, .sum = sum, .scale = scale, .follow = p.rows % 9};
     float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
     act.tiles = slot_tiles(5, k, &act, p);
     act.pairs = slot_pairs(6, k, &act, p);

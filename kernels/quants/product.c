@@ -62,9 +62,8 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
     for (int64_t row = 0; row < rows; row += QUANT_PANELS * KERN_PANEL) {
         if (!p->writes) memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
         const uint8_t *pair = panels + (size_t)(row / KERN_PANEL) * panel_bytes;
-        const int goes_on = (size_t)(end - pair) > pair_bytes;
-        const uint8_t *next = goes_on ? pair + pair_bytes : act->next;
-        const size_t there = goes_on ? (size_t)(end - next) : (size_t)act->n_next * panel_bytes;
+        const uint8_t *next = (size_t)(end - pair) > pair_bytes ? pair + pair_bytes : end;
+        const size_t there = (size_t)(end - next) + (size_t)act->follow * panel_bytes;
         const size_t group_bytes = (there < pair_bytes ? there : pair_bytes) / (size_t)row_groups;
         w->y = y + row, w->rows = rows - row;
         for (int64_t first = 0; first < row_groups; first += step) {

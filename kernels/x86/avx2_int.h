@@ -146,8 +146,7 @@ AVX2_INLINE void avx2_streams(avx2_dot *block_dot, const uint32_t type, const in
     const int64_t n_blocks = cols / KERN_BLOCK;
     const size_t panel_bytes = kern_panel_bytes(type, cols);
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
-        const kern_streams w =
-            kern_streams_at(panels, panel_bytes, n_blocks, AVX2_STREAMS, each, i, act->next, act->n_next);
+        const kern_streams w = kern_streams_at(panels, panel_bytes, n_blocks, AVX2_STREAMS, each, i, act->follow);
         __m256 acc[AVX2_STREAMS][2 * AVX2_FEW];
         KERN_UNROLL
         for (int k = 0; k < AVX2_STREAMS * 2 * T; k++) acc[k / (2 * T)][k % (2 * T)] = _mm256_setzero_ps();

@@ -287,7 +287,7 @@ STREAM_INLINE void stream_one(const uint32_t type, const void *panels, int64_t e
     const size_t panel_bytes = kern_panel_bytes(type, cols);
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
         const kern_streams w =
-            kern_streams_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->next, act->n_next);
+            kern_streams_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
         const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
         const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
         stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
@@ -328,9 +328,8 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
             }
         }
         const uint8_t *first = (const uint8_t *)panels + (size_t)(now.pair * STREAM_FEW) * panel_bytes;
-        const int goes_on = next.pair < all, has_next = goes_on || act->n_next >= STREAM_FEW;
-        const uint8_t *then =
-            goes_on ? (const uint8_t *)panels + (size_t)(next.pair * STREAM_FEW) * panel_bytes : act->next;
+        const uint8_t *then = (const uint8_t *)panels + (size_t)(next.pair * STREAM_FEW) * panel_bytes;
+        const int has_next = next.pair < all || act->follow >= STREAM_FEW;
         const kern_streams w = {first, (int64_t)panel_bytes, n_blocks, NULL, 0};
         const kern_streams ahead = {then, (int64_t)panel_bytes, has_next ? n_blocks : 0, NULL, 0};
         const int64_t from = now.from, end = n_blocks - from < step ? n_blocks : from + step;

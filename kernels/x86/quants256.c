@@ -218,16 +218,14 @@ enum {
 typedef struct quants256_tokens {
     const int8_t *codes;
     const float *scale;
-    int64_t row_groups, n_next; /* n_next, next: of kern_act */
-    const void *next;
+    int64_t row_groups, follow;             /* follow: of kern_act */
     int32_t start[2][QUANTS256_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
     float weight[2][QUANTS256_FEW_GROUPS];
 } quants256_tokens;
 
 static void quants256_prepare(const int kind, const int32_t offset, const kern_act *act, int64_t n, int64_t row_groups,
                               quants256_tokens *x) {
-    x->codes = act->codes, x->scale = act->scale, x->row_groups = row_groups, x->next = act->next,
-    x->n_next = act->n_next;
+    x->codes = act->codes, x->scale = act->scale, x->row_groups = row_groups, x->follow = act->follow;
     if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x->start[0]);
     for (int64_t i = 0; i < n * row_groups; i++) {
         const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x->start[0][i] : sum;
@@ -285,8 +283,7 @@ QUANTS256_INLINE int64_t quants256_streams(const int kind, const int how, const 
     const int64_t each = (rows + KERN_PANEL - 1) / KERN_PANEL / UNPACK_STREAMS;
     const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const kern_streams w =
-            kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->next, x->n_next);
+        const kern_streams w = kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
         quants256_panels(kind, how, 1, UNPACK_STREAMS, u, &w, x, 0, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;

@@ -271,8 +271,7 @@ enum {
 typedef struct quants512_tokens {
     const int8_t *codes;
     const float *scale;
-    int64_t row_groups, n_next; /* n_next, next: of kern_act */
-    const void *next;
+    int64_t row_groups, follow;             /* follow: of kern_act */
     int32_t start[2][QUANTS512_FEW_GROUPS]; /* [tokens][row_groups], here and below: of the halves of a group */
     float weight[2][QUANTS512_FEW_GROUPS];
 } quants512_tokens;
@@ -399,8 +398,7 @@ QUANTS512_INLINE int64_t quants512_streams(const int kind, const int T, const un
     const size_t bytes = kern_panel_bytes(u.type, x->row_groups * KERN_BLOCK);
     const quants512_turn all = {0, x->row_groups, NULL, NULL, NULL};
     for (int64_t i = 0; i < each; i++, rows -= KERN_PANEL, y += KERN_PANEL) {
-        const kern_streams w =
-            kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->next, x->n_next);
+        const kern_streams w = kern_streams_at(panels, bytes, x->row_groups, UNPACK_STREAMS, each, i, x->follow);
         quants512_panels(kind, T, UNPACK_STREAMS, u, &w, &all, x, rows, each * KERN_PANEL, y, ldy);
     }
     return each * UNPACK_STREAMS;
@@ -415,7 +413,7 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
     const int64_t group_bytes = 64 * (u.low + u.high);
     const uint8_t *panel = panels;
     quants512_tokens x; /* its arrays are not set to zero first: that would take as long as a small product */
-    x.codes = act->codes, x.scale = act->scale, x.row_groups = row_groups, x.next = act->next, x.n_next = act->n_next;
+    x.codes = act->codes, x.scale = act->scale, x.row_groups = row_groups, x.follow = act->follow;
     if (kind & QUANT_HALVES) quant_half_sums(act->codes, n * row_groups, x.start[0]);
     for (int64_t i = 0; i < n * row_groups; i++) {
         const int32_t sum = act->sum[i], first = kind & QUANT_HALVES ? x.start[0][i] : sum;

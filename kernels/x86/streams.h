@@ -14,19 +14,20 @@ typedef struct kern_streams {
 } kern_streams;
 
 /* The i-th panels of n streams, each of which has `each` of them, `bytes` long. They run on from panel to panel, and
- * behind the last one into the streams of the next product (kern_act.next). */
+ * behind the last one into the streams of the next product: see kern_act.follow. */
 static inline kern_streams kern_streams_at(const void *panels, size_t bytes, int64_t n_blocks, int n, int64_t each,
-                                           int64_t i, const void *next, int64_t n_next) {
-    const int64_t panel = (int64_t)bytes, apart = each * panel, then = n_next / n;
+                                           int64_t i, int64_t follow) {
+    const int64_t panel = (int64_t)bytes, apart = each * panel, then = follow / n;
     const uint8_t *first = (const uint8_t *)panels + i * panel;
     if (i + 1 < each) return (kern_streams){first, apart, n_blocks, first + panel, apart};
-    return (kern_streams){first, apart, n_blocks, then ? next : NULL, then * panel};
+    return (kern_streams){first, apart, n_blocks, then ? (const uint8_t *)panels + n * apart : NULL, then * panel};
 }
 
 /* A pointer the compiler shall take as it is: gcc 12 derives all addresses from few and runs out of registers. */
 #define KERN_STREAMS_PIN(p) __asm__("" : "+r"(p))
 
-/* Asks for block b of n streams whose blocks are `bytes` of codes, and behind all of them 16 scales each. */
+/* Asks for block b of n streams whose blocks are `bytes` of codes, and behind all of them 16 scales each. They are read
+ * once in a step: past the second level, which keeps what is read again. */
 KERN_INLINE void kern_streams_fetch(const int bytes, const int n, const kern_streams *w, int64_t b) {
     const uint8_t *panel = w->first;
     int64_t apart = w->apart;

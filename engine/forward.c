@@ -201,21 +201,22 @@ static void forward_rows(forward_step *s, pool_task *task, int n) {
     pool_run(s->e->pool, forward_rows_task, &j, forward_share(&j.shares));
 }
 
-/* Quantises row t of x [B][cols] into the scratch codes. Rows of a width that is no multiple of the block only ever
- * meet float weights. */
-static void forward_quantize(minim_engine *e, const float *x, int t, int64_t cols) {
+/* Quantises n columns of row t of x [B][cols], from `first` on, into the scratch codes. Rows of a width that is no
+ * multiple of the block only ever meet float weights. */
+static void forward_quantize(minim_engine *e, const float *x, int64_t t, int64_t cols, int64_t first, int64_t n) {
     forward_scratch *f = &e->scratch;
     if (cols % KERN_BLOCK) return;
-    int64_t blocks = cols / KERN_BLOCK;
-    int8_t *codes = f->codes + t * cols;
-    float *scale = f->scale + t * blocks;
-    int32_t *sum = f->sum + t * blocks;
-    e->kern.quantize(x + t * cols, cols, codes, scale, sum);
+    const int64_t blocks = cols / KERN_BLOCK, block = first / KERN_BLOCK;
+    int8_t *codes = f->codes + t * cols + first;
+    float *scale = f->scale + t * blocks + block;
+    int32_t *sum = f->sum + t * blocks + block;
+    e->kern.quantize(x + t * cols + first, n, codes, scale, sum);
     if (e->kern.pair_row)
-        e->kern.pair_row(codes, scale, sum, cols, f->pairs + t / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS * blocks,
-                         t % KERN_PAIR_TOKENS);
+        e->kern.pair_row(codes, scale, sum, n, f->pairs + (t / KERN_PAIR_TOKENS * blocks + block) * KERN_PAIR_TOKENS,
+                         (int)(t % KERN_PAIR_TOKENS));
     if (e->kern.tile_row)
-        e->kern.tile_row(codes, scale, sum, cols, f->act_tiles + t / KERN_TILE_TOKENS * blocks, t % KERN_TILE_TOKENS);
+        e->kern.tile_row(codes, scale, sum, n, f->act_tiles + t / KERN_TILE_TOKENS * blocks + block,
+                         (int)(t % KERN_TILE_TOKENS));
 }
 
 /* One or more matrices that share their input, each y[B][rows] = W x + bias. */
@@ -388,7 +389,7 @@ static void forward_join_task(void *arg, uint32_t item, int worker) {
         forward_norm(e, s->pre, x, 1, embd, h);
     else
         memcpy(h, x, (size_t)embd * sizeof *h);
-    forward_quantize(e, e->scratch.h, (int)item, embd);
+    forward_quantize(e, e->scratch.h, item, embd, 0, embd);
 }
 
 /* What happens to q and k between their matrices and the cache: heads of one row. */
@@ -435,22 +436,58 @@ static void forward_rope_task(void *arg, uint32_t item, int worker) {
 static void forward_attention_quantize_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
-    const model_shape *p = &s->e->model->shape;
-    forward_quantize(s->e, s->e->scratch.q, (int)item, (int64_t)p->n_heads * p->head_dim);
+    const int64_t n = (int64_t)s->e->model->shape.n_heads * s->e->model->shape.head_dim;
+    forward_quantize(s->e, s->e->scratch.q, item, n, 0, n);
 }
 
-static void forward_activation_task(void *arg, uint32_t item, int worker) {
+/* Columns first .. first + n - 1 of a row. */
+static void forward_activate_columns(minim_engine *e, int64_t row, int64_t ff, int64_t first, int64_t n) {
+    float *gate = e->scratch.gate + row * ff + first, *up = e->scratch.up + row * ff + first;
+    switch (e->model->family->ffn) {
+    case FAMILY_FFN_SWIGLU: e->kern.silu_mul(gate, up, n); break;
+    case FAMILY_FFN_GEGLU: e->kern.gelu_mul(gate, up, n); break;
+    case FAMILY_FFN_GELU: e->kern.gelu_mul(gate, NULL, n); break;
+    }
+    forward_quantize(e, e->scratch.gate, row, ff, first, n);
+}
+
+static void forward_activation_row_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
-    forward_scratch *f = &s->e->scratch;
-    int64_t ff = s->e->model->layers[s->layer].n_ff;
-    float *gate = f->gate + item * ff, *up = f->up + item * ff;
-    switch (s->e->model->family->ffn) {
-    case FAMILY_FFN_SWIGLU: s->e->kern.silu_mul(gate, up, ff); break;
-    case FAMILY_FFN_GEGLU: s->e->kern.gelu_mul(gate, up, ff); break;
-    case FAMILY_FFN_GELU: s->e->kern.gelu_mul(gate, NULL, ff); break;
+    const int64_t ff = s->e->model->layers[s->layer].n_ff;
+    forward_activate_columns(s->e, item, ff, 0, ff);
+}
+
+typedef struct forward_activation_job {
+    forward_step *step;
+    int64_t ff;
+    forward_shares shares; /* of the blocks of a row */
+} forward_activation_job;
+
+static void forward_activation_columns_task(void *arg, uint32_t item, int worker) {
+    forward_activation_job *j = arg;
+    forward_piece piece;
+    (void)item;
+    forward_take(&j->shares, worker, &piece);
+    const int64_t first = (int64_t)piece.begin * KERN_BLOCK, end = (int64_t)piece.end * KERN_BLOCK;
+    for (int64_t row = 0; row < j->step->n; row++)
+        forward_activate_columns(j->step->e, row, j->ff, first, (end < j->ff ? end : j->ff) - first);
+}
+
+/* gate = activation(gate) * up of all rows, quantised too. These are the widest rows there are: one is enough work for
+ * all threads, so few rows are shared out by columns. */
+static void forward_activate(forward_step *s) {
+    enum { FEW = 32, GROUP = 4 /* blocks: their codes fill two cache lines */ };
+    if (s->n > FEW) {
+        forward_rows(s, forward_activation_row_task, s->n);
+        return;
     }
-    forward_quantize(s->e, f->gate, (int)item, ff);
+    forward_lane lanes[POOL_MAX_THREADS];
+    const int64_t ff = s->e->model->layers[s->layer].n_ff;
+    const uint32_t blocks = (uint32_t)((ff + KERN_BLOCK - 1) / KERN_BLOCK),
+                   threads = (uint32_t)pool_threads(s->e->pool);
+    forward_activation_job j = {s, ff, {blocks, GROUP, threads, 1, lanes}};
+    pool_run(s->e->pool, forward_activation_columns_task, &j, forward_share(&j.shares));
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
@@ -544,7 +581,7 @@ void forward_run(minim_engine *e, const step_row *rows, int n) {
         s.post = &layer->attn_post, s.pre = parallel ? NULL : &layer->ffn_norm;
         forward_rows(&s, forward_join_task, s.n);
         if (!parallel) forward_multiply(e, f->h, s.n, in + n_attention, n_ffn);
-        forward_rows(&s, forward_activation_task, s.n);
+        forward_activate(&s);
         forward_multiply(e, f->gate, s.n, &(forward_product){&layer->ffn_down, f->h}, 1);
         s.post = &layer->ffn_post;
     }

@@ -197,7 +197,7 @@ static void every_family_agrees_with_a_float64_pass(void **state) {
 /* Integer matrices take other ways through a step than those of floats: activations are quantised wherever they end. */
 static void every_family_has_the_same_bits_with_integers(void **state) {
     (void)state;
-    int32_t tokens[24];
+    int32_t tokens[40];
     synth_tokens(tokens, COUNT(tokens));
     for (const family_model *f = family_models; f->name; f++) {
         size_t size;

@@ -119,22 +119,24 @@ typedef struct forward_step {
  * Polychronopoulos & Kuck 1987). Memory is read in long stretches, one going on where the other ends; threads do not
  * write to the same cache lines; and who is done takes pieces of others, so that in the end nobody waits for long. */
 
+/* Neighbours, and the end of the piece behind. */
+typedef struct forward_piece {
+    uint32_t begin, end, next_end;
+} forward_piece;
+
 /* Where a thread has got to. */
 typedef struct forward_lane {
     _Alignas(64) _Atomic uint32_t taken; /* pieces */
 } forward_lane;
 
 typedef struct forward_shares {
-    uint32_t n, group;  /* things; a piece begins at a multiple of the group */
-    uint32_t threads;   /* that share them */
-    uint32_t times;     /* that each lane is gone through */
+    uint32_t n, group; /* things; a piece begins at a multiple of the group */
+    uint32_t threads;  /* that share them; 1: the caller does all */
+    uint32_t times;    /* that each lane is gone through, */
+    void (*work)(void *arg, const forward_piece *piece, uint32_t time, int worker); /* the time-th with this piece */
+    void *arg;
     forward_lane *lane; /* [threads] */
 } forward_shares;
-
-/* Neighbours, and the end of the piece behind. */
-typedef struct forward_piece {
-    uint32_t begin, end, next_end;
-} forward_piece;
 
 /* How many pieces a lane has, and which is the i-th (piece may be NULL). */
 static uint32_t forward_cut(const forward_shares *s, uint32_t lane, uint32_t i, forward_piece *piece) {
@@ -151,54 +153,58 @@ static uint32_t forward_cut(const forward_shares *s, uint32_t lane, uint32_t i, 
     return n;
 }
 
-/* Begins; returns the number of pieces of all lanes. */
-static uint32_t forward_share(forward_shares *s) {
-    uint32_t pieces = 0;
-    for (uint32_t lane = 0; lane < s->threads; lane++) {
-        atomic_init(&s->lane[lane].taken, 0);
-        pieces += forward_cut(s, lane, 0, NULL) * s->times;
-    }
-    return pieces;
-}
-
-/* Takes the next piece of the worker's lane, or of another that has one; somebody must have. Returns how often its lane
- * has been gone through before. */
-static uint32_t forward_take(forward_shares *s, int worker, forward_piece *piece) {
+/* Takes the next piece of the worker's lane, or of another that has one. There are as many items as pieces. */
+static void forward_share_task(void *arg, uint32_t item, int worker) {
+    const forward_shares *s = arg;
+    forward_piece piece;
+    (void)item;
     for (uint32_t lane = (uint32_t)worker % s->threads;; lane = (lane + 1) % s->threads) {
         const uint32_t i = atomic_fetch_add_explicit(&s->lane[lane].taken, 1, memory_order_relaxed);
         const uint32_t pieces = forward_cut(s, lane, 0, NULL);
         if (i >= pieces * s->times) continue;
-        forward_cut(s, lane, i % pieces, piece);
-        return i / pieces;
+        forward_cut(s, lane, i % pieces, &piece);
+        s->work(s->arg, &piece, i / pieces, worker);
+        return;
     }
+}
+
+static void forward_share(minim_engine *e, forward_shares s) {
+    if (s.threads == 1 || (s.n <= s.group && s.times == 1)) {
+        const forward_piece all = {0, s.n, s.n};
+        for (uint32_t time = 0; time < s.times; time++) s.work(s.arg, &all, time, 0);
+        return;
+    }
+    forward_lane lanes[POOL_MAX_THREADS];
+    uint32_t pieces = 0;
+    s.lane = lanes;
+    for (uint32_t lane = 0; lane < s.threads; lane++) {
+        atomic_init(&lanes[lane].taken, 0);
+        pieces += forward_cut(&s, lane, 0, NULL) * s.times;
+    }
+    pool_run(e->pool, forward_share_task, &s, pieces);
 }
 
 typedef struct forward_rows_job {
     forward_step *step;
     pool_task *task;
-    forward_shares shares;
 } forward_rows_job;
 
-static void forward_rows_task(void *arg, uint32_t item, int worker) {
-    forward_rows_job *j = arg;
-    forward_piece piece;
-    (void)item;
-    forward_take(&j->shares, worker, &piece);
-    for (uint32_t i = piece.begin; i < piece.end; i++) j->task(j->step, i, worker);
+static void forward_rows_work(void *arg, const forward_piece *piece, uint32_t time, int worker) {
+    const forward_rows_job *j = arg;
+    (void)time;
+    for (uint32_t i = piece->begin; i < piece->end; i++) j->task(j->step, i, worker);
 }
 
 /* Runs task(step, row, worker) for n rows. Rows of a tile share its cache lines, so many rows are handed out by tiles.
  */
 static void forward_rows(forward_step *s, pool_task *task, int n) {
-    const int threads = pool_threads(s->e->pool);
-    if (n < 4 || threads == 1) {
-        for (int i = 0; i < n; i++) task(s, (uint32_t)i, 0);
-        return;
-    }
-    forward_lane lanes[POOL_MAX_THREADS];
-    forward_rows_job j = {s, task, {(uint32_t)n, 1, (uint32_t)threads, 1, lanes}};
-    if (n >= 4 * KERN_TILE_TOKENS * threads) j.shares.group = KERN_TILE_TOKENS;
-    pool_run(s->e->pool, forward_rows_task, &j, forward_share(&j.shares));
+    const int threads = n < 4 ? 1 : pool_threads(s->e->pool), tiles = n >= 4 * KERN_TILE_TOKENS * threads;
+    forward_share(s->e, (forward_shares){.n = (uint32_t)n,
+                                         .group = tiles ? KERN_TILE_TOKENS : 1,
+                                         .threads = (uint32_t)threads,
+                                         .times = 1,
+                                         .work = forward_rows_work,
+                                         .arg = &(forward_rows_job){s, task}});
 }
 
 /* Quantises n columns of row t of x [B][cols], from `first` on, into the scratch codes. Rows of a width that is no
@@ -231,8 +237,7 @@ typedef struct forward_matmul {
     kern_act act;
     const forward_product *product;
     int n_products;
-    int64_t part;          /* rows of x that are multiplied with all matrices before the next */
-    forward_shares shares; /* of the panels of all matrices */
+    int64_t part; /* rows of x that are multiplied with all matrices before the next */
 } forward_matmul;
 
 static uint32_t forward_panels(const model_matrix *w) {
@@ -257,17 +262,16 @@ static void forward_panels_of(const forward_matmul *j, const forward_product *pr
     for (int64_t r = 0; w->bias && r < n; r++) j->e->kern.add(y + r * w->rows, w->bias + first, stop - first);
 }
 
-static void forward_matmul_task(void *arg, uint32_t item, int worker) {
-    forward_matmul *j = arg;
-    (void)item;
+/* Panels of all matrices, one behind the other. */
+static void forward_matmul_work(void *arg, const forward_piece *piece, uint32_t time, int worker) {
+    const forward_matmul *j = arg;
     char *buffer = j->e->scratch.panels + (size_t)worker * j->e->scratch.panels_bytes;
-    forward_piece piece = {0, 0, 0};
-    const int64_t t = forward_take(&j->shares, worker, &piece) * j->part, n = j->n - t < j->part ? j->n - t : j->part;
+    const int64_t t = time * j->part, n = j->n - t < j->part ? j->n - t : j->part;
     uint32_t first = 0; /* panel of the product */
     for (int k = 0; k < j->n_products; k++) {
         const uint32_t panels = forward_panels(j->product[k].w), stop = first + panels;
-        const uint32_t begin = piece.begin > first ? piece.begin : first, end = piece.end < stop ? piece.end : stop;
-        const uint32_t next_end = piece.next_end < stop ? piece.next_end : stop;
+        const uint32_t begin = piece->begin > first ? piece->begin : first, end = piece->end < stop ? piece->end : stop;
+        const uint32_t next_end = piece->next_end < stop ? piece->next_end : stop;
         if (begin < end) forward_panels_of(j, &j->product[k], begin - first, end - first, next_end - end, t, n, buffer);
         first = stop;
     }
@@ -285,42 +289,37 @@ static void forward_show(const minim_engine *e, const float *x, int n, const for
     e->on_input(e->on_input_user, names, n_names, x, (size_t)n, (size_t)product->w->cols);
 }
 
-/* Parts of about the same size. */
-static void forward_part(forward_matmul *j) {
-    j->part = j->n, j->shares.times = 1;
-    if (!j->e->kern.rows_at_once) return;
-    const int64_t most = j->e->kern.rows_at_once(j->product->w->cols), parts = (j->n + most - 1) / most;
-    const int64_t tiles = (j->n + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS;
-    if (parts > 1) j->part = (tiles + parts - 1) / parts * KERN_TILE_TOKENS;
-    j->shares.times = (uint32_t)((j->n + j->part - 1) / j->part);
+/* Rows of n that are multiplied with all of a matrix before the next: parts of about the same size. */
+static int64_t forward_part(const minim_engine *e, int64_t n, int64_t cols) {
+    if (!e->kern.rows_at_once) return n;
+    const int64_t most = e->kern.rows_at_once(cols), parts = (n + most - 1) / most;
+    const int64_t tiles = (n + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS;
+    return parts > 1 ? (tiles + parts - 1) / parts * KERN_TILE_TOKENS : n;
 }
 
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
 static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
     enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
     const forward_scratch *f = &e->scratch;
-    forward_lane lanes[POOL_MAX_THREADS];
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
-    j.shares.lane = lanes;
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
     if (e->kern.pair_row) j.act.pairs = f->pairs;
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
+    j.part = forward_part(e, n, product->w->cols);
     uint64_t work = 0;
+    uint32_t panels = 0;
     for (int i = 0; i < n_products; i++) {
         ready_for_product(e, product[i].w, n);
-        j.shares.n += forward_panels(product[i].w);
+        panels += forward_panels(product[i].w);
         work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
     }
-    const int alone = pool_threads(e->pool) == 1 || work < SMALL;
-    j.shares.threads = alone ? 1 : (uint32_t)pool_threads(e->pool);
-    j.shares.group = alone ? j.shares.n : (uint32_t)e->kern.panel_group;
-    forward_part(&j);
-    const uint32_t pieces = forward_share(&j.shares);
-    if (work < SMALL) {
-        for (uint32_t i = 0; i < pieces; i++) forward_matmul_task(&j, i, 0);
-    } else {
-        pool_run(e->pool, forward_matmul_task, &j, pieces);
-    }
+    const int threads = work < SMALL ? 1 : pool_threads(e->pool);
+    forward_share(e, (forward_shares){.n = panels,
+                                      .group = (uint32_t)e->kern.panel_group,
+                                      .threads = (uint32_t)threads,
+                                      .times = (uint32_t)((n + j.part - 1) / j.part),
+                                      .work = forward_matmul_work,
+                                      .arg = &j});
 }
 
 static void forward_multiply(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
@@ -458,36 +457,29 @@ static void forward_activation_row_task(void *arg, uint32_t item, int worker) {
     forward_activate_columns(s->e, item, ff, 0, ff);
 }
 
-typedef struct forward_activation_job {
-    forward_step *step;
-    int64_t ff;
-    forward_shares shares; /* of the blocks of a row */
-} forward_activation_job;
-
-static void forward_activation_columns_task(void *arg, uint32_t item, int worker) {
-    forward_activation_job *j = arg;
-    forward_piece piece;
-    (void)item;
-    forward_take(&j->shares, worker, &piece);
-    const int64_t first = (int64_t)piece.begin * KERN_BLOCK, end = (int64_t)piece.end * KERN_BLOCK;
-    for (int64_t row = 0; row < j->step->n; row++)
-        forward_activate_columns(j->step->e, row, j->ff, first, (end < j->ff ? end : j->ff) - first);
+static void forward_activation_work(void *arg, const forward_piece *piece, uint32_t time, int worker) {
+    const forward_step *s = arg;
+    const int64_t ff = s->e->model->layers[s->layer].n_ff, first = (int64_t)piece->begin * KERN_BLOCK;
+    const int64_t end = (int64_t)piece->end * KERN_BLOCK, stop = end < ff ? end : ff;
+    (void)time, (void)worker;
+    for (int64_t row = 0; row < s->n; row++) forward_activate_columns(s->e, row, ff, first, stop - first);
 }
 
 /* gate = activation(gate) * up of all rows, quantised too. These are the widest rows there are: one is enough work for
  * all threads, so few rows are shared out by columns. */
 static void forward_activate(forward_step *s) {
-    enum { FEW = 32, GROUP = 4 /* blocks: their codes fill two cache lines */ };
+    enum { FEW = 32, GROUP = 16 /* blocks: fewer are not worth waking a thread for */ };
     if (s->n > FEW) {
         forward_rows(s, forward_activation_row_task, s->n);
         return;
     }
-    forward_lane lanes[POOL_MAX_THREADS];
     const int64_t ff = s->e->model->layers[s->layer].n_ff;
-    const uint32_t blocks = (uint32_t)((ff + KERN_BLOCK - 1) / KERN_BLOCK),
-                   threads = (uint32_t)pool_threads(s->e->pool);
-    forward_activation_job j = {s, ff, {blocks, GROUP, threads, 1, lanes}};
-    pool_run(s->e->pool, forward_activation_columns_task, &j, forward_share(&j.shares));
+    forward_share(s->e, (forward_shares){.n = (uint32_t)((ff + KERN_BLOCK - 1) / KERN_BLOCK),
+                                         .group = GROUP,
+                                         .threads = (uint32_t)pool_threads(s->e->pool),
+                                         .times = 1,
+                                         .work = forward_activation_work,
+                                         .arg = s});
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ typedef struct family_setup {
     int threads, chunk, page, n_ctx; /* chunk 0: all at once */
     minim_rope_factors factors;
     int q8;   /* 1: int8 keys and values */
-    int some; /* logits of every so manieth row only; 0 = of all */
+    int some; /* logits of rows some - 1, 2 * some - 1 ... only; 0 = of all */
 } family_setup;
 
 static int family_wants(const family_setup *s, size_t row) {

@@ -5,9 +5,13 @@
 
 #include "kv.h"
 
+typedef struct kv_slab kv_slab; /* see kv_pool.c */
+
 struct kv_page {
     kv_node *node;  /* of the index, or NULL */
     uint32_t users; /* tables that hold it. Who wants to write into a page of several, or of the index, copies it */
+    kv_slab *slab;  /* where it lies */
+    kv_page *next;  /* among the free pages of its slab */
 };
 
 /* The data of a page starts one cache line behind its header. */
@@ -44,6 +48,7 @@ struct kv_pool {
     size_t together; /* pages that hold the same tokens; the first `kept` of them are never dropped */
     size_t kept;
     size_t page_bytes;
+    kv_slab *slabs; /* those with a free page */
     kv_counts counts;
 
     uint64_t cache_limit; /* pages that no table holds; 0 = no index */

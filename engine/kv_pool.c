@@ -37,6 +37,80 @@ kv_counts kv_pool_counts(const kv_pool *p) {
     return p->counts;
 }
 
+/* ---- memory of pages --------------------------------------------------------------------------------------------- */
+
+/* Pages that are allocated together. Where they can be many megabytes they are on huge pages of the system: touching a
+ * page of 4 KB for the first time takes as long as computing with all it holds, and in some virtual machines thirty
+ * times that (bench/NOTES.md). The pages lie behind this, each from a cache line on. */
+struct kv_slab {
+    kv_slab *before, *next; /* in the pool's list of those with a free page */
+    kv_page *free;          /* pages that were used, and are not now */
+    size_t n, n_touched;    /* all pages; the first ones that were used at some time */
+    size_t n_used;          /* that are used now */
+};
+
+enum {
+    KV_SLAB = 16 << 20,      /* bytes a slab should have, */
+    KV_SLAB_LEAST = 8 << 20, /* and has to, or it is a single page */
+    KV_LINE = 64
+};
+
+static size_t kv_lines(size_t bytes) {
+    return (bytes + KV_LINE - 1) / KV_LINE * KV_LINE;
+}
+
+static size_t kv_slab_bytes(const kv_pool *p, size_t n) {
+    return kv_lines(sizeof(kv_slab)) + (n - 1) * kv_lines(p->page_bytes) + p->page_bytes;
+}
+
+static void kv_slab_link(kv_pool *p, kv_slab *s) {
+    s->before = NULL, s->next = p->slabs;
+    if (s->next) s->next->before = s;
+    p->slabs = s;
+}
+
+static void kv_slab_unlink(kv_pool *p, kv_slab *s) {
+    *(s->before ? &s->before->next : &p->slabs) = s->next;
+    if (s->next) s->next->before = s->before;
+}
+
+/* A slab with no more pages than the limit allows. */
+static kv_slab *kv_slab_new(kv_pool *p) {
+    const uint64_t allowed = p->counts.limit - p->counts.in_use - p->counts.cached;
+    size_t n = KV_SLAB / p->page_bytes + 1;
+    if (n > allowed) n = (size_t)allowed;
+    if (n > 1 && (n * p->page_bytes < KV_SLAB_LEAST || !mem_is_default(&p->allocator))) n = 1;
+    kv_slab *s = mem_alloc_huge(&p->allocator, kv_slab_bytes(p, n));
+    if (!s && n > 1) s = mem_alloc_huge(&p->allocator, kv_slab_bytes(p, n = 1));
+    if (!s) return NULL;
+    *s = (kv_slab){.n = n};
+    kv_slab_link(p, s);
+    return s;
+}
+
+/* Not cleared; NULL when there is no memory. */
+static kv_page *kv_page_alloc(kv_pool *p) {
+    kv_slab *s = p->slabs ? p->slabs : kv_slab_new(p);
+    if (!s) return NULL;
+    kv_page *page = s->free;
+    if (page)
+        s->free = page->next;
+    else
+        page = (kv_page *)(void *)((char *)s + kv_lines(sizeof *s) + s->n_touched++ * kv_lines(p->page_bytes));
+    if (++s->n_used == s->n) kv_slab_unlink(p, s);
+    page->slab = s;
+    return page;
+}
+
+void kv_page_free(kv_pool *p, kv_page *page) {
+    kv_slab *s = page->slab;
+    page->next = s->free, s->free = page;
+    if (s->n_used-- == s->n) kv_slab_link(p, s);
+    if (s->n_used) return;
+    kv_slab_unlink(p, s);
+    mem_free(&p->allocator, s, 1, kv_slab_bytes(p, s->n));
+}
+
 /* ---- single pages ------------------------------------------------------------------------------------------------ */
 
 /* What the index keeps gives way to what is needed. */
@@ -47,19 +121,16 @@ static minim_status kv_take(kv_pool *p, kv_page **out, minim_error *e) {
         return err_set(e, MINIM_ERR_CONTEXT, "the KV pool is full: all %llu pages of %d tokens are in use",
                        (unsigned long long)p->counts.limit, p->shape.page_size);
     }
+    kv_page *page = kv_page_alloc(p);
+    while (!page && kv_evict(p)) page = kv_page_alloc(p);
+    if (!page) return err_memory(e, "a KV page", p->page_bytes);
+    *page = (kv_page){.users = 1, .slab = page->slab};
     /* Cleared: a page may be saved before it is full, and integer products go over slots that nothing was written into,
      * 0 times. */
-    kv_page *page = mem_zalloc(&p->allocator, 1, p->page_bytes);
-    while (!page && kv_evict(p)) page = mem_zalloc(&p->allocator, 1, p->page_bytes);
-    if (!page) return err_memory(e, "a KV page", p->page_bytes);
-    *page = (kv_page){.users = 1};
+    memset((char *)page + KV_HEADER, 0, p->page_bytes - KV_HEADER);
     p->counts.in_use++;
     *out = page;
     return MINIM_OK;
-}
-
-void kv_page_free(kv_pool *p, kv_page *page) {
-    mem_free(&p->allocator, page, 1, p->page_bytes);
 }
 
 /* One more table holds a page. */
@@ -70,7 +141,8 @@ void kv_hold(kv_pool *p, kv_page *page) {
     kv_page_held(p, page);
 }
 
-/* A table lets go of a page. What nobody holds goes back to the allocator: memory follows what is in use. */
+/* A table lets go of a page. What nobody holds goes back to its slab, and an empty slab to the allocator: memory
+ * follows what is in use. */
 void kv_give(kv_pool *p, kv_page *page) {
     if (--page->users) return;
     p->counts.in_use--;

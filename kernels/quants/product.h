@@ -25,6 +25,25 @@ typedef struct quant_part {
     _Alignas(64) int32_t pair[QUANT_GROUPS_MOST][KERN_PANEL]; /* for unpackers and products by pairs, see quants512.c */
 } quant_part;
 
+/* What of the panels is unpacked next: lines of codes, then lines of what stands beside them, each of both panels. A
+ * product asks for them meanwhile. */
+typedef struct quant_ahead {
+    const uint8_t *codes, *side; /* of the first panel; */
+    int64_t apart;               /* the other one is so far on */
+    int64_t n_codes, n_lines;    /* lines of codes; of both */
+    int64_t asked;
+} quant_ahead;
+
+/* The next n lines. */
+KERN_INLINE void quant_ask(quant_ahead *a, int64_t n) {
+    for (; n > 0 && a->asked < a->n_lines; n--, a->asked++) {
+        const int64_t i = a->asked - a->n_codes;
+        const uint8_t *line = i < 0 ? a->codes + a->asked * 64 : a->side + i * 64;
+        __builtin_prefetch(line, 0, 2);
+        __builtin_prefetch(line + a->apart, 0, 2);
+    }
+}
+
 /* Two parts, and the activations they are multiplied with. */
 typedef struct quant_work {
     quant_part part[QUANT_PANELS];
@@ -42,11 +61,10 @@ typedef struct quant_work {
     float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */
     int64_t ldy, rows;
     int is_first, is_last; /* these are the first groups, the last ones */
-    /* What a product may fetch meanwhile: its share of the next two panels; and y, which the next call writes, or this
-     * one if there is no other. */
-    const uint8_t *ahead;
-    size_t ahead_bytes;
-    int64_t ahead_step; /* bytes that go with a group of a tile, for products that count so */
+    /* What a product may fetch meanwhile: parts of panels; and y, which the next call writes, or this one if there is
+     * no other. */
+    quant_ahead ahead;
+    int64_t ask_tile, ask_group; /* lines that go with a tile and with each of its groups, for products that count so */
     int fetch_y;
 } quant_work;
 

@@ -182,8 +182,7 @@ AMX_INLINE void amx_fetch_y(const quant_work *w, int64_t t) {
 AMX_INLINE void amx_multiply(const int kind, quant_work *w) {
     amx_codes codes[QUANT_PANELS][AMX_GROUPS];
     const int64_t tiles = (w->n + AMX_TOKENS - 1) / AMX_TOKENS, chunks = (w->n_groups + AMX_GROUPS - 1) / AMX_GROUPS;
-    const int64_t step = (int64_t)w->ahead_bytes / (tiles * chunks) + 1;
-    const uint8_t *ahead = w->ahead, *fetched = ahead, *end = ahead + w->ahead_bytes;
+    const int64_t step = (w->ahead.n_lines + tiles * chunks - 1) / (tiles * chunks);
     for (int64_t first = 0; first < w->n_groups; first += AMX_GROUPS) {
         const int64_t n = w->n_groups - first < AMX_GROUPS ? w->n_groups - first : AMX_GROUPS;
         const int is_last = w->is_last && first + n == w->n_groups;
@@ -191,8 +190,7 @@ AMX_INLINE void amx_multiply(const int kind, quant_work *w) {
         AMX_WILL_READ(codes);
         for (int64_t t = 0; t < w->n; t += AMX_TOKENS) {
             if (w->is_last && !is_last && first + n + AMX_GROUPS >= w->n_groups) amx_fetch_y(w, t);
-            for (ahead += step; fetched < ahead && fetched < end; fetched += 64)
-                _mm_prefetch((const char *)fetched, _MM_HINT_T1);
+            quant_ask(&w->ahead, step);
             amx_tile(kind, w, t, first, n, codes[0], is_last);
         }
     }

@@ -110,14 +110,14 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
     const int64_t stride = w->row_groups * KERN_BLOCK;
     const int8_t *act = w->codes + t0 * stride;
     const kern_act_pair *pairs = kind & QUANTS512_PAIRS ? w->pairs + t0 * w->row_groups : NULL;
+    int64_t ask = w->ask_tile;
     __m512 acc[QUANTS512_TILE][P];
     KERN_UNROLL
     for (int i = 0; i < T * P; i++)
         acc[i / P][i % P] = w->is_first ? _mm512_setzero_ps() : _mm512_load_ps(w->sum[t0 + i / P][i % P]);
 
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
-        for (int64_t i = 0; i < w->ahead_step; i += 64) _mm_prefetch((const char *)w->ahead + i, _MM_HINT_T1);
-        w->ahead += w->ahead_step;
+        if (ask > 0) quant_ask(&w->ahead, w->ask_group), ask -= w->ask_group;
         __m512i dot[QUANTS512_TILE][P];
         KERN_UNROLL
         for (int i = 0; i < T * P; i++)
@@ -217,7 +217,8 @@ QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work
     quant_tokens s[2];
     int i = 0;
     int64_t t = 0, n, tiles = (w->n + T - 1) / T;
-    w->ahead_step = (int64_t)w->ahead_bytes / (tiles * w->n_groups) + 1;
+    w->ask_tile = (w->ahead.n_lines + tiles - 1) / tiles;
+    w->ask_group = (w->ask_tile + w->n_groups - 1) / w->n_groups;
     if (!by_pairs) quants512_prepare(kind, T, w, 0, &s[0]);
     for (; tiles > 0 && t < w->n; t += n, tiles--, i ^= 1) {
         n = by_pairs && w->n - t > T ? T : (w->n - t + tiles - 1) / tiles;

@@ -323,10 +323,18 @@ AVX512_TARGET static void avx512_add(float *x, const float *y, int64_t n) {
     }
 }
 
+/* Rows of a prompt come from far, and were written elsewhere: while x[i] of x [n] is worked on, what lies 2 KB on is
+ * asked for. Nothing behind the end, which another thread may be writing. */
+AVX512_INLINE void avx512_ask_row(const float *x, int64_t i, int64_t n) {
+    enum { AHEAD = 512 };
+    if (i + AHEAD < n) _mm_prefetch((const char *)(x + i + AHEAD), _MM_HINT_T0);
+}
+
 AVX512_TARGET static void avx512_silu_mul(float *gate, const float *up, int64_t n) {
     const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-0.0f);
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
+        avx512_ask_row(gate, i, n), avx512_ask_row(up, i, n);
         const __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
         const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, avx512_exp(_mm512_xor_ps(g, minus))));
         _mm512_mask_storeu_ps(gate + i, m, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(m, up + i)));
@@ -337,6 +345,7 @@ AVX512_TARGET static void avx512_gelu_mul(float *gate, const float *up, int64_t 
     const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-0.0f);
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 m = avx512_mask(n - i);
+        avx512_ask_row(gate, i, n), avx512_ask_row(up ? up : gate, i, n);
         const __m512 g = _mm512_maskz_loadu_ps(m, gate + i);
         const __m512 factor =
             _mm512_fmadd_ps(_mm512_mul_ps(g, g), _mm512_set1_ps(KERN_GELU_C3), _mm512_set1_ps(KERN_GELU_C1));

@@ -39,9 +39,9 @@ kv_counts kv_pool_counts(const kv_pool *p) {
 
 /* ---- memory of pages --------------------------------------------------------------------------------------------- */
 
-/* Pages that are allocated together. Where they can be many megabytes they are on huge pages of the system: touching a
- * page of 4 KB for the first time takes as long as computing with all it holds, and in some virtual machines thirty
- * times that (bench/NOTES.md). The pages lie behind this, each from a cache line on. */
+/* Pages that are allocated together. Where they can be many megabytes they are on huge pages of the system: the first
+ * touch of each 4 KB of small ones costs half a microsecond, in some virtual machines 14 (bench/NOTES.md). The pages
+ * lie behind this, each from a cache line on. */
 struct kv_slab {
     kv_slab *before, *next; /* in the pool's list of those with a free page */
     kv_page *free;          /* pages that were used, and are not now */

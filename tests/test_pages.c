@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -562,6 +563,56 @@ static void four_bits_come_back_where_they_were_put(void **state) {
     }
 }
 
+static size_t allocated(void) {
+    const struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+/* Pages of a megabyte, which are allocated many at a time, keep what is written into them, begin empty, are no more
+ * than the limit, and their memory goes back. */
+static void large_pages_are_nobody_elses(void **state) {
+    enum { TABLES = 5, LIMIT = 37, SIZE = 64, STEPS = 400, MOST = 20 };
+    const minim_allocator a = mem_allocator(NULL);
+    kv_shape shape = {.n_layers = 4, .n_kv_heads = 8, .head_dim = 64, .page_size = SIZE, .type = KERN_KV_F32};
+    kv_pool *pool;
+    kv_table table[TABLES] = {{0}};
+    minim_error e;
+    uint64_t random = 7;
+    int full = 0;
+    (void)state;
+    kv_shape_pages(&shape);
+    const size_t bytes = (size_t)kv_page_bytes(&shape) - KV_HEADER, before = allocated();
+    ok(kv_pool_new(&a, &shape, LIMIT, 0, &pool, &e), &e);
+    for (size_t step = 0; step < STEPS; step++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const size_t i = (random >> 33) % TABLES, want = (random >> 40) % (MOST + 1), had = table[i].n;
+        kv_table *t = &table[i];
+        for (size_t k = 0; k < had; k++) {
+            const uint32_t *first = (const uint32_t *)(const void *)((const char *)t->page[k] + KV_HEADER);
+            assert_int_equal(first[0], i * MOST + k + 1);
+            assert_int_equal(first[bytes / 4 - 1], i * MOST + k + 1);
+        }
+        if (want <= had)
+            kv_shrink(pool, t, want * SIZE);
+        else if (kv_reserve(pool, t, had * SIZE, want * SIZE, &e))
+            assert_int_equal(e.status, MINIM_ERR_CONTEXT), full++;
+        for (size_t k = had; k < t->n; k++) {
+            uint32_t *first = (uint32_t *)(void *)((char *)t->page[k] + KV_HEADER);
+            assert_int_equal((uintptr_t)first % 64, 0);
+            for (size_t at = 0; at < bytes / 4; at += 509) assert_int_equal(first[at], 0);
+            assert_int_equal(first[bytes / 4 - 1], 0);
+            first[0] = first[bytes / 4 - 1] = (uint32_t)(i * MOST + k + 1);
+        }
+        assert_true(kv_pool_counts(pool).in_use <= LIMIT);
+        assert_true(allocated() <= before + LIMIT * bytes + (9 << 20)); /* rounding to huge pages */
+    }
+    assert_true(full > 10);
+    for (size_t i = 0; i < TABLES; i++) kv_table_free(pool, &table[i]);
+    assert_int_equal(kv_pool_counts(pool).in_use, 0);
+    assert_true(allocated() <= before + bytes);
+    kv_pool_free(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fork_shares_pages_until_one_goes_on),
@@ -579,6 +630,7 @@ int main(void) {
         cmocka_unit_test(every_beginning_gives_the_same_bits),
         cmocka_unit_test(answers_do_not_depend_on_it),
         cmocka_unit_test(four_bits_come_back_where_they_were_put),
+        cmocka_unit_test(large_pages_are_nobody_elses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -531,15 +531,24 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
 
 /* Every row sees at least its own key, which lies in its last range. */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
+    enum { START = 64, SMALL = 128 * 1024 }; /* START: keys that take as long as what else there is to do */
     attention_job j = {.e = e, .n_tiles = n_tiles, .stride = 1};
     j.slot = e->model->layers[layer].kv_slot, j.window = e->model->layers[layer].n_window;
     uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
     int most = 1;
+    int64_t work = 0; /* multiply-adds of a dimension of a head */
     for (int i = 0; i < n_tiles; i++) {
-        int ranges = attention_tile_ranges(&j, &e->scratch.tiles[i]);
+        const attention_tile *tile = &e->scratch.tiles[i];
+        int ranges = attention_tile_ranges(&j, tile);
         if (ranges > most) most = ranges;
+        work += (int64_t)tile->n_tokens * (START + ranges * KERN_RANGE / 2);
     }
-    int split = pool_threads(e->pool) > 1 && n_rows <= ENGINE_SPLIT_ROWS && most > 1;
+    work *= e->model->shape.n_heads * e->model->shape.head_dim;
+    if (engine_threads(e, work < SMALL) == 1) {
+        pool_run_alone(attention_task, &j, items);
+        return;
+    }
+    int split = n_rows <= ENGINE_SPLIT_ROWS && most > 1;
     if (!split) {
         pool_run(e->pool, attention_task, &j, items);
         return;

@@ -65,6 +65,7 @@ struct minim_engine {
     uint64_t pages_together, pages_windowed; /* that hold the same tokens: all kinds, and of these in windowed layers */
     const double *rope_freq[2]; /* [n_rot / 2]: of most layers, and of windowed ones (NULL: as the others) */
     pool *pool;
+    int share_all; /* 1: threads share even what is too small for it; for tests */
     kv_pool *kv;
     forward_scratch scratch;
     step_row *rows; /* [n_batch]: the rows of the running step */
@@ -76,6 +77,11 @@ struct minim_engine {
     pthread_mutex_t lock; /* one step at a time */
     int has_lock;
 };
+
+/* Threads for a section of a step. One that takes a few microseconds alone is small: handing it out takes as long. */
+static inline int engine_threads(const minim_engine *e, int is_small) {
+    return is_small && !e->share_all ? 1 : pool_threads(e->pool);
+}
 
 struct minim_seq {
     minim_engine *engine;

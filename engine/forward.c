@@ -198,7 +198,9 @@ static void forward_rows_work(void *arg, const forward_piece *piece, uint32_t ti
 /* Runs task(step, row, worker) for n rows. Rows of a tile share its cache lines, so many rows are handed out by tiles.
  */
 static void forward_rows(forward_step *s, pool_task *task, int n) {
-    const int threads = n < 4 ? 1 : pool_threads(s->e->pool), tiles = n >= 4 * KERN_TILE_TOKENS * threads;
+    enum { SMALL_ROWS = 4, SMALL = 4096 /* numbers */ };
+    const int is_small = n < SMALL_ROWS || (int64_t)n * s->e->model->shape.n_embd < SMALL;
+    const int threads = engine_threads(s->e, is_small), tiles = n >= 4 * KERN_TILE_TOKENS * threads;
     forward_share(s->e, (forward_shares){.n = (uint32_t)n,
                                          .group = tiles ? KERN_TILE_TOKENS : 1,
                                          .threads = (uint32_t)threads,
@@ -299,21 +301,21 @@ static int64_t forward_part(const minim_engine *e, int64_t n, int64_t cols) {
 
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
 static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
-    enum { SMALL = 64 * 1024 /* bytes of weights times rows below which waking threads costs more than it brings */ };
+    enum { SMALL = 192 * 1024, ROWS = 16 }; /* bytes of weights; rows that take twice as long as one */
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
     if (e->kern.pair_row) j.act.pairs = f->pairs;
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     j.part = forward_part(e, n, product->w->cols);
-    uint64_t work = 0;
+    uint64_t bytes = 0;
     uint32_t panels = 0;
     for (int i = 0; i < n_products; i++) {
         ready_for_product(e, product[i].w, n);
         panels += forward_panels(product[i].w);
-        work += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes * (uint64_t)n;
+        bytes += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes;
     }
-    const int threads = work < SMALL ? 1 : pool_threads(e->pool);
+    const int threads = engine_threads(e, bytes * (uint64_t)(ROWS - 1 + n) < SMALL * ROWS);
     forward_share(e, (forward_shares){.n = panels,
                                       .group = (uint32_t)e->kern.panel_group,
                                       .threads = (uint32_t)threads,
@@ -468,7 +470,7 @@ static void forward_activation_work(void *arg, const forward_piece *piece, uint3
 /* gate = activation(gate) * up of all rows, quantised too. These are the widest rows there are: one is enough work for
  * all threads, so few rows are shared out by columns. */
 static void forward_activate(forward_step *s) {
-    enum { FEW = 32, GROUP = 16 /* blocks: fewer are not worth waking a thread for */ };
+    enum { FEW = 32, GROUP = 16 /* blocks */, SMALL = 4096 /* numbers */ };
     if (s->n > FEW) {
         forward_rows(s, forward_activation_row_task, s->n);
         return;
@@ -476,7 +478,7 @@ static void forward_activate(forward_step *s) {
     const int64_t ff = s->e->model->layers[s->layer].n_ff;
     forward_share(s->e, (forward_shares){.n = (uint32_t)((ff + KERN_BLOCK - 1) / KERN_BLOCK),
                                          .group = GROUP,
-                                         .threads = (uint32_t)pool_threads(s->e->pool),
+                                         .threads = (uint32_t)engine_threads(s->e, s->n * ff < SMALL),
                                          .times = 1,
                                          .work = forward_activation_work,
                                          .arg = s});

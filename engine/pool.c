@@ -104,9 +104,13 @@ int pool_threads(const pool *p) {
     return p->n_threads;
 }
 
+void pool_run_alone(pool_task *task, void *arg, uint32_t n_items) {
+    for (uint32_t i = 0; i < n_items; i++) task(arg, i, 0);
+}
+
 void pool_run(pool *p, pool_task *task, void *arg, uint32_t n_items) {
     if (p->n_threads == 1 || n_items <= 1) {
-        for (uint32_t i = 0; i < n_items; i++) task(arg, i, 0);
+        pool_run_alone(task, arg, n_items);
         return;
     }
     p->task = task;

@@ -18,5 +18,7 @@ int pool_threads(const pool *p);
  * and no two running tasks share one, so it can index scratch memory. One caller at a time. */
 typedef void pool_task(void *arg, uint32_t item, int worker);
 void pool_run(pool *p, pool_task *task, void *arg, uint32_t n_items);
+/* The same by the caller alone. */
+void pool_run_alone(pool_task *task, void *arg, uint32_t n_items);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../engine/engine.h"
 #include "../engine/minim.h"
 #include "../kernels/kernels.h"
 #include "../router/sha256.h"
@@ -62,6 +63,7 @@ static minim_status bits_print(const struct bits_model *b, const minim_model *mo
     options.kv_type = b->kv, options.n_ctx = 1024;
     synth_tokens(tokens, b->n_tokens);
     minim_status status = minim_engine_new(model, &options, &engine, error);
+    if (status == MINIM_OK) engine->share_all = 1;
     if (status == MINIM_OK) status = bits_run(engine, tokens, b->n_tokens, (size_t)s->chunk, logits, error);
     minim_engine_free(engine);
     if (status != MINIM_OK) return status;

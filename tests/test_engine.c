@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine/engine.h"
 #include "../engine/gguf.h"
 #include "../engine/minim.h"
 #include "../engine/model.h"
@@ -44,6 +45,7 @@ static minim_engine *engine_for(const minim_model *m, const setup *s) {
     o.isa = s->isa, o.n_threads = s->threads, o.kv_type = s->kv, o.n_ctx = s->n_ctx;
     if (s->page) o.page_size = s->page;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     return engine;
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine/engine.h"
 #include "../engine/minim.h"
 #include "../kernels/kernels.h"
 #include "../models/family.h"
@@ -61,6 +62,7 @@ static float *family_logits(const minim_model *m, const family_setup *s, const i
     o.rope_factors = s->factors;
     if (s->page) o.page_size = s->page;
     family_ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     minim_seq *seq;
     family_ok(minim_seq_new(engine, &seq, &e), &e);
     minim_row *rows = calloc(n, sizeof *rows);

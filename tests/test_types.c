@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine/engine.h"
 #include "../engine/gguf.h"
 #include "../engine/minim.h"
 #include "../kernels/quants/quants.h"
@@ -115,6 +116,7 @@ static float *logits_with(const minim_model *m, const char *isa, int threads, si
     minim_engine_options_default(&o);
     o.isa = isa, o.n_threads = threads, o.kv_type = MINIM_KV_F32, o.n_ctx = 256;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     ok(minim_seq_new(engine, &seq, &e), &e);
     float *logits = malloc(n * N_VOCAB * sizeof *logits);
     minim_row rows[N_TOKENS];

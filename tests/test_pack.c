@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../engine/engine.h"
 #include "../engine/gguf.h"
 #include "../kernels/kernels.h"
 #include "../router/sha256.h"
@@ -128,6 +129,7 @@ static uint64_t hash_logits(const minim_model *m, const char *isa, int threads) 
     minim_engine_options_default(&o);
     o.isa = isa, o.n_threads = threads, o.n_ctx = 32;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     ok(minim_seq_new(engine, &seq, &e), &e);
     synth_tokens(tokens, N_TOKENS);
     for (int i = 0; i < N_TOKENS; i++) rows[i] = (minim_row){seq, tokens[i], 1};

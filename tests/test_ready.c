@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../engine/engine.h"
 #include "../kernels/kernels.h"
 #include "family_model.h"
 #include "gguf_writer.h"
@@ -82,6 +83,7 @@ static minim_engine *engine_of(const minim_model *m, const char *isa, int thread
     minim_engine_options_default(&o);
     o.isa = isa, o.n_threads = threads, o.n_ctx = 64;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     return engine;
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine/engine.h"
 #include "../engine/minim.h"
 #include "../engine/scheduler.h"
 #include "../kernels/kernels.h"
@@ -87,6 +88,7 @@ static minim_engine *world_engine(const minim_model *m, uint64_t pages, int thre
     minim_engine_free(engine);
     o.kv_limit = pages * info.page_bytes, o.n_threads = threads;
     ok(minim_engine_new(m, &o, &engine, &e), &e);
+    engine->share_all = 1;
     return engine;
 }
 

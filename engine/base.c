@@ -58,9 +58,7 @@ void *mem_zalloc(const minim_allocator *a, size_t n, size_t size) {
 void *mem_alloc_huge(const minim_allocator *a, size_t bytes) {
     const size_t huge = (size_t)2 << 20;
     if (bytes < 4 * huge || !mem_is_default(a)) return mem_alloc(a, bytes, 1);
-    if (bytes > PTRDIFF_MAX - huge) return NULL;
-    bytes = (bytes + huge - 1) / huge * huge; /* the end on a huge page, too */
-    void *p = mem_default_alloc(NULL, bytes, huge);
+    void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, huge);
 #ifdef MADV_HUGEPAGE
     if (p) madvise(p, bytes, MADV_HUGEPAGE); /* no harm done where it is refused */
 #endif

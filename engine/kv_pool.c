@@ -52,6 +52,7 @@ struct kv_slab {
 enum {
     KV_SLAB = 16 << 20,      /* bytes a slab should have, */
     KV_SLAB_LEAST = 8 << 20, /* and has to, or it is a single page */
+    KV_HUGE = 2 << 20,       /* a huge page: the last one should be whole, too */
     KV_LINE = 64
 };
 
@@ -60,7 +61,8 @@ static size_t kv_lines(size_t bytes) {
 }
 
 static size_t kv_slab_bytes(const kv_pool *p, size_t n) {
-    return kv_lines(sizeof(kv_slab)) + (n - 1) * kv_lines(p->page_bytes) + p->page_bytes;
+    const size_t bytes = kv_lines(sizeof(kv_slab)) + (n - 1) * kv_lines(p->page_bytes) + p->page_bytes;
+    return n == 1 ? bytes : (bytes + KV_HUGE - 1) / KV_HUGE * KV_HUGE;
 }
 
 static void kv_slab_link(kv_pool *p, kv_slab *s) {

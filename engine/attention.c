@@ -531,12 +531,12 @@ static void attention_join_task(void *arg, uint32_t item, int worker) {
 
 /* Every row sees at least its own key, which lies in its last range. */
 void attention_run(minim_engine *e, int layer, int n_tiles, int n_rows) {
-    enum { START = 64, SMALL = 128 * 1024 }; /* START: keys that take as long as what else there is to do */
+    enum { START = 64, SMALL = 128 * 1024 }; /* keys that cost what a row costs without any; multiply-adds of q and k */
     attention_job j = {.e = e, .n_tiles = n_tiles, .stride = 1};
     j.slot = e->model->layers[layer].kv_slot, j.window = e->model->layers[layer].n_window;
     uint32_t items = (uint32_t)n_tiles * (uint32_t)e->model->shape.n_kv_heads;
     int most = 1;
-    int64_t work = 0; /* multiply-adds of a dimension of a head */
+    int64_t work = 0; /* about how many keys all rows see, then the multiply-adds of q and k */
     for (int i = 0; i < n_tiles; i++) {
         const attention_tile *tile = &e->scratch.tiles[i];
         int ranges = attention_tile_ranges(&j, tile);

@@ -56,9 +56,8 @@ void *mem_zalloc(const minim_allocator *a, size_t n, size_t size) {
 }
 
 void *mem_alloc_huge(const minim_allocator *a, size_t bytes) {
-    const size_t huge = (size_t)2 << 20;
-    if (bytes < 4 * huge || !mem_is_default(a)) return mem_alloc(a, bytes, 1);
-    void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, huge);
+    if (bytes < MEM_HUGE_LEAST || !mem_is_default(a)) return mem_alloc(a, bytes, 1);
+    void *p = bytes > PTRDIFF_MAX ? NULL : mem_default_alloc(NULL, bytes, MEM_HUGE);
 #ifdef MADV_HUGEPAGE
     if (p) madvise(p, bytes, MADV_HUGEPAGE); /* no harm done where it is refused */
 #endif

@@ -10,6 +10,8 @@
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
+enum { MEM_HUGE = 2 << 20, MEM_HUGE_LEAST = 4 * MEM_HUGE }; /* bytes: a huge page; see mem_alloc_huge() */
+
 /* The caller's allocator, or malloc when *a is NULL or all zero. Every block is 64-byte aligned. */
 minim_allocator mem_allocator(const minim_allocator *a);
 /* 1 if that is malloc. */
@@ -17,7 +19,8 @@ int mem_is_default(const minim_allocator *a);
 /* Not cleared. NULL when it fails or n*size does not fit. A size of 0 gives a valid block of one byte. */
 void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);
-/* For a block of many megabytes that is read again and again: on huge pages where the system has them. Freed with
+/* For a block of many megabytes that is read again and again: on huge pages where the system has them and malloc is the
+ * allocator, from MEM_HUGE_LEAST bytes on. Freed with
  * mem_free(a, p, bytes, 1). */
 void *mem_alloc_huge(const minim_allocator *a, size_t bytes);
 /* NULL is fine; n and size as given to mem_alloc. */

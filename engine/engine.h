@@ -78,7 +78,8 @@ struct minim_engine {
     int has_lock;
 };
 
-/* Threads for a section of a step. One that takes a few microseconds alone is small: handing it out takes as long. */
+/* Threads for a section of a step, 1 if it is small: if it takes the caller less than some 5 microseconds, because
+ * handing it out takes up to 3. Each section has a measure of its own for that (bench/NOTES.md). */
 static inline int engine_threads(const minim_engine *e, int is_small) {
     return is_small && !e->share_all ? 1 : pool_threads(e->pool);
 }

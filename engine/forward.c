@@ -198,7 +198,7 @@ static void forward_rows_work(void *arg, const forward_piece *piece, uint32_t ti
 /* Runs task(step, row, worker) for n rows. Rows of a tile share its cache lines, so many rows are handed out by tiles.
  */
 static void forward_rows(forward_step *s, pool_task *task, int n) {
-    enum { SMALL_ROWS = 4, SMALL = 4096 /* numbers */ };
+    enum { SMALL_ROWS = 4, SMALL = 4096 /* floats */ };
     const int is_small = n < SMALL_ROWS || (int64_t)n * s->e->model->shape.n_embd < SMALL;
     const int threads = engine_threads(s->e, is_small), tiles = n >= 4 * KERN_TILE_TOKENS * threads;
     forward_share(s->e, (forward_shares){.n = (uint32_t)n,
@@ -301,7 +301,8 @@ static int64_t forward_part(const minim_engine *e, int64_t n, int64_t cols) {
 
 /* x [n][cols] (and its quantised form in the scratch) times each product's matrix. */
 static void forward_compute(minim_engine *e, const float *x, int n, const forward_product *product, int n_products) {
-    enum { SMALL = 192 * 1024, ROWS = 16 }; /* bytes of weights; rows that take twice as long as one */
+    /* Bytes of weights for one row, and how many rows more take as long again: for engine_threads(). */
+    enum { SMALL = 192 * 1024, ROWS = 16 };
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
@@ -315,7 +316,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
         panels += forward_panels(product[i].w);
         bytes += (uint64_t)forward_panels(product[i].w) * product[i].w->panel_bytes;
     }
-    const int threads = engine_threads(e, bytes * (uint64_t)(ROWS - 1 + n) < SMALL * ROWS);
+    const int threads = engine_threads(e, bytes * (uint64_t)(n - 1 + ROWS) < SMALL * ROWS);
     forward_share(e, (forward_shares){.n = panels,
                                       .group = (uint32_t)e->kern.panel_group,
                                       .threads = (uint32_t)threads,
@@ -470,7 +471,7 @@ static void forward_activation_work(void *arg, const forward_piece *piece, uint3
 /* gate = activation(gate) * up of all rows, quantised too. These are the widest rows there are: one is enough work for
  * all threads, so few rows are shared out by columns. */
 static void forward_activate(forward_step *s) {
-    enum { FEW = 32, GROUP = 16 /* blocks */, SMALL = 4096 /* numbers */ };
+    enum { FEW = 32, GROUP = 16 /* blocks */, SMALL = 4096 /* floats */ };
     if (s->n > FEW) {
         forward_rows(s, forward_activation_row_task, s->n);
         return;

@@ -14,7 +14,7 @@ struct kv_page {
     kv_page *next;  /* among the free pages of its slab */
 };
 
-/* The data of a page starts one cache line behind its header. */
+/* Of a page and of a slab, a cache line. */
 enum { KV_HEADER = 64 };
 
 /* A place in one of the two lists of what can be evicted, least recently used first. */

@@ -49,20 +49,22 @@ struct kv_slab {
     size_t n_used;          /* that are used now */
 };
 
-enum {
-    KV_SLAB = 16 << 20,      /* bytes a slab should have, */
-    KV_SLAB_LEAST = 8 << 20, /* and has to, or it is a single page */
-    KV_HUGE = 2 << 20,       /* a huge page: the last one should be whole, too */
-    KV_LINE = 64
-};
+_Static_assert(sizeof(kv_slab) <= KV_HEADER, "a slab's first page would lie in its header");
 
-static size_t kv_lines(size_t bytes) {
-    return (bytes + KV_LINE - 1) / KV_LINE * KV_LINE;
+enum { KV_SLAB = 2 * MEM_HUGE_LEAST }; /* bytes a slab should have. With less than half of it, it is a single page */
+
+static size_t kv_round_up(size_t bytes, size_t to) {
+    return (bytes + to - 1) / to * to;
 }
 
+/* From a page of a slab to the next. The first one lies a header's length behind the slab's beginning. */
+static size_t kv_slab_step(const kv_pool *p) {
+    return kv_round_up(p->page_bytes, KV_HEADER);
+}
+
+/* Of several pages: to the end of a huge page, so that it is one. */
 static size_t kv_slab_bytes(const kv_pool *p, size_t n) {
-    const size_t bytes = kv_lines(sizeof(kv_slab)) + (n - 1) * kv_lines(p->page_bytes) + p->page_bytes;
-    return n == 1 ? bytes : (bytes + KV_HUGE - 1) / KV_HUGE * KV_HUGE;
+    return n == 1 ? KV_HEADER + p->page_bytes : kv_round_up(KV_HEADER + n * kv_slab_step(p), MEM_HUGE);
 }
 
 static void kv_slab_link(kv_pool *p, kv_slab *s) {
@@ -81,7 +83,7 @@ static kv_slab *kv_slab_new(kv_pool *p) {
     const uint64_t allowed = p->counts.limit - p->counts.in_use - p->counts.cached;
     size_t n = KV_SLAB / p->page_bytes + 1;
     if (n > allowed) n = (size_t)allowed;
-    if (n > 1 && (n * p->page_bytes < KV_SLAB_LEAST || !mem_is_default(&p->allocator))) n = 1;
+    if (n > 1 && (n * p->page_bytes < MEM_HUGE_LEAST || !mem_is_default(&p->allocator))) n = 1;
     kv_slab *s = mem_alloc_huge(&p->allocator, kv_slab_bytes(p, n));
     if (!s && n > 1) s = mem_alloc_huge(&p->allocator, kv_slab_bytes(p, n = 1));
     if (!s) return NULL;
@@ -98,7 +100,7 @@ static kv_page *kv_page_alloc(kv_pool *p) {
     if (page)
         s->free = page->next;
     else
-        page = (kv_page *)(void *)((char *)s + kv_lines(sizeof *s) + s->n_touched++ * kv_lines(p->page_bytes));
+        page = (kv_page *)(void *)((char *)s + KV_HEADER + s->n_touched++ * kv_slab_step(p));
     if (++s->n_used == s->n) kv_slab_unlink(p, s);
     page->slab = s;
     return page;

@@ -14,17 +14,16 @@ static void kern_pack_floats(size_t bytes, int64_t cols, const uint8_t *rows, si
 
 /* ---- panels of integer types: see kernels.h ---------------------------------------------------------------------- */
 
-/* Where block b of a panel lies. */
-typedef struct panel_place {
-    size_t codes, side;    /* of the panel's first byte */
-    int groups, low, high; /* groups of 32 inputs in the block; bits of the planes */
-} panel_place;
-
-static panel_place kern_panel_place(const kern_format *f, kern_type_info info, int64_t cols, int64_t b) {
+panel_place kern_panel_place(const kern_format *f, kern_type_info info, int64_t cols, int64_t b) {
     panel_place p = {.groups = info.block / KERN_BLOCK, .low = f->low.bits, .high = f->high.bits};
-    const size_t group_bytes = (size_t)(p.low + p.high) * 64;
+    const size_t group_bytes = (size_t)(p.low + p.high) * 64, blocks = (size_t)(cols / info.block);
+    if (!info.panels) {
+        p.codes = (size_t)b * KERN_PANEL * (size_t)info.block_bytes;
+        p.side = blocks * KERN_PANEL * (size_t)info.block_bytes;
+        return p;
+    }
     p.codes = (size_t)b * (size_t)p.groups * group_bytes;
-    p.side = (size_t)(cols / KERN_BLOCK) * group_bytes + (size_t)b * (2u * f->n_f16 + f->n_bytes) * KERN_PANEL;
+    p.side = blocks * (size_t)p.groups * group_bytes + (size_t)b * (2u * f->n_f16 + f->n_bytes) * KERN_PANEL;
     return p;
 }
 
@@ -70,11 +69,11 @@ void kern_panel_block(uint32_t type, int64_t cols, const uint8_t *panel, int64_t
     const kern_format *f = kern_format_of(type);
     const kern_type_info info = kern_type_get(type);
     const size_t bytes = (size_t)info.block_bytes;
+    const panel_place p = kern_panel_place(f, info, cols, b);
     if (!info.panels) {
-        memcpy(block, panel + ((size_t)b * KERN_PANEL + (size_t)r) * bytes, bytes);
+        memcpy(block, panel + p.codes + (size_t)r * bytes, bytes);
         return;
     }
-    const panel_place p = kern_panel_place(f, info, cols, b);
     const uint8_t *plane = panel + p.codes, *side = panel + p.side;
     uint8_t raw[QUANT_MAX_BLOCK];
     memset(block, 0, bytes);
@@ -103,13 +102,13 @@ void kern_pack(uint32_t type, int64_t cols, const void *rows, size_t row_bytes, 
     }
     const kern_format *f = kern_format_of(type);
     for (int64_t b = 0; b < cols / info.block; b++) {
-        const panel_place place = info.panels ? kern_panel_place(f, info, cols, b) : (panel_place){0};
+        const panel_place place = kern_panel_place(f, info, cols, b);
         for (int r = 0; r < n_rows; r++) {
             const uint8_t *block = (const uint8_t *)rows + (size_t)r * row_bytes + (size_t)b * bytes;
             if (info.panels)
                 kern_pack_block(f, &place, block, r, out);
             else
-                memcpy(out + ((size_t)b * KERN_PANEL + (size_t)r) * bytes, block, bytes);
+                memcpy(out + place.codes + (size_t)r * bytes, block, bytes);
         }
     }
 }
@@ -147,9 +146,9 @@ static int kern_block_is_good(uint32_t type, const kern_format *f, const uint8_t
 static int kern_scale_is_good(uint32_t type, const kern_format *f, int64_t cols, const uint8_t *panel, int64_t b,
                               int r) {
     const kern_type_info info = kern_type_get(type);
-    if (!info.panels)
-        return kern_block_is_good(type, f, panel + ((size_t)b * KERN_PANEL + (size_t)r) * (size_t)info.block_bytes);
-    const uint8_t *side = panel + kern_panel_place(f, info, cols, b).side;
+    const panel_place p = kern_panel_place(f, info, cols, b);
+    if (!info.panels) return kern_block_is_good(type, f, panel + p.codes + (size_t)r * (size_t)info.block_bytes);
+    const uint8_t *side = panel + p.side;
     if (type == KERN_MXFP4) return side[r] != 0xff;
     for (int i = 0; i < f->n_f16; i++)
         if (!kern_f16_is_finite(kern_load_u16(side + 2 * (KERN_PANEL * i + r)))) return 0;

@@ -52,43 +52,34 @@ static void quant_fetch(const quant_work *w) {
     }
 }
 
-/* How many bytes a group takes in a panel. */
-typedef struct quant_size {
-    size_t panel, codes, side; /* panel: of all groups */
-} quant_size;
-
-static quant_size quant_size_of(uint32_t type, int64_t row_groups) {
-    const kern_format *f = kern_format_of(type);
-    quant_size s = {.panel = kern_panel_bytes(type, row_groups * KERN_BLOCK)};
-    const size_t all = s.panel / (size_t)row_groups;
-    s.codes = kern_type_get(type).panels ? (size_t)(f->low.bits + f->high.bits) * 64 : all;
-    s.side = all - s.codes;
-    return s;
-}
-
 /* Groups first .. first + n - 1 of two panels, of which `there` bytes are left, are unpacked next. */
-static void quant_look_ahead(quant_work *w, const quant_size *size, const uint8_t *panel, size_t there, int64_t first,
+static void quant_look_ahead(quant_work *w, uint32_t type, const uint8_t *panel, size_t there, int64_t first,
                              int64_t n) {
+    const kern_type_info info = kern_type_get(type);
+    const int64_t cols = w->row_groups * KERN_BLOCK, block = info.block / KERN_BLOCK;
+    const size_t bytes = kern_panel_bytes(type, cols);
+    w->ahead = (quant_ahead){0};
+    if (there < bytes) return;
     if (first + n > w->row_groups) n = w->row_groups - first;
-    if (there < size->panel) n = 0;
-    const int64_t side = n * (int64_t)size->side, codes = n * (int64_t)size->codes;
-    w->ahead = (quant_ahead){.codes = panel + (size_t)first * size->codes,
-                             .side = panel + (size_t)w->row_groups * size->codes + (size_t)first * size->side,
-                             .apart = there < QUANT_PANELS * size->panel ? 0 : (int64_t)size->panel,
-                             .n_codes = (codes + 63) / 64};
-    w->ahead.n_lines = w->ahead.n_codes + (side + 63) / 64;
+    const panel_place from = kern_panel_place(kern_format_of(type), info, cols, first / block);
+    const panel_place to = kern_panel_place(kern_format_of(type), info, cols, (first + n) / block);
+    w->ahead.codes = panel + from.codes, w->ahead.side = panel + from.side;
+    w->ahead.apart = there < QUANT_PANELS * bytes ? 0 : (int64_t)bytes;
+    w->ahead.n_codes = (int64_t)(to.codes - from.codes + 63) / 64;
+    w->ahead.n_lines = w->ahead.n_codes + (int64_t)(to.side - from.side + 63) / 64;
 }
 
 /* Tokens w->n, from the t-th on: all panels, two at a time. */
 static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const uint8_t *panels, int64_t rows,
                        const kern_act *act, const int32_t *half_sums, float *y) {
     const int64_t row_groups = w->row_groups, step = p->groups;
-    const quant_size size = quant_size_of(p->type, row_groups);
-    const uint8_t *end = panels + (size_t)((rows + KERN_PANEL - 1) / KERN_PANEL + act->follow) * size.panel;
+    const size_t panel_bytes = kern_panel_bytes(p->type, row_groups * KERN_BLOCK);
+    const size_t pair_bytes = QUANT_PANELS * panel_bytes;
+    const uint8_t *end = panels + (size_t)((rows + KERN_PANEL - 1) / KERN_PANEL + act->follow) * panel_bytes;
     for (int64_t row = 0; row < rows; row += QUANT_PANELS * KERN_PANEL) {
         if (!p->writes) memset(w->sum, 0, sizeof *w->sum * (size_t)w->n);
-        const uint8_t *pair = panels + (size_t)(row / KERN_PANEL) * size.panel;
-        const size_t left = (size_t)(end - pair), done = QUANT_PANELS * size.panel;
+        const uint8_t *pair = panels + (size_t)(row / KERN_PANEL) * panel_bytes;
+        const uint8_t *next = (size_t)(end - pair) > pair_bytes ? pair + pair_bytes : end;
         w->y = y + row, w->rows = rows - row;
         for (int64_t first = 0; first < row_groups; first += step) {
             w->n_groups = row_groups - first < step ? row_groups - first : step;
@@ -101,13 +92,13 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             for (int i = 0; i < QUANT_PANELS; i++) {
                 /* A second panel that is not there: something is computed, and nothing of it kept. */
                 if (row + i * KERN_PANEL >= rows) break;
-                p->unpack(pair + (size_t)i * size.panel, row_groups, first, w->n_groups, &w->part[i]);
+                p->unpack(pair + (size_t)i * panel_bytes, row_groups, first, w->n_groups, &w->part[i]);
             }
             w->is_first = first == 0, w->is_last = first + w->n_groups == row_groups;
-            if (!w->is_last)
-                quant_look_ahead(w, &size, pair, left, first + step, step);
+            if (w->is_last)
+                quant_look_ahead(w, p->type, next, (size_t)(end - next), 0, step);
             else
-                quant_look_ahead(w, &size, left > done ? pair + done : pair, left > done ? left - done : 0, 0, step);
+                quant_look_ahead(w, p->type, pair, (size_t)(end - pair), first + step, step);
             w->fetch_y = w->is_last ? w->is_first : first + 2 * step >= row_groups;
             if (w->is_last && !p->tiled && !p->writes) quant_fetch(w);
             p->multiply(w);

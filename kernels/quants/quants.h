@@ -52,6 +52,15 @@ void kern_decode(uint32_t type, const uint8_t *block, kern_codes *out);
 void kern_raw_get(const kern_format *f, const uint8_t *block, int n, uint8_t *raw);
 void kern_raw_put(const kern_format *f, const uint8_t *raw, int n, uint8_t *block);
 
+/* Where block b of all rows of a panel lies; b may be the number of blocks, which gives their ends. Blocks that stay as
+ * in the file have all they hold among the codes. */
+typedef struct panel_place {
+    size_t codes, side;    /* bytes from the panel's beginning on */
+    int groups, low, high; /* groups of 32 inputs in the block; bits of the planes */
+} panel_place;
+
+panel_place kern_panel_place(const kern_format *f, kern_type_info info, int64_t cols, int64_t b);
+
 /* Block b of row r of a panel, as it stands in the file. */
 void kern_panel_block(uint32_t type, int64_t cols, const uint8_t *panel, int64_t b, int r, uint8_t *block);
 

@@ -86,8 +86,7 @@ static void harness_fill_pairs(const kern_table *table, const kern_act *act, siz
                                size_t n) {
     for (size_t i = 0; table->pair_row && i < n; i++) {
         const size_t b = i % blocks;
-        table->pair_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK,
-                        &pairs[i / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS], (int)(i % KERN_PAIR_TOKENS));
+        table->pair_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK, &pairs[i], 1);
     }
 }
 

@@ -211,7 +211,8 @@ static void forward_rows(forward_step *s, pool_task *task, int n) {
 
 /* Quantises n columns of row t of x [B][cols], from `first` on, into the scratch codes. Rows of a width that is no
  * multiple of the block only ever meet float weights. */
-static void forward_quantize(minim_engine *e, const float *x, int64_t t, int64_t cols, int64_t first, int64_t n) {
+static void forward_quantize(const forward_step *s, const float *x, int64_t t, int64_t cols, int64_t first, int64_t n) {
+    minim_engine *e = s->e;
     forward_scratch *f = &e->scratch;
     if (cols % KERN_BLOCK) return;
     const int64_t blocks = cols / KERN_BLOCK, block = first / KERN_BLOCK;
@@ -219,9 +220,10 @@ static void forward_quantize(minim_engine *e, const float *x, int64_t t, int64_t
     float *scale = f->scale + t * blocks + block;
     int32_t *sum = f->sum + t * blocks + block;
     e->kern.quantize(x + t * cols + first, n, codes, scale, sum);
-    if (e->kern.pair_row)
-        e->kern.pair_row(codes, scale, sum, n, f->pairs + (t / KERN_PAIR_TOKENS * blocks + block) * KERN_PAIR_TOKENS,
-                         (int)(t % KERN_PAIR_TOKENS));
+    if (e->kern.pair_row) {
+        const int64_t rows = kern_pair_rows(s->n);
+        e->kern.pair_row(codes, scale, sum, n, kern_pair_at(f->pairs, rows, blocks, t, block), rows);
+    }
     if (e->kern.tile_row)
         e->kern.tile_row(codes, scale, sum, n, f->act_tiles + t / KERN_TILE_TOKENS * blocks + block,
                          (int)(t % KERN_TILE_TOKENS));
@@ -306,7 +308,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
-    if (e->kern.pair_row) j.act.pairs = f->pairs;
+    if (e->kern.pair_row) j.act.pairs = f->pairs, j.act.pair_rows = kern_pair_rows(n);
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     j.part = forward_part(e, n, product->w->cols);
     uint64_t bytes = 0;
@@ -391,7 +393,7 @@ static void forward_join_task(void *arg, uint32_t item, int worker) {
         forward_norm(e, s->pre, x, 1, embd, h);
     else
         memcpy(h, x, (size_t)embd * sizeof *h);
-    forward_quantize(e, e->scratch.h, item, embd, 0, embd);
+    forward_quantize(s, e->scratch.h, item, embd, 0, embd);
 }
 
 /* What happens to q and k between their matrices and the cache: heads of one row. */
@@ -439,25 +441,26 @@ static void forward_attention_quantize_task(void *arg, uint32_t item, int worker
     (void)worker;
     const forward_step *s = arg;
     const int64_t n = (int64_t)s->e->model->shape.n_heads * s->e->model->shape.head_dim;
-    forward_quantize(s->e, s->e->scratch.q, item, n, 0, n);
+    forward_quantize(s, s->e->scratch.q, item, n, 0, n);
 }
 
 /* Columns first .. first + n - 1 of a row. */
-static void forward_activate_columns(minim_engine *e, int64_t row, int64_t ff, int64_t first, int64_t n) {
+static void forward_activate_columns(const forward_step *s, int64_t row, int64_t ff, int64_t first, int64_t n) {
+    minim_engine *e = s->e;
     float *gate = e->scratch.gate + row * ff + first, *up = e->scratch.up + row * ff + first;
     switch (e->model->family->ffn) {
     case FAMILY_FFN_SWIGLU: e->kern.silu_mul(gate, up, n); break;
     case FAMILY_FFN_GEGLU: e->kern.gelu_mul(gate, up, n); break;
     case FAMILY_FFN_GELU: e->kern.gelu_mul(gate, NULL, n); break;
     }
-    forward_quantize(e, e->scratch.gate, row, ff, first, n);
+    forward_quantize(s, e->scratch.gate, row, ff, first, n);
 }
 
 static void forward_activation_row_task(void *arg, uint32_t item, int worker) {
     (void)worker;
     const forward_step *s = arg;
     const int64_t ff = s->e->model->layers[s->layer].n_ff;
-    forward_activate_columns(s->e, item, ff, 0, ff);
+    forward_activate_columns(s, item, ff, 0, ff);
 }
 
 static void forward_activation_work(void *arg, const forward_piece *piece, uint32_t time, int worker) {
@@ -465,7 +468,7 @@ static void forward_activation_work(void *arg, const forward_piece *piece, uint3
     const int64_t ff = s->e->model->layers[s->layer].n_ff, first = (int64_t)piece->begin * KERN_BLOCK;
     const int64_t end = (int64_t)piece->end * KERN_BLOCK, stop = end < ff ? end : ff;
     (void)time, (void)worker;
-    for (int64_t row = 0; row < s->n; row++) forward_activate_columns(s->e, row, ff, first, stop - first);
+    for (int64_t row = 0; row < s->n; row++) forward_activate_columns(s, row, ff, first, stop - first);
 }
 
 /* gate = activation(gate) * up of all rows, quantised too. These are the widest rows there are: one is enough work for

@@ -150,8 +150,9 @@ typedef struct kern_act_tile {
 
 enum { KERN_PAIR_TOKENS = 5 }; /* as KERN_TILE_TOKENS, where the sums of a block have registers of their own, too */
 
-/* A block of a row of activations: what products read of it besides the codes, if they want it so; see pair_row(). */
+/* A block of a row of activations: all that products read of it, if they want it in one stream; see pair_row(). */
 typedef struct kern_act_pair {
+    int8_t codes[KERN_BLOCK];
     float scale, weight; /* weight: scale * (float)sum */
     int32_t start[2];    /* what a sum by pairs begins with if codes of weights have an offset of 8, and if they have
                           * none; [0] - [1] is -8 times the sum of the codes */
@@ -162,11 +163,23 @@ typedef struct kern_act {
     const int8_t *codes;        /* [n][cols], -127..113 */
     const float *scale;         /* [n][cols/32] */
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
-    const kern_act_pair *pairs; /* [ceil(n/KERN_PAIR_TOKENS)][cols/32][KERN_PAIR_TOKENS], see pair_row(); or NULL */
+    const kern_act_pair *pairs; /* [ceil(n/pair_rows)][cols/32][pair_rows], see pair_row(); or NULL */
+    int64_t pair_rows;          /* kern_pair_rows() of all rows there are */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
     int64_t follow; /* panels right behind those that are multiplied which are likely to be next: a product may ask for
                      * them; or 0 */
 } kern_act;
+
+/* How many rows lie side by side in the pairs of n rows: few take no more lines of the cache than they need. */
+static inline int64_t kern_pair_rows(int64_t n) {
+    return n < KERN_PAIR_TOKENS ? n : KERN_PAIR_TOKENS;
+}
+
+/* Block b of row t; rows have `blocks` blocks. */
+static inline kern_act_pair *kern_pair_at(kern_act_pair *pairs, int64_t pair_rows, int64_t blocks, int64_t t,
+                                          int64_t b) {
+    return pairs + t / pair_rows * pair_rows * blocks + b * pair_rows + t % pair_rows;
+}
 
 /* The activations from row t on; t is a multiple of KERN_TILE_TOKENS, and of KERN_PAIR_TOKENS where there are pairs. */
 static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols) {
@@ -240,14 +253,14 @@ typedef struct kern_table {
     void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
                      int row);
 
-    /* Writes row `row` (0..KERN_PAIR_TOKENS - 1) of pairs [n/32][KERN_PAIR_TOKENS] from what quantize() made of a row
-     * of activations. NULL if matmul does not want pairs. They are made for this: two products c * a of a weight and an
-     * activation take one multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"),
+    /* Writes pairs[0], pairs[step], ... from what quantize() made of n columns of a row of activations. NULL if matmul
+     * does not want pairs. They are made for this: two products c * a of a weight and an activation take one
+     * multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"),
      *   c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1,
      * where sums of 4-bit codes of weights and of codes of activations fit into bytes. For 32 codes a of the
      * activations and their sum s: start = (1 - offset) * s - the sum over i < 16 of a[i] * (a[i + 16] + 128). */
     void (*pair_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_pair *pairs,
-                     int row);
+                     int64_t step);
 
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.

@@ -36,12 +36,12 @@ static const kern_act_tile *slot_tiles(int i, const kern_table *k, const kern_ac
 
 /* The same for their pairs. */
 static const kern_act_pair *slot_pairs(int i, const kern_table *k, const kern_act *act, product p) {
-    const int64_t groups = p.cols / KERN_BLOCK, n = (p.n + KERN_PAIR_TOKENS - 1) / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS;
+    const int64_t groups = p.cols / KERN_BLOCK, rows = act->pair_rows, n = (p.n + rows - 1) / rows * rows;
     if (!k->pair_row) return NULL;
     kern_act_pair *pairs = slot_take(i, (size_t)(n * groups) * sizeof *pairs, _Alignof(kern_act_pair));
     for (int64_t t = 0; t < p.n; t++)
         k->pair_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
-                    pairs + t / KERN_PAIR_TOKENS * KERN_PAIR_TOKENS * groups, (int)(t % KERN_PAIR_TOKENS));
+                    kern_pair_at(pairs, rows, groups, t, 0), rows);
     return pairs;
 }
 
@@ -86,7 +86,7 @@ static void check_int_product(const kern_table *k, int type, const uint8_t *pane
     }
     float *scale = slot_floats(3, p.n * groups, kind);
     /* Nothing lies behind the panels: what is said to follow may be asked for, but not read. */
-    kern_act act = {.codes = codes, .sum = sum, .scale = scale, .follow = p.rows % 9};
+    kern_act act = {.codes = codes, .sum = sum, .scale = scale, .pair_rows = kern_pair_rows(p.n), .follow = p.rows % 9};
     float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
     act.tiles = slot_tiles(5, k, &act, p);
     act.pairs = slot_pairs(6, k, &act, p);

@@ -87,7 +87,7 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             w->scale = act->scale + t * row_groups + first;
             w->sums = act->sum + t * row_groups + first;
             w->half_sums = half_sums ? half_sums + first : NULL;
-            w->pairs = act->pairs ? act->pairs + t * row_groups + first * KERN_PAIR_TOKENS : NULL;
+            w->pairs = act->pairs ? act->pairs + t * row_groups + first * act->pair_rows : NULL;
             w->tiles = act->tiles ? act->tiles + t / KERN_TILE_TOKENS * row_groups + first : NULL;
             for (int i = 0; i < QUANT_PANELS; i++) {
                 /* A second panel that is not there: something is computed, and nothing of it kept. */
@@ -123,7 +123,7 @@ void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int6
     const int64_t tiles = (even + p->tile - 1) / p->tile * p->tile;
     if (tiles < most) most = tiles;
     if (rows <= KERN_PANEL) memset(&w.part[1], 0, sizeof w.part[1]);
-    w.row_groups = row_groups, w.offset = p->offset, w.ldy = ldy;
+    w.row_groups = row_groups, w.offset = p->offset, w.ldy = ldy, w.pair_rows = act->pair_rows;
     for (int64_t t = 0; t < n; t += w.n) {
         w.n = n - t < most ? n - t : most;
         if (halves) quant_half_sums(act->codes + t * cols, w.n * row_groups, half_sums);

@@ -54,8 +54,8 @@ typedef struct quant_work {
     const int32_t *sums;        /* of 32 codes */
     const int32_t *half_sums;   /* of the first 16 of them; NULL without QUANT_HALVES */
     const kern_act_tile *tiles; /* the same activations for tiles, or NULL: the next tile of tokens is row_groups on */
-    const kern_act_pair *pairs; /* or NULL; token t, a multiple of KERN_PAIR_TOKENS, is t * row_groups on */
-    int64_t row_groups;
+    const kern_act_pair *pairs; /* or NULL; token t, a multiple of pair_rows, is t * row_groups on */
+    int64_t row_groups, pair_rows;
     int32_t offset;
     /* For products that write y themselves: */
     float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */

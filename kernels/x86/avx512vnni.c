@@ -180,9 +180,8 @@ enum {
 
 /* Tokens of a tile. */
 typedef struct stream_tokens {
-    const int8_t *codes; /* rows are ld apart */
-    int64_t ld;
-    const kern_act_pair *pairs; /* [blocks][STREAM_TOKENS] */
+    const kern_act_pair *pairs; /* [blocks][step] */
+    int64_t step;
     /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
      * it has had before. */
     const kern_streams *ahead;
@@ -193,7 +192,7 @@ typedef struct stream_tokens {
  * halves of what is loaded. The high ones by a product of each byte with a matrix of bits: one instruction instead of a
  * shift and a mask, and shifts compete with conversions for ports. */
 STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, const int j0, const uint8_t *codes,
-                               int64_t stride, const int8_t *act, int64_t ld, __m512i dot[]) {
+                               int64_t stride, const kern_act_pair *act, __m512i dot[]) {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi64(0x1020408000000000);
     const uint8_t *from[STREAM_ONE];
     KERN_UNROLL
@@ -213,7 +212,7 @@ STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, co
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
             int32_t four;
-            memcpy(&four, act + t * ld + 4 * j, sizeof four);
+            memcpy(&four, act[t].codes + 4 * j, sizeof four);
             const __m512i x = _mm512_set1_epi32(four);
             KERN_UNROLL
             for (int p = 0; p < P; p++) __asm__("vpdpbusd %1, %2, %0" : "+v"(dot[t * P + p]) : "v"(x), "v"(code[p]));
@@ -227,10 +226,9 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
     const int bytes = avx512_code_bytes(type);
     const uint8_t *codes = w->first + from * bytes;
     const uint8_t *scales = w->first + w->n_blocks * bytes + from * 2 * KERN_PANEL;
-    const int8_t *act = x->codes + from * KERN_BLOCK;
-    const kern_act_pair *pair = x->pairs + from * STREAM_TOKENS;
+    const kern_act_pair *pair = x->pairs + from * x->step;
     int64_t fetch = x->fetch, credit = x->credit;
-    for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL, act += KERN_BLOCK) {
+    for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL) {
         if ((credit += T) >= x->n) kern_streams_fetch(bytes, P, x->ahead, fetch++), credit -= x->n;
         __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
@@ -241,8 +239,8 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
             KERN_UNROLL
             for (int p = 0; p < P; p++) dot[t * P + p] = start;
         }
-        stream_half(type, T, P, 0, codes, w->apart, act, x->ld, dot);
-        stream_half(type, T, P, 4, codes, w->apart, act, x->ld, dot);
+        stream_half(type, T, P, 0, codes, w->apart, pair, dot);
+        stream_half(type, T, P, 4, codes, w->apart, pair, dot);
         __m512 scale[STREAM_ONE];
         const uint8_t *s = scales;
         KERN_UNROLL
@@ -254,7 +252,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
         for (int i = 0; i < T * P; i++)
             acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]),
                                      _mm512_mul_ps(scale[i % P], _mm512_set1_ps(pair[i / P].scale)), acc[i]);
-        pair += STREAM_TOKENS;
+        pair += T == STREAM_TOKENS ? STREAM_TOKENS : x->step;
     }
 }
 
@@ -288,7 +286,7 @@ STREAM_INLINE void stream_one(const uint32_t type, const void *panels, int64_t e
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
         const kern_streams w =
             kern_streams_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
-        const stream_tokens x = {act->codes, cols, act->pairs, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
+        const stream_tokens x = {act->pairs, act->pair_rows, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
         const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
         stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
     }
@@ -314,7 +312,7 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
     const int64_t most = room < STREAM_PAIRS ? room : STREAM_PAIRS;
     const int64_t page = n > STREAM_LONG ? STREAM_BLOCKS : STREAM_PAGE / avx512_code_bytes(type);
     const int64_t pages = (n_blocks + page - 1) / page, step = (n_blocks + pages - 1) / pages;
-    float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
+    _Alignas(64) float sum[STREAM_MOST][STREAM_FEW][KERN_PANEL];
     stream_turn now = {0}, next;
     const kern_streams begin = {panels, (int64_t)panel_bytes, all > 0 ? n_blocks : 0, NULL, 0};
     for (int64_t b = 0; b < step; b++) kern_streams_fetch(avx512_code_bytes(type), STREAM_FEW, &begin, b);
@@ -336,9 +334,8 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
         for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
             const int64_t done = k * (end - from);
-            const stream_tokens x = {.codes = act->codes + (t + k) * cols,
-                                     .ld = cols,
-                                     .pairs = act->pairs + (t + k) * n_blocks,
+            const stream_tokens x = {.pairs = act->pairs + (t + k) * n_blocks,
+                                     .step = act->pair_rows,
                                      .ahead = &ahead,
                                      .fetch = next.from + done / n,
                                      .credit = done % n,
@@ -395,7 +392,7 @@ AVX512VNNI_MATMUL(KERN_Q8_0, q8_0, 128)
 
 /* kern_table.pair_row, four blocks at a time. */
 AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
-                                              kern_act_pair *pairs, int row) {
+                                              kern_act_pair *pairs, int64_t step) {
     const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
     for (int64_t g = 0; g < n / KERN_BLOCK; g += 4) {
         const int64_t left = n / KERN_BLOCK - g;
@@ -415,7 +412,11 @@ AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *
         _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
         KERN_UNROLL
         for (int i = 0; i < 4; i++)
-            if (i < left) _mm_storeu_ps(&pairs[(g + i) * KERN_PAIR_TOKENS + row].scale, v[i]);
+            if (i < left) {
+                kern_act_pair *to = &pairs[(g + i) * step];
+                memcpy(to->codes, codes + (g + i) * KERN_BLOCK, KERN_BLOCK);
+                _mm_storeu_ps(&to->scale, v[i]);
+            }
     }
 }
 

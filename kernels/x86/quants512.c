@@ -80,8 +80,8 @@ QUANTS512_INLINE void quants512_dot_pair(__m512i *dot, __m512i low, __m512i high
 }
 
 /* dot[T][2] of a group. */
-QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int64_t g, const int8_t *act,
-                                          int64_t stride, __m512i dot[][QUANT_PANELS]) {
+QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int64_t g, const kern_act_pair *act,
+                                          __m512i dot[][QUANT_PANELS]) {
     KERN_UNROLL
     for (int i = 0; i < T * QUANT_PANELS; i++)
         dot[i / QUANT_PANELS][i % QUANT_PANELS] = _mm512_add_epi32(
@@ -95,8 +95,8 @@ QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int6
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
             int32_t four[2];
-            memcpy(&four[0], act + t * stride + 4 * j, sizeof four[0]);
-            memcpy(&four[1], act + t * stride + 16 + 4 * j, sizeof four[1]);
+            memcpy(&four[0], act[t].codes + 4 * j, sizeof four[0]);
+            memcpy(&four[1], act[t].codes + 16 + 4 * j, sizeof four[1]);
             const __m512i x0 = _mm512_set1_epi32(four[0]), x1 = _mm512_set1_epi32(four[1]);
             KERN_UNROLL
             for (int p = 0; p < QUANT_PANELS; p++) quants512_dot_pair(&dot[t][p], code[p][0], code[p][1], x0, x1);
@@ -146,7 +146,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
             }
         } else {
             if (kind & QUANTS512_PAIRS)
-                quants512_dot_pairs(T, w, g, act, stride, dot);
+                quants512_dot_pairs(T, w, g, pairs, dot);
             else
                 quants512_dot(T, 0, 8, w, g, act, stride, dot);
             KERN_UNROLL
@@ -162,7 +162,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
                 }
             }
         }
-        if (kind & QUANTS512_PAIRS) pairs += KERN_PAIR_TOKENS;
+        if (kind & QUANTS512_PAIRS) pairs += T == KERN_PAIR_TOKENS ? KERN_PAIR_TOKENS : w->pair_rows;
     }
     if (w->is_last) {
         KERN_UNROLL
@@ -431,7 +431,7 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
     case 4: done = quants512_streams(kind, 4, u, panels, &x, rows, y, ldy); break;
     }
     const int64_t n_panels = (rows + KERN_PANEL - 1) / KERN_PANEL;
-    float sum[QUANTS512_TURNS][QUANTS512_FEW][KERN_PANEL];
+    _Alignas(64) float sum[QUANTS512_TURNS][QUANTS512_FEW][KERN_PANEL];
     for (int64_t begin = done, end; begin < n_panels; begin = end) {
         end = n_panels - begin < QUANTS512_TURNS ? n_panels : begin + QUANTS512_TURNS;
         for (int64_t from = 0, p = begin; from < row_groups;) {

@@ -27,7 +27,8 @@ static void cases_run_matmul(const harness_case *c, harness_worker *w, uint64_t 
     const int64_t row = (int64_t)(call % (uint64_t)calls) * c->call_rows;
     const int64_t t = (int64_t)(call / (uint64_t)calls % (uint64_t)parts) * c->call_tokens;
     kern_act act = kern_act_from(&c->memory->act, t / KERN_TILE_TOKENS * KERN_TILE_TOKENS, c->cols);
-    act.pair_rows = kern_pair_rows(c->tokens);
+    act.cell_rows = kern_cell_rows(c->table, c->tokens);
+    if (!c->table->cell_row) act.cells = NULL; /* whoever finds them reads them */
     c->table->matmul[c->weight_type](panels, c->call_rows, c->cols, &act, c->call_tokens, w->output + t * c->rows + row,
                                      c->rows);
 }

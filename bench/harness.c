@@ -81,12 +81,12 @@ static void harness_fill_tiles(const kern_table *table, const kern_act *act, siz
         }
 }
 
-/* And what products by pairs want. */
-static void harness_fill_pairs(const kern_table *table, const kern_act *act, size_t blocks, kern_act_pair *pairs,
+/* And what products want that read cells. */
+static void harness_fill_cells(const kern_table *table, const kern_act *act, size_t blocks, kern_act_cell *cells,
                                size_t n) {
-    for (size_t i = 0; table->pair_row && i < n; i++) {
+    for (size_t i = 0; table->cell_row && i < n; i++) {
         const size_t b = i % blocks;
-        table->pair_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK, &pairs[i], 1);
+        table->cell_row(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, KERN_BLOCK, &cells[i], 1);
     }
 }
 
@@ -97,14 +97,13 @@ static int harness_act_new(kern_act *act, size_t n) {
     int32_t *sum = harness_alloc(n / KERN_BLOCK * sizeof *sum);
     kern_table table;
     kern_table_init(&table, NULL);
-    /* Whoever finds pairs multiplies by them: they are there only for CPUs that want them. */
-    const size_t n_pairs = n / KERN_BLOCK * KERN_PAIR_TOKENS; /* enough even if it is all one token */
-    kern_act_pair *pairs = table.pair_row ? harness_alloc(n_pairs * sizeof *pairs) : NULL;
+    const size_t n_cells = 2 * n / KERN_BLOCK; /* enough if the last rows are few */
+    kern_act_cell *cells = harness_alloc(n_cells * sizeof *cells);
     /* A tile has 16 rows, even when there are fewer: twice as many are enough from 16 tokens on. */
     const size_t n_tiles = 2 * n / KERN_BLOCK / KERN_TILE_TOKENS;
     kern_act_tile *tiles = harness_alloc(n_tiles * sizeof *tiles);
-    *act = (kern_act){.x = x, .codes = codes, .scale = scale, .sum = sum, .pairs = pairs, .tiles = tiles};
-    if (!x || !scale || !codes || !sum || (table.pair_row && !pairs) || !tiles) return -1;
+    *act = (kern_act){.x = x, .codes = codes, .scale = scale, .sum = sum, .cells = cells, .tiles = tiles};
+    if (!x || !scale || !codes || !sum || !cells || !tiles) return -1;
     harness_fill_floats(x, n, 4711);
     for (size_t b = 0; b < n / KERN_BLOCK; b++) {
         sum[b] = 0;
@@ -114,7 +113,7 @@ static int harness_act_new(kern_act *act, size_t n) {
         }
         scale[b] = 1.0f / 127;
     }
-    harness_fill_pairs(&table, act, n / KERN_BLOCK, pairs, n_pairs);
+    harness_fill_cells(&table, act, n / KERN_BLOCK, cells, n_cells);
     harness_fill_tiles(&table, act, n / KERN_BLOCK, tiles, n_tiles);
     return 0;
 }
@@ -143,7 +142,7 @@ void harness_memory_free(harness_memory *m) {
     free((void *)m->act.codes);
     free((void *)m->act.scale);
     free((void *)m->act.sum);
-    free((void *)m->act.pairs);
+    free((void *)m->act.cells);
     free((void *)m->act.tiles);
     free(m->worker);
     free(m->weights);

@@ -39,7 +39,7 @@ typedef struct forward_scratch {
     int8_t *codes;            /* [B][widest]            h, quantised */
     float *scale;             /* [B][widest / 32] */
     int32_t *sum;             /* [B][widest / 32] */
-    kern_act_pair *pairs;     /* [B rounded up to KERN_PAIR_TOKENS][widest / 32], for kernels that want them */
+    kern_act_cell *cells;     /* [B rounded up to cell_rows][widest / 32], for kernels that want them */
     kern_act_tile *act_tiles; /* [B / KERN_TILE_TOKENS][widest / 32], the same for kernels that want tiles */
     float *rope[2];           /* [B][n_rot / 2][2]      cos, sin: of most layers, and of windowed ones */
     attention_tile *tiles;    /* [B] */

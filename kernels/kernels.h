@@ -148,40 +148,32 @@ typedef struct kern_act_tile {
     float weight[16]; /* scale * (float)sum */
 } kern_act_tile;
 
-enum { KERN_PAIR_TOKENS = 5 }; /* as KERN_TILE_TOKENS, where the sums of a block have registers of their own, too */
-
-/* A block of a row of activations: all that products read of it, if they want it in one stream; see pair_row(). */
-typedef struct kern_act_pair {
+/* A block of a row of activations: all that products read of it, so that tokens that are multiplied together are one
+ * stream of memory. See cell_row(). */
+typedef struct kern_act_cell {
     int8_t codes[KERN_BLOCK];
     float scale, weight; /* weight: scale * (float)sum */
-    int32_t start[2];    /* what a sum by pairs begins with if codes of weights have an offset of 8, and if they have
-                          * none; [0] - [1] is -8 times the sum of the codes */
-} kern_act_pair;
+    int32_t start[2];    /* what a sum begins with if codes of weights have an offset of 8, and if they have none */
+} kern_act_cell;
 
 typedef struct kern_act {
     const float *x;             /* [n][cols] */
     const int8_t *codes;        /* [n][cols], -127..113 */
     const float *scale;         /* [n][cols/32] */
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
-    const kern_act_pair *pairs; /* [ceil(n/pair_rows)][cols/32][pair_rows], see pair_row(); or NULL */
-    int64_t pair_rows;          /* kern_pair_rows() of all rows there are */
+    const kern_act_cell *cells; /* [ceil(n/cell_rows)][cols/32][cell_rows], see cell_row(); or NULL */
+    int64_t cell_rows;          /* side by side: kern_cell_rows() of all rows there are */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
     int64_t follow; /* panels right behind those that are multiplied which are likely to be next: a product may ask for
                      * them; or 0 */
 } kern_act;
 
-/* How many rows lie side by side in the pairs of n rows: few take no more lines of the cache than they need. */
-static inline int64_t kern_pair_rows(int64_t n) {
-    return n < KERN_PAIR_TOKENS ? n : KERN_PAIR_TOKENS;
+/* Where among the cells block b of row t lies, if rows have `blocks` blocks. */
+static inline int64_t kern_cell_place(int64_t cell_rows, int64_t blocks, int64_t t, int64_t b) {
+    return t / cell_rows * cell_rows * blocks + b * cell_rows + t % cell_rows;
 }
 
-/* Block b of row t; rows have `blocks` blocks. */
-static inline kern_act_pair *kern_pair_at(kern_act_pair *pairs, int64_t pair_rows, int64_t blocks, int64_t t,
-                                          int64_t b) {
-    return pairs + t / pair_rows * pair_rows * blocks + b * pair_rows + t % pair_rows;
-}
-
-/* The activations from row t on; t is a multiple of KERN_TILE_TOKENS, and of KERN_PAIR_TOKENS where there are pairs. */
+/* The activations from row t on; t is a multiple of KERN_TILE_TOKENS, and of cell_rows where there are cells. */
 static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols) {
     const int64_t blocks = cols / KERN_BLOCK;
     kern_act from = *a;
@@ -189,7 +181,7 @@ static inline kern_act kern_act_from(const kern_act *a, int64_t t, int64_t cols)
     if (a->codes) from.codes += t * cols;
     if (a->scale) from.scale += t * blocks;
     if (a->sum) from.sum += t * blocks;
-    if (a->pairs) from.pairs += t * blocks;
+    if (a->cells) from.cells += t * blocks;
     if (a->tiles) from.tiles += t / KERN_TILE_TOKENS * blocks;
     return from;
 }
@@ -243,7 +235,7 @@ typedef struct kern_table {
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,
      * sum 0, scale = the canonical quiet NaN 0x7fc00000, so that damage stays visible.
      * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. Codes are -127..113, so that
-     * products of sums fit into bytes (pair_row() below): where the largest x is larger than the largest -x, inv and
+     * products of sums fit into bytes (cell_row() below): where the largest x is larger than the largest -x, inv and
      * scale are negative; and where the smaller of the two is above amax * (113/127), it takes amax's place, and 113
      * that of 127. */
     void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum);
@@ -253,14 +245,13 @@ typedef struct kern_table {
     void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
                      int row);
 
-    /* Writes pairs[0], pairs[step], ... from what quantize() made of n columns of a row of activations. NULL if matmul
-     * does not want pairs. They are made for this: two products c * a of a weight and an activation take one
-     * multiplication instead of two (Winograd 1968, "A New Algorithm for Inner Product"),
-     *   c0*a0 + c1*a1 = (c0 + a1) * (c1 + a0) - c0*c1 - a0*a1,
-     * where sums of 4-bit codes of weights and of codes of activations fit into bytes. For 32 codes a of the
-     * activations and their sum s: start = (1 - offset) * s - the sum over i < 16 of a[i] * (a[i + 16] + 128). */
-    void (*pair_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_pair *pairs,
+    /* Writes cells[0], cells[step], ... from what quantize() made of n columns of a row of activations. NULL if matmul
+     * does not want cells. What start is depends on how a set adds: its kernels alone read it. */
+    void (*cell_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_cell *cells,
                      int64_t step);
+
+    /* Rows whose cells lie side by side, if there are so many: as many as a tile of the products has. */
+    int cell_rows;
 
     /* y[t][row] = sum_k W[row][k] * act[t][k] for t < n, row < rows; y rows are ldy floats apart. `panels` points at
      * ceil(rows/16) panels. Only rows < rows are written. Indexed by enum kern_type; NULL where has_kernels is 0.
@@ -396,6 +387,11 @@ typedef struct kern_table {
     void (*to_f16)(const float *x, int64_t n, uint16_t *y);
     void (*from_f16)(const uint16_t *x, int64_t n, float *y);
 } kern_table;
+
+/* kern_act.cell_rows of n rows: few take no more lines of the cache than they need. */
+static inline int64_t kern_cell_rows(const kern_table *table, int64_t n) {
+    return n < table->cell_rows ? n : table->cell_rows;
+}
 
 /* Fills the table with the best versions up to and including the instruction set `isa` (NULL or "" = no limit).
  * Returns 0, or -1 when isa names no known set or one this CPU does not have: *table is then the best possible. */

@@ -34,15 +34,15 @@ static const kern_act_tile *slot_tiles(int i, const kern_table *k, const kern_ac
     return tiles;
 }
 
-/* The same for their pairs. */
-static const kern_act_pair *slot_pairs(int i, const kern_table *k, const kern_act *act, product p) {
-    const int64_t groups = p.cols / KERN_BLOCK, rows = act->pair_rows, n = (p.n + rows - 1) / rows * rows;
-    if (!k->pair_row) return NULL;
-    kern_act_pair *pairs = slot_take(i, (size_t)(n * groups) * sizeof *pairs, _Alignof(kern_act_pair));
+/* The same for their cells. */
+static const kern_act_cell *slot_cells(int i, const kern_table *k, const kern_act *act, product p) {
+    if (!k->cell_row) return NULL;
+    const int64_t groups = p.cols / KERN_BLOCK, rows = act->cell_rows, n = (p.n + rows - 1) / rows * rows;
+    kern_act_cell *cells = slot_take(i, (size_t)(n * groups) * sizeof *cells, _Alignof(kern_act_cell));
     for (int64_t t = 0; t < p.n; t++)
-        k->pair_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
-                    kern_pair_at(pairs, rows, groups, t, 0), rows);
-    return pairs;
+        k->cell_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
+                    cells + kern_cell_place(rows, groups, t, 0), rows);
+    return cells;
 }
 
 static void check_float_matmul(const kern_table *k, int type, size_t bytes) {
@@ -86,10 +86,11 @@ static void check_int_product(const kern_table *k, int type, const uint8_t *pane
     }
     float *scale = slot_floats(3, p.n * groups, kind);
     /* Nothing lies behind the panels: what is said to follow may be asked for, but not read. */
-    kern_act act = {.codes = codes, .sum = sum, .scale = scale, .pair_rows = kern_pair_rows(p.n), .follow = p.rows % 9};
+    kern_act act = {
+        .codes = codes, .sum = sum, .scale = scale, .cell_rows = kern_cell_rows(k, p.n), .follow = p.rows % 9};
     float *y = slot_output(4, (p.n - 1) * p.ldy + p.rows);
     act.tiles = slot_tiles(5, k, &act, p);
-    act.pairs = slot_pairs(6, k, &act, p);
+    act.cells = slot_cells(6, k, &act, p);
     k->matmul[type](panels, p.rows, p.cols, &act, p.n, y, p.ldy);
     record_matrix(y, p.n, p.rows, p.ldy);
 }

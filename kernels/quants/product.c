@@ -1,6 +1,8 @@
 /* product.c: see product.h. */
 #include "product.h"
 
+#include <unistd.h>
+
 enum { QUANT_HALF_SUMS = 12288 }; /* room for the sums of 16 codes, of some tokens: 48 KB */
 
 void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups,
@@ -31,6 +33,14 @@ void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
         const uint64_t pairs = (v[0] & even) + (v[0] >> 8 & even) + (v[1] & even) + (v[1] >> 8 & even);
         sums[g] = (int32_t)(pairs * 0x0001000100010001u >> 48) - 16 * 128;
     }
+}
+
+int quant_cache_is_large(void) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    return sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
+#else
+    return 0;
+#endif
 }
 
 /* The rows that exist of what was computed. Nearly always all of them do, and a length known beforehand is copied
@@ -87,7 +97,7 @@ static void quant_rows(const quant_product *p, quant_work *w, int64_t t, const u
             w->scale = act->scale + t * row_groups + first;
             w->sums = act->sum + t * row_groups + first;
             w->half_sums = half_sums ? half_sums + first : NULL;
-            w->pairs = act->pairs ? act->pairs + t * row_groups + first * act->pair_rows : NULL;
+            w->cells = act->cells ? act->cells + t * row_groups + first * act->cell_rows : NULL;
             w->tiles = act->tiles ? act->tiles + t / KERN_TILE_TOKENS * row_groups + first : NULL;
             for (int i = 0; i < QUANT_PANELS; i++) {
                 /* A second panel that is not there: something is computed, and nothing of it kept. */
@@ -123,7 +133,7 @@ void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int6
     const int64_t tiles = (even + p->tile - 1) / p->tile * p->tile;
     if (tiles < most) most = tiles;
     if (rows <= KERN_PANEL) memset(&w.part[1], 0, sizeof w.part[1]);
-    w.row_groups = row_groups, w.offset = p->offset, w.ldy = ldy, w.pair_rows = act->pair_rows;
+    w.row_groups = row_groups, w.offset = p->offset, w.ldy = ldy, w.cell_rows = act->cell_rows;
     for (int64_t t = 0; t < n; t += w.n) {
         w.n = n - t < most ? n - t : most;
         if (halves) quant_half_sums(act->codes + t * cols, w.n * row_groups, half_sums);

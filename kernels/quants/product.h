@@ -54,8 +54,8 @@ typedef struct quant_work {
     const int32_t *sums;        /* of 32 codes */
     const int32_t *half_sums;   /* of the first 16 of them; NULL without QUANT_HALVES */
     const kern_act_tile *tiles; /* the same activations for tiles, or NULL: the next tile of tokens is row_groups on */
-    const kern_act_pair *pairs; /* or NULL; token t, a multiple of pair_rows, is t * row_groups on */
-    int64_t row_groups, pair_rows;
+    const kern_act_cell *cells; /* or NULL; token t, a multiple of cell_rows, is t * row_groups on */
+    int64_t row_groups, cell_rows;
     int32_t offset;
     /* For products that write y themselves: */
     float *y; /* of the first token and of these panels; rows are ldy apart, and so many rows of the matrix are there */
@@ -86,6 +86,9 @@ static inline int quant_kind(uint32_t type) {
     const kern_format *f = kern_format_of(type);
     return (f->halves ? QUANT_HALVES : 0) | (f->has_min ? QUANT_MIN : 0);
 }
+
+/* Whether the first-level cache holds 48 KB, as far as the system says. */
+int quant_cache_is_large(void);
 
 /* kern_table.matmul */
 void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,

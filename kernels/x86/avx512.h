@@ -10,6 +10,8 @@
 #define AVX512_TARGET   __attribute__((target(AVX512_FEATURES)))
 #define AVX512_INLINE   AVX512_TARGET KERN_INLINE
 
+enum { AVX512_CELL_ROWS = 5 }; /* kern_table.cell_rows: sums of so many tokens and two panels fit the registers */
+
 /* The mask of the lanes below n. */
 AVX512_INLINE __mmask16 avx512_mask(int64_t n) {
     return n >= 16 ? (__mmask16)0xffff : n <= 0 ? (__mmask16)0 : (__mmask16)((1u << n) - 1);

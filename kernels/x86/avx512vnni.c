@@ -166,7 +166,7 @@ enum {
     STREAM_ONE = 4,   /* panels side by side for one token, */
     STREAM_FEW = 2,   /* and for more */
     STREAM_PAIRS = 4, /* most pairs that take turns */
-    STREAM_TOKENS = KERN_PAIR_TOKENS,
+    STREAM_TOKENS = AVX512_CELL_ROWS,
     STREAM_MOST = 240,     /* at a time; of all pairs together, if there are several */
     STREAM_MOST_Q4_0 = 48, /* from so many on products by pairs are better: quants512.c */
     STREAM_PAGE = 4096,    /* bytes of a panel's codes to a turn; */
@@ -180,7 +180,7 @@ enum {
 
 /* Tokens of a tile. */
 typedef struct stream_tokens {
-    const kern_act_pair *pairs; /* [blocks][step] */
+    const kern_act_cell *cells; /* [blocks][step] */
     int64_t step;
     /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
      * it has had before. */
@@ -192,7 +192,7 @@ typedef struct stream_tokens {
  * halves of what is loaded. The high ones by a product of each byte with a matrix of bits: one instruction instead of a
  * shift and a mask, and shifts compete with conversions for ports. */
 STREAM_INLINE void stream_half(const uint32_t type, const int T, const int P, const int j0, const uint8_t *codes,
-                               int64_t stride, const kern_act_pair *act, __m512i dot[]) {
+                               int64_t stride, const kern_act_cell *act, __m512i dot[]) {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi64(0x1020408000000000);
     const uint8_t *from[STREAM_ONE];
     KERN_UNROLL
@@ -226,21 +226,21 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
     const int bytes = avx512_code_bytes(type);
     const uint8_t *codes = w->first + from * bytes;
     const uint8_t *scales = w->first + w->n_blocks * bytes + from * 2 * KERN_PANEL;
-    const kern_act_pair *pair = x->pairs + from * x->step;
+    const kern_act_cell *cell = x->cells + from * x->step;
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL) {
         if ((credit += T) >= x->n) kern_streams_fetch(bytes, P, x->ahead, fetch++), credit -= x->n;
         __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
-            /* pair_row() has made the difference -8 times the sum of the codes. */
-            __m512i start = _mm512_sub_epi32(_mm512_set1_epi32(pair[t].start[0]), _mm512_set1_epi32(pair[t].start[1]));
+            /* cell_row() has made the difference -8 times the sum of the codes. */
+            __m512i start = _mm512_sub_epi32(_mm512_set1_epi32(cell[t].start[0]), _mm512_set1_epi32(cell[t].start[1]));
             if (type == KERN_Q8_0) start = _mm512_slli_epi32(start, 4);
             KERN_UNROLL
             for (int p = 0; p < P; p++) dot[t * P + p] = start;
         }
-        stream_half(type, T, P, 0, codes, w->apart, pair, dot);
-        stream_half(type, T, P, 4, codes, w->apart, pair, dot);
+        stream_half(type, T, P, 0, codes, w->apart, cell, dot);
+        stream_half(type, T, P, 4, codes, w->apart, cell, dot);
         __m512 scale[STREAM_ONE];
         const uint8_t *s = scales;
         KERN_UNROLL
@@ -251,8 +251,8 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
         KERN_UNROLL
         for (int i = 0; i < T * P; i++)
             acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]),
-                                     _mm512_mul_ps(scale[i % P], _mm512_set1_ps(pair[i / P].scale)), acc[i]);
-        pair += T == STREAM_TOKENS ? STREAM_TOKENS : x->step;
+                                     _mm512_mul_ps(scale[i % P], _mm512_set1_ps(cell[i / P].scale)), acc[i]);
+        cell += T == STREAM_TOKENS ? STREAM_TOKENS : x->step;
     }
 }
 
@@ -286,7 +286,7 @@ STREAM_INLINE void stream_one(const uint32_t type, const void *panels, int64_t e
     for (int64_t i = 0; i < each; i++, y += KERN_PANEL, rows -= KERN_PANEL) {
         const kern_streams w =
             kern_streams_at(panels, panel_bytes, cols / KERN_BLOCK, STREAM_ONE, each, i, act->follow);
-        const stream_tokens x = {act->pairs, act->pair_rows, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
+        const stream_tokens x = {act->cells, act->cell_rows, &w, STREAM_NEAR / avx512_code_bytes(type), 0, 1};
         const stream_sums s = {NULL, y, 0, rows, each * KERN_PANEL};
         stream_tile(type, 1, STREAM_ONE, &w, 0, w.n_blocks, &x, &s);
     }
@@ -334,8 +334,8 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
         for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
             const int64_t done = k * (end - from);
-            const stream_tokens x = {.pairs = act->pairs + (t + k) * n_blocks,
-                                     .step = act->pair_rows,
+            const stream_tokens x = {.cells = act->cells + (t + k) * n_blocks,
+                                     .step = act->cell_rows,
                                      .ahead = &ahead,
                                      .fetch = next.from + done / n,
                                      .credit = done % n,
@@ -380,7 +380,7 @@ STREAM_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int
     }                                                                                                                  \
     STREAM_TARGET static void stream_matmul_##NAME(const void *panels, int64_t rows, int64_t cols,                     \
                                                    const kern_act *act, int64_t n, float *y, int64_t ldy) {            \
-        const int64_t done = act->pairs && (TYPE == KERN_Q8_0 || n < STREAM_MOST_Q4_0)                                 \
+        const int64_t done = act->cells && (TYPE == KERN_Q8_0 || n < STREAM_MOST_Q4_0)                                 \
                                  ? stream_matmul(TYPE, panels, rows, cols, act, n, y, ldy)                             \
                                  : 0;                                                                                  \
         const uint8_t *left = (const uint8_t *)panels + (size_t)done * kern_panel_bytes(TYPE, cols);                   \
@@ -390,9 +390,10 @@ STREAM_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int
 AVX512VNNI_MATMUL(KERN_Q4_0, q4_0, 8)
 AVX512VNNI_MATMUL(KERN_Q8_0, q8_0, 128)
 
-/* kern_table.pair_row, four blocks at a time. */
-AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
-                                              kern_act_pair *pairs, int64_t step) {
+/* kern_table.cell_row, four blocks at a time. With s the sum of the codes a, start = (1 - offset) * s - the sum over
+ * i < 16 of a[i] * (a[i + 16] + 128): what products by pairs want, see quants512.c. */
+AVX512VNNI_TARGET static void avx512_cell_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
+                                              kern_act_cell *cells, int64_t step) {
     const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
     for (int64_t g = 0; g < n / KERN_BLOCK; g += 4) {
         const int64_t left = n / KERN_BLOCK - g;
@@ -413,7 +414,7 @@ AVX512VNNI_TARGET static void avx512_pair_row(const int8_t *codes, const float *
         KERN_UNROLL
         for (int i = 0; i < 4; i++)
             if (i < left) {
-                kern_act_pair *to = &pairs[(g + i) * step];
+                kern_act_cell *to = &cells[(g + i) * step];
                 memcpy(to->codes, codes + (g + i) * KERN_BLOCK, KERN_BLOCK);
                 _mm_storeu_ps(&to->scale, v[i]);
             }
@@ -426,7 +427,8 @@ void kern_table_avx512vnni(kern_table *table) {
     table->matmul[KERN_Q4_0] = amd ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = amd ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
     /* Where additions have ports of their own, half as many products are worth twice as many additions. */
-    table->pair_row = amd ? avx512_pair_row : NULL;
+    table->cell_row = amd ? avx512_cell_row : NULL;
+    table->cell_rows = AVX512_CELL_ROWS;
     kern_table_quants512(table);
     kern_table_avx512vnni_attention(table);
 }

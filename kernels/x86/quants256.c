@@ -146,20 +146,46 @@ QUANTS256_INLINE void quants256_group(const int kind, const int how, const int T
 
 /* ---- many tokens: unpacked parts --------------------------------------------------------------------------------- */
 
+enum { QUANTS256_CELL_ROWS = 4 }; /* tokens of a tile without VNNI: it goes by cells, where these have its starts */
+
+QUANTS256_INLINE int quants256_by_cells(const int kind, const int how) {
+    return how == QUANTS256_EIGHT || how == QUANTS256_SIGNED || (how != QUANTS256_VNNI && kind == QUANT_MIN);
+}
+
+/* kern_table.cell_row; QUANTS256_EIGHT pays for half of the offset. */
+QUANTS256_TARGET static void quants256_cell_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
+                                                kern_act_cell *cells, int64_t step) {
+    for (int64_t b = 0; b < n / KERN_BLOCK; b++, cells += step) {
+        memcpy(cells->codes, codes + b * KERN_BLOCK, KERN_BLOCK);
+        cells->scale = scale[b], cells->weight = scale[b] * (float)sum[b];
+        cells->start[0] = -4 * sum[b], cells->start[1] = 0;
+    }
+}
+
 /* Tokens t0 .. t0 + T - 1 times panel p. */
 QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T, quant_work *w, int p, int64_t t0,
                                      const quant_tokens *s) {
     const int64_t stride = w->row_groups * KERN_BLOCK;
     const int8_t *act = w->codes + t0 * stride;
+    const int by_cells = quants256_by_cells(kind, how);
+    const kern_act_cell *cell = by_cells ? w->cells + kern_cell_place(w->cell_rows, w->row_groups, t0, 0) : NULL;
     const quant_part *part = &w->part[p];
     __m256 acc[2 * QUANTS256_TILE];
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) acc[i] = _mm256_load_ps(w->sum[t0 + i / 2][p] + i % 2 * 8);
     for (int64_t g = 0; g < w->n_groups; g++, act += KERN_BLOCK) {
         const quants256_codes c = {.code = part->code[g]};
-        const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g,
-                                     QUANT_GROUPS,       2 * QUANT_GROUPS,    QUANT_GROUPS};
-        quants256_group(kind, how, T, c, part, g, act, stride, side, acc);
+        if (by_cells) {
+            const int64_t next = sizeof *cell / sizeof(int32_t);
+            const quants256_side side = {
+                &cell->start[kind & QUANT_MIN ? 1 : 0], &cell->weight, &cell->scale, 0, next, next};
+            quants256_group(kind, how, T, c, part, g, cell->codes, sizeof *cell, side, acc);
+            cell += T == QUANTS256_CELL_ROWS ? QUANTS256_CELL_ROWS : w->cell_rows;
+        } else {
+            const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g,
+                                         QUANT_GROUPS,       2 * QUANT_GROUPS,    QUANT_GROUPS};
+            quants256_group(kind, how, T, c, part, g, act, stride, side, acc);
+        }
     }
     KERN_UNROLL
     for (int i = 0; i < 2 * T; i++) _mm256_store_ps(w->sum[t0 + i / 2][p] + i % 2 * 8, acc[i]);
@@ -171,7 +197,7 @@ QUANTS256_INLINE void quants256_multiply(const int kind, const int how, const in
     for (int64_t t = 0, now; t < w->n; t += now) {
         const int64_t left = w->n - t;
         now = left >= T ? T : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        quant_prepare(kind, T, w, t, &s);
+        if (!quants256_by_cells(kind, how)) quant_prepare(kind, T, w, t, &s);
         for (int p = 0; p < QUANT_PANELS; p++) {
             if (now == T)
                 quants256_tile(kind, how, T, w, p, t, &s);
@@ -360,7 +386,7 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
                              how == QUANTS256_VNNI ? vnni[quant_kind(type)] : quants256_multiply_of[type],
                              type,
                              quants256_offset(how, u->offset),
-                             QUANT_TOKENS_FEW,
+                             quant_cache_is_large() ? 2 * QUANT_TOKENS_FEW : QUANT_TOKENS_FEW,
                              20,
                              QUANT_GROUPS,
                              0,
@@ -409,11 +435,14 @@ void kern_quants256_q8_0(const void *panels, int64_t rows, int64_t cols, const k
 
 void kern_table_quants256(kern_table *table) {
     table->panel_group = QUANT_PANELS;
+    table->cell_row = quants256_cell_row;
+    table->cell_rows = QUANTS256_CELL_ROWS;
 #define QUANTS256_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants256_##TYPE;
     KERN_QUANT_TYPES(QUANTS256_ENTRY)
 }
 
 void kern_table_quants256_vnni(kern_table *table) {
+    table->cell_row = NULL;
 #define QUANTS256_VNNI_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants256_vnni_##TYPE;
     KERN_QUANT_TYPES(QUANTS256_VNNI_ENTRY)
 }

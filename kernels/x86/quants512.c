@@ -6,8 +6,6 @@
 
 #if defined(KERN_X86)
 
-#include <unistd.h>
-
 #include "quants512.h"
 #include "unpack512.h"
 
@@ -16,7 +14,7 @@
 
 enum {
     QUANTS512_TILE = 7,               /* most tokens of a tile: on Intel's cores 10 sums would wait for each other, */
-    QUANTS512_AMD = KERN_PAIR_TOKENS, /* and on AMD's, where they do not */
+    QUANTS512_AMD = AVX512_CELL_ROWS, /* and on AMD's, where they do not */
     QUANTS512_MOST = 240,             /* tokens that share what is unpacked: about a step's */
     QUANTS512_PAIRS = 4               /* a kind of product: half as many multiplications, see below */
 };
@@ -47,7 +45,7 @@ QUANTS512_INLINE void quants512_dot(const int T, const int j0, const int n, cons
  *   u = c[i] + a[i + 16] + 128 is 0..255, v = c[i + 16] + a[i] is -128..127, and
  *   the sum of c * a over 32 inputs = the sum of u * v over i < 16
  *                                   - the sum of c[i + 16] * (c[i] + 128) - the sum of a[i] * (a[i + 16] + 128)
- * The two last are numbers of a row (quant_part.pair) and of a token (kern_act_pair). All of it is exact, so the result
+ * The two last are numbers of a row (quant_part.pair) and of a token (kern_act_cell). All of it is exact, so the result
  * is that of 32 products. It takes 4 instead of 8 multiplications of a register, and 8 additions of bytes. Those are
  * free on AMD's cores, where two ports multiply and four add. Codes of more than 4 bits do not fit. */
 
@@ -80,7 +78,7 @@ QUANTS512_INLINE void quants512_dot_pair(__m512i *dot, __m512i low, __m512i high
 }
 
 /* dot[T][2] of a group. */
-QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int64_t g, const kern_act_pair *act,
+QUANTS512_INLINE void quants512_dot_pairs(const int T, const quant_work *w, int64_t g, const kern_act_cell *act,
                                           __m512i dot[][QUANT_PANELS]) {
     KERN_UNROLL
     for (int i = 0; i < T * QUANT_PANELS; i++)
@@ -109,7 +107,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
     enum { P = QUANT_PANELS };
     const int64_t stride = w->row_groups * KERN_BLOCK;
     const int8_t *act = w->codes + t0 * stride;
-    const kern_act_pair *pairs = kind & QUANTS512_PAIRS ? w->pairs + t0 * w->row_groups : NULL;
+    const kern_act_cell *cell = kind & QUANTS512_PAIRS ? w->cells + t0 * w->row_groups : NULL;
     int64_t ask = w->ask_tile;
     __m512 acc[QUANTS512_TILE][P];
     KERN_UNROLL
@@ -121,7 +119,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
         __m512i dot[QUANTS512_TILE][P];
         KERN_UNROLL
         for (int i = 0; i < T * P; i++)
-            dot[i / P][i % P] = _mm512_set1_epi32(kind & QUANTS512_PAIRS ? pairs[i / P].start[kind & QUANT_MIN ? 1 : 0]
+            dot[i / P][i % P] = _mm512_set1_epi32(kind & QUANTS512_PAIRS ? cell[i / P].start[kind & QUANT_MIN ? 1 : 0]
                                                                          : s->start[i / P][0][g]);
         if (kind & QUANT_HALVES) {
             __m512i last[QUANTS512_TILE][P];
@@ -146,23 +144,23 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
             }
         } else {
             if (kind & QUANTS512_PAIRS)
-                quants512_dot_pairs(T, w, g, pairs, dot);
+                quants512_dot_pairs(T, w, g, cell, dot);
             else
                 quants512_dot(T, 0, 8, w, g, act, stride, dot);
             KERN_UNROLL
             for (int i = 0; i < T * P; i++) {
                 const quant_part *part = &w->part[i % P];
                 const int t = i / P, p = i % P;
-                const float act_scale = kind & QUANTS512_PAIRS ? pairs[t].scale : s->scale[t][g];
+                const float act_scale = kind & QUANTS512_PAIRS ? cell[t].scale : s->scale[t][g];
                 const __m512 scale = _mm512_mul_ps(_mm512_load_ps(part->scale[g][0]), _mm512_set1_ps(act_scale));
                 acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][p]), scale, acc[t][p]);
                 if (kind & QUANT_MIN) {
-                    const __m512 weight = _mm512_set1_ps(kind & QUANTS512_PAIRS ? pairs[t].weight : s->weight[t][0][g]);
+                    const __m512 weight = _mm512_set1_ps(kind & QUANTS512_PAIRS ? cell[t].weight : s->weight[t][0][g]);
                     acc[t][p] = _mm512_fmadd_ps(_mm512_load_ps(part->min[g][0]), weight, acc[t][p]);
                 }
             }
         }
-        if (kind & QUANTS512_PAIRS) pairs += T == KERN_PAIR_TOKENS ? KERN_PAIR_TOKENS : w->pair_rows;
+        if (kind & QUANTS512_PAIRS) cell += T == QUANTS512_AMD ? QUANTS512_AMD : w->cell_rows;
     }
     if (w->is_last) {
         KERN_UNROLL
@@ -210,7 +208,7 @@ QUANTS512_INLINE void quants512_fetch_y(const quant_work *w, int64_t t, int64_t 
 }
 
 /* At most T tokens a tile; tiles are of about the same size, because small ones wait for their products, but by pairs,
- * where they are what rows of pairs are. What a tile needs of its tokens is made ready one tile ahead: a load that
+ * where they are what cells side by side are. What a tile needs of its tokens is made ready one tile ahead: a load that
  * meets a store still under way would wait for it. */
 QUANTS512_INLINE void quants512_multiply(const int kind, const int T, quant_work *w) {
     const int by_pairs = kind & QUANTS512_PAIRS;
@@ -424,7 +422,7 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
         if (kind & QUANT_HALVES && kind & QUANT_MIN) x.weight[1][i] = (float)(sum - first);
     }
     int64_t done = 0;
-    switch (act->pairs && n <= QUANTS512_SIDE ? n : 0) {
+    switch (act->cells && n <= QUANTS512_SIDE ? n : 0) {
     case 1: done = quants512_streams(kind, 1, u, panels, &x, rows, y, ldy); break;
     case 2: done = quants512_streams(kind, 2, u, panels, &x, rows, y, ldy); break;
     case 3: done = quants512_streams(kind, 3, u, panels, &x, rows, y, ldy); break;
@@ -480,20 +478,12 @@ static quant_unpack *const quants512_pair_unpacker[KERN_TYPE_END] = {[KERN_Q4_0]
                                                                      [KERN_Q4_1] = quants512_unpack_pairs_Q4_1,
                                                                      [KERN_Q4_K] = quants512_unpack_pairs_Q4_K};
 
-/* Groups of two panels that stay in the first-level cache, together with the activations of a tile. */
-static int quants512_groups(void) {
-#ifdef _SC_LEVEL1_DCACHE_SIZE
-    if (sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10) return QUANT_GROUPS_MOST;
-#endif
-    return QUANT_GROUPS;
-}
-
 static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *panels, int64_t rows, int64_t cols,
                              const kern_act *act, int64_t n, float *y, int64_t ldy) {
     static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
         {quants512_multiply_plain, quants512_multiply_halves, quants512_multiply_min, quants512_multiply_halves_min},
         {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
-    const int kind = quant_kind(type), amd = act->pairs != NULL;
+    const int kind = quant_kind(type), amd = act->cells != NULL;
     const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
     quant_product p = {.unpack = unpack,
                        .multiply = multiply[amd][kind],
@@ -504,7 +494,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
                        .groups = QUANT_GROUPS,
                        .writes = 1};
     if (amd && quants512_pair_unpacker[type]) {
-        p.groups = quants512_groups();
+        if (quant_cache_is_large()) p.groups = QUANT_GROUPS_MOST;
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;
     }

@@ -28,7 +28,7 @@ static void cases_run_matmul(const harness_case *c, harness_worker *w, uint64_t 
     const int64_t t = (int64_t)(call / (uint64_t)calls % (uint64_t)parts) * c->call_tokens;
     kern_act act = kern_act_from(&c->memory->act, t / KERN_TILE_TOKENS * KERN_TILE_TOKENS, c->cols);
     act.cell_rows = kern_cell_rows(c->table, c->tokens);
-    if (!c->table->cell_row) act.cells = NULL; /* whoever finds them reads them */
+    if (!c->table->fill_cells) act.cells = NULL; /* whoever finds them reads them */
     c->table->matmul[c->weight_type](panels, c->call_rows, c->cols, &act, c->call_tokens, w->output + t * c->rows + row,
                                      c->rows);
 }

@@ -40,7 +40,8 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
     uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
     uint64_t widest = embd > q ? embd : q;
     if (ff > widest) widest = ff;
-    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
+    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0,
+             rows = (uint64_t)kern_cell_rows(kern, n_batch);
     const int parallel = m->family->parallel != FAMILY_SEQUENTIAL; /* some layers may be */
     f->worker_floats = attention_worker_floats(s);
     f->panels_bytes = (m->raw_panel_bytes * (size_t)kern->panel_group + 63) / 64 * 64;
@@ -58,7 +59,7 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->codes, b * blocks * KERN_BLOCK, 1},
         {&f->scale, b * blocks, sizeof(float)},
         {&f->sum, b * blocks, sizeof(int32_t)},
-        {&f->cells, kern->cell_row ? (b + (uint64_t)kern->cell_rows - 1) * blocks : 0, sizeof(kern_act_cell)},
+        {&f->cells, kern->fill_cells ? (b + rows - 1) / rows * rows * blocks : 0, sizeof(kern_act_cell)},
         {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
          sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},
@@ -219,9 +220,9 @@ static void forward_quantize(const forward_step *s, const float *x, int64_t t, i
     float *scale = f->scale + t * blocks + block;
     int32_t *sum = f->sum + t * blocks + block;
     e->kern.quantize(x + t * cols + first, n, codes, scale, sum);
-    if (e->kern.cell_row) {
+    if (e->kern.fill_cells) {
         const int64_t rows = kern_cell_rows(&e->kern, s->n);
-        e->kern.cell_row(codes, scale, sum, n, f->cells + kern_cell_place(rows, blocks, t, block), rows);
+        e->kern.fill_cells(codes, scale, sum, n, f->cells + kern_cell_place(rows, blocks, t, block), rows);
     }
     if (e->kern.tile_row)
         e->kern.tile_row(codes, scale, sum, n, f->act_tiles + t / KERN_TILE_TOKENS * blocks + block,
@@ -307,7 +308,7 @@ static void forward_compute(minim_engine *e, const float *x, int n, const forwar
     const forward_scratch *f = &e->scratch;
     forward_matmul j = {.e = e, .n = n, .product = product, .n_products = n_products};
     j.act = (kern_act){.x = x, .codes = f->codes, .scale = f->scale, .sum = f->sum};
-    if (e->kern.cell_row) j.act.cells = f->cells, j.act.cell_rows = kern_cell_rows(&e->kern, n);
+    if (e->kern.fill_cells) j.act.cells = f->cells, j.act.cell_rows = kern_cell_rows(&e->kern, n);
     if (e->kern.tile_row) j.act.tiles = f->act_tiles;
     j.part = forward_part(e, n, product->w->cols);
     uint64_t bytes = 0;

@@ -28,6 +28,11 @@
 #define KERN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+/* Cells from a block to the next in a tile of T tokens: a full tile has `most`, which needs no register. */
+KERN_INLINE int64_t kern_cell_step(const int T, const int most, int64_t cell_rows) {
+    return T == most ? most : cell_rows;
+}
+
 /* Weights and KV pages are bytes of any alignment: they are read with memcpy, which compiles to one load. */
 static inline uint16_t kern_load_u16(const void *p) {
     uint16_t v;

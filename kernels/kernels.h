@@ -148,8 +148,8 @@ typedef struct kern_act_tile {
     float weight[16]; /* scale * (float)sum */
 } kern_act_tile;
 
-/* A block of a row of activations: all that products read of it, so that tokens that are multiplied together are one
- * stream of memory. See cell_row(). */
+/* A block of a row of activations with what products read beside its codes, so that tokens that are multiplied together
+ * are one stream of memory. See fill_cells(). */
 typedef struct kern_act_cell {
     int8_t codes[KERN_BLOCK];
     float scale, weight; /* weight: scale * (float)sum */
@@ -161,7 +161,7 @@ typedef struct kern_act {
     const int8_t *codes;        /* [n][cols], -127..113 */
     const float *scale;         /* [n][cols/32] */
     const int32_t *sum;         /* [n][cols/32], sum of the codes of the block */
-    const kern_act_cell *cells; /* [ceil(n/cell_rows)][cols/32][cell_rows], see cell_row(); or NULL */
+    const kern_act_cell *cells; /* [ceil(n/cell_rows)][cols/32][cell_rows]: NULL if fill_cells is NULL, and only then */
     int64_t cell_rows;          /* side by side: kern_cell_rows() of all rows there are */
     const kern_act_tile *tiles; /* [ceil(n/KERN_TILE_TOKENS)][cols/32], see tile_row(); or NULL */
     int64_t follow; /* panels right behind those that are multiplied which are likely to be next: a product may ask for
@@ -235,9 +235,9 @@ typedef struct kern_table {
      * amax = largest |x| of the block. amax < 1e-30: codes 0, scale 0, sum 0. amax inf or NaN (or any NaN): codes 0,
      * sum 0, scale = the canonical quiet NaN 0x7fc00000, so that damage stays visible.
      * Otherwise inv = 127 / amax, code = rint(x * inv) (ties to even), scale = amax / 127. Codes are -127..113, so that
-     * products of sums fit into bytes (cell_row() below): where the largest x is larger than the largest -x, inv and
-     * scale are negative; and where the smaller of the two is above amax * (113/127), it takes amax's place, and 113
-     * that of 127. */
+     * products of sums fit into bytes (kernels/README.md, "Products by pairs"): where the largest x is larger than the
+     * largest -x, inv and scale are negative; and where the smaller of the two is above amax * (113/127), it takes
+     * amax's place, and 113 that of 127. */
     void (*quantize)(const float *x, int64_t n, int8_t *codes, float *scale, int32_t *sum);
 
     /* Writes row `row` (0..KERN_TILE_TOKENS - 1) of n/32 tiles from what quantize() made of a row of activations. NULL
@@ -246,9 +246,10 @@ typedef struct kern_table {
                      int row);
 
     /* Writes cells[0], cells[step], ... from what quantize() made of n columns of a row of activations. NULL if matmul
-     * does not want cells. What start is depends on how a set adds: its kernels alone read it. */
-    void (*cell_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_cell *cells,
-                     int64_t step);
+     * does not want cells; otherwise it needs them. What start is depends on how a set adds: its kernels alone read it.
+     */
+    void (*fill_cells)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_cell *cells,
+                       int64_t step);
 
     /* Rows whose cells lie side by side, if there are so many: as many as a tile of the products has. */
     int cell_rows;

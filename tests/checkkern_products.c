@@ -36,12 +36,16 @@ static const kern_act_tile *slot_tiles(int i, const kern_table *k, const kern_ac
 
 /* The same for their cells. */
 static const kern_act_cell *slot_cells(int i, const kern_table *k, const kern_act *act, product p) {
-    if (!k->cell_row) return NULL;
+    if (!k->fill_cells) return NULL;
     const int64_t groups = p.cols / KERN_BLOCK, rows = act->cell_rows, n = (p.n + rows - 1) / rows * rows;
     kern_act_cell *cells = slot_take(i, (size_t)(n * groups) * sizeof *cells, _Alignof(kern_act_cell));
+    /* In two parts, as threads that share a row do. */
     for (int64_t t = 0; t < p.n; t++)
-        k->cell_row(act->codes + t * p.cols, act->scale + t * groups, act->sum + t * groups, p.cols,
-                    cells + kern_cell_place(rows, groups, t, 0), rows);
+        for (int64_t from = 0, to = groups / 2; from < groups; from = to, to = groups) {
+            const int64_t b = t * groups + from;
+            k->fill_cells(act->codes + b * KERN_BLOCK, act->scale + b, act->sum + b, (to - from) * KERN_BLOCK,
+                          cells + kern_cell_place(rows, groups, t, from), rows);
+        }
     return cells;
 }
 

@@ -1,8 +1,6 @@
 /* product.c: see product.h. */
 #include "product.h"
 
-#include <unistd.h>
-
 enum { QUANT_HALF_SUMS = 12288 }; /* room for the sums of 16 codes, of some tokens: 48 KB */
 
 void quant_unpack_blocks(uint32_t type, const uint8_t *panel, int64_t row_groups, int64_t first, int64_t n_groups,
@@ -33,14 +31,6 @@ void quant_half_sums(const int8_t *codes, int64_t n, int32_t *sums) {
         const uint64_t pairs = (v[0] & even) + (v[0] >> 8 & even) + (v[1] & even) + (v[1] >> 8 & even);
         sums[g] = (int32_t)(pairs * 0x0001000100010001u >> 48) - 16 * 128;
     }
-}
-
-int quant_cache_is_large(void) {
-#ifdef _SC_LEVEL1_DCACHE_SIZE
-    return sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
-#else
-    return 0;
-#endif
 }
 
 /* The rows that exist of what was computed. Nearly always all of them do, and a length known beforehand is copied

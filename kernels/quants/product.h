@@ -11,9 +11,10 @@ enum {
     QUANT_GROUPS_MOST = 24, /* the same where a first-level cache of 48 KB may be filled */
     QUANT_PANELS = 2,       /* panels side by side: an activation that is fetched serves both */
     QUANT_TOKENS = 264,     /* most tokens that use what was unpacked before it is overwritten, */
-    QUANT_TOKENS_FEW = 120, /* and where their sums shall stay in a first-level cache of 32 KB */
-    QUANT_HALVES = 1,       /* kinds of products: two scales in a group, */
-    QUANT_MIN = 2,          /* and minima; 0..3 in all */
+    QUANT_TOKENS_FEW =
+        120,          /* and where their sums shall stay in a first-level cache of 32 KB; with 48 KB twice as many */
+    QUANT_HALVES = 1, /* kinds of products: two scales in a group, */
+    QUANT_MIN = 2,    /* and minima; 0..3 in all */
     QUANT_KINDS = 4
 };
 
@@ -86,9 +87,6 @@ static inline int quant_kind(uint32_t type) {
     const kern_format *f = kern_format_of(type);
     return (f->halves ? QUANT_HALVES : 0) | (f->has_min ? QUANT_MIN : 0);
 }
-
-/* Whether the first-level cache holds 48 KB, as far as the system says. */
-int quant_cache_is_large(void);
 
 /* kern_table.matmul */
 void quant_matmul(const quant_product *p, const void *panels, int64_t rows, int64_t cols, const kern_act *act,

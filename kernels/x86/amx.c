@@ -238,6 +238,7 @@ KERN_INT_TYPES(AMX_TYPE)
 
 void kern_table_amx(kern_table *table) {
     table->tile_row = amx_tile_row;
+    table->fill_cells = NULL; /* parts of rows_at_once() may end within cells */
     table->rows_at_once = amx_rows_at_once;
     /* Minima of halves of a group (Q2_K) are too rare for a product of their own. */
 #define AMX_ENTRY(TYPE)                                                                                                \

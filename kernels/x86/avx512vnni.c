@@ -180,8 +180,8 @@ enum {
 
 /* Tokens of a tile. */
 typedef struct stream_tokens {
-    const kern_act_cell *cells; /* [blocks][step] */
-    int64_t step;
+    const kern_act_cell *cells; /* [blocks][cell_rows] */
+    int64_t cell_rows;
     /* A block of `ahead` is asked for whenever one was multiplied with all n tokens: the first one, and how many tokens
      * it has had before. */
     const kern_streams *ahead;
@@ -226,14 +226,14 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
     const int bytes = avx512_code_bytes(type);
     const uint8_t *codes = w->first + from * bytes;
     const uint8_t *scales = w->first + w->n_blocks * bytes + from * 2 * KERN_PANEL;
-    const kern_act_cell *cell = x->cells + from * x->step;
+    const kern_act_cell *cell = x->cells + from * x->cell_rows;
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL) {
         if ((credit += T) >= x->n) kern_streams_fetch(bytes, P, x->ahead, fetch++), credit -= x->n;
         __m512i dot[STREAM_TOKENS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
-            /* cell_row() has made the difference -8 times the sum of the codes. */
+            /* fill_cells() has made the difference -8 times the sum of the codes. */
             __m512i start = _mm512_sub_epi32(_mm512_set1_epi32(cell[t].start[0]), _mm512_set1_epi32(cell[t].start[1]));
             if (type == KERN_Q8_0) start = _mm512_slli_epi32(start, 4);
             KERN_UNROLL
@@ -252,7 +252,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
         for (int i = 0; i < T * P; i++)
             acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]),
                                      _mm512_mul_ps(scale[i % P], _mm512_set1_ps(cell[i / P].scale)), acc[i]);
-        cell += T == STREAM_TOKENS ? STREAM_TOKENS : x->step;
+        cell += kern_cell_step(T, STREAM_TOKENS, x->cell_rows);
     }
 }
 
@@ -335,7 +335,7 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
             const int64_t done = k * (end - from);
             const stream_tokens x = {.cells = act->cells + (t + k) * n_blocks,
-                                     .step = act->cell_rows,
+                                     .cell_rows = act->cell_rows,
                                      .ahead = &ahead,
                                      .fetch = next.from + done / n,
                                      .credit = done % n,
@@ -390,10 +390,10 @@ STREAM_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int
 AVX512VNNI_MATMUL(KERN_Q4_0, q4_0, 8)
 AVX512VNNI_MATMUL(KERN_Q8_0, q8_0, 128)
 
-/* kern_table.cell_row, four blocks at a time. With s the sum of the codes a, start = (1 - offset) * s - the sum over
+/* kern_table.fill_cells, four blocks at a time. With s the sum of the codes a, start = (1 - offset) * s - the sum over
  * i < 16 of a[i] * (a[i + 16] + 128): what products by pairs want, see quants512.c. */
-AVX512VNNI_TARGET static void avx512_cell_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
-                                              kern_act_cell *cells, int64_t step) {
+AVX512VNNI_TARGET static void avx512_fill_cells(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
+                                                kern_act_cell *cells, int64_t step) {
     const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
     for (int64_t g = 0; g < n / KERN_BLOCK; g += 4) {
         const int64_t left = n / KERN_BLOCK - g;
@@ -427,7 +427,7 @@ void kern_table_avx512vnni(kern_table *table) {
     table->matmul[KERN_Q4_0] = amd ? stream_matmul_q4_0 : kern_avx512vnni_matmul_q4_0;
     table->matmul[KERN_Q8_0] = amd ? stream_matmul_q8_0 : kern_avx512vnni_matmul_q8_0;
     /* Where additions have ports of their own, half as many products are worth twice as many additions. */
-    table->cell_row = amd ? avx512_cell_row : NULL;
+    table->fill_cells = amd ? avx512_fill_cells : NULL;
     table->cell_rows = AVX512_CELL_ROWS;
     kern_table_quants512(table);
     kern_table_avx512vnni_attention(table);

@@ -146,15 +146,17 @@ QUANTS256_INLINE void quants256_group(const int kind, const int how, const int T
 
 /* ---- many tokens: unpacked parts --------------------------------------------------------------------------------- */
 
-enum { QUANTS256_CELL_ROWS = 4 }; /* tokens of a tile without VNNI: it goes by cells, where these have its starts */
+enum { QUANTS256_CELL_ROWS = 4 }; /* tokens of a tile without VNNI */
 
-QUANTS256_INLINE int quants256_by_cells(const int kind, const int how) {
+/* Whether a product reads cells: codes have an offset of 8 (Q4_0), or none, as all types with minima. */
+
+KERN_INLINE int quants256_by_cells(const int kind, const int how) {
     return how == QUANTS256_EIGHT || how == QUANTS256_SIGNED || (how != QUANTS256_VNNI && kind == QUANT_MIN);
 }
 
-/* kern_table.cell_row; QUANTS256_EIGHT pays for half of the offset. */
-QUANTS256_TARGET static void quants256_cell_row(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n,
-                                                kern_act_cell *cells, int64_t step) {
+/* kern_table.fill_cells. QUANTS256_EIGHT pays for half of the offset of 8 in each int16. */
+QUANTS256_TARGET static void quants256_fill_cells(const int8_t *codes, const float *scale, const int32_t *sum,
+                                                  int64_t n, kern_act_cell *cells, int64_t step) {
     for (int64_t b = 0; b < n / KERN_BLOCK; b++, cells += step) {
         memcpy(cells->codes, codes + b * KERN_BLOCK, KERN_BLOCK);
         cells->scale = scale[b], cells->weight = scale[b] * (float)sum[b];
@@ -180,7 +182,7 @@ QUANTS256_INLINE void quants256_tile(const int kind, const int how, const int T,
             const quants256_side side = {
                 &cell->start[kind & QUANT_MIN ? 1 : 0], &cell->weight, &cell->scale, 0, next, next};
             quants256_group(kind, how, T, c, part, g, cell->codes, sizeof *cell, side, acc);
-            cell += T == QUANTS256_CELL_ROWS ? QUANTS256_CELL_ROWS : w->cell_rows;
+            cell += kern_cell_step(T, QUANTS256_CELL_ROWS, w->cell_rows);
         } else {
             const quants256_side side = {s->start[0][0] + g, s->weight[0][0] + g, s->scale[0] + g,
                                          QUANT_GROUPS,       2 * QUANT_GROUPS,    QUANT_GROUPS};
@@ -215,13 +217,13 @@ QUANTS256_INLINE void quants256_multiply(const int kind, const int how, const in
     QUANTS256_TARGET static void quants256_##NAME(quant_work *w) {                                                     \
         quants256_multiply(KIND, HOW, T, w);                                                                           \
     }
-QUANTS256_MULTIPLY(plain_eight, 0, QUANTS256_EIGHT, 4)
-QUANTS256_MULTIPLY(plain_signed, 0, QUANTS256_SIGNED, 4)
+QUANTS256_MULTIPLY(plain_eight, 0, QUANTS256_EIGHT, QUANTS256_CELL_ROWS)
+QUANTS256_MULTIPLY(plain_signed, 0, QUANTS256_SIGNED, QUANTS256_CELL_ROWS)
 QUANTS256_MULTIPLY(plain_15, 0, 8, 4)
 QUANTS256_MULTIPLY(plain_31, 0, 4, 4)
 QUANTS256_MULTIPLY(plain_128, 0, 1, 4)
-QUANTS256_MULTIPLY(min_15, QUANT_MIN, 8, 4)
-QUANTS256_MULTIPLY(min_31, QUANT_MIN, 4, 4)
+QUANTS256_MULTIPLY(min_15, QUANT_MIN, 8, QUANTS256_CELL_ROWS)
+QUANTS256_MULTIPLY(min_31, QUANT_MIN, 4, QUANTS256_CELL_ROWS)
 QUANTS256_MULTIPLY(halves_31, QUANT_HALVES, 4, 4)
 QUANTS256_MULTIPLY(halves_63, QUANT_HALVES, 2, 4)
 QUANTS256_MULTIPLY(halves_128, QUANT_HALVES, 1, 4)
@@ -369,9 +371,9 @@ QUANTS256_SIGNED_UNPACKER(Q8_0, 8, 0, NULL, 1, 2)
 QUANTS256_SIGNED_UNPACKER(IQ4_NL, 4, 0, kern_iq4_unsigned, 1, 2)
 QUANTS256_SIGNED_UNPACKER(IQ4_XS, 4, 0, kern_iq4_unsigned, 8, 8)
 
-/* What pays for the offset of the codes: see QUANTS256_EIGHT and _SIGNED. */
+/* What pays for the offset of the codes; QUANTS256_EIGHT has that in its cells. */
 static int32_t quants256_offset(int how, int32_t offset) {
-    return how == QUANTS256_EIGHT ? offset / 2 : how == QUANTS256_SIGNED ? 0 : offset;
+    return how == QUANTS256_SIGNED ? 0 : offset;
 }
 
 static void quants256_many(uint32_t type, int how, const void *panels, int64_t rows, int64_t cols, const kern_act *act,
@@ -382,11 +384,12 @@ static void quants256_many(uint32_t type, int how, const void *panels, int64_t r
     static void (*const vnni[QUANT_KINDS])(quant_work *) = {quants256_vnni_plain, quants256_vnni_halves,
                                                             quants256_vnni_min, quants256_vnni_both};
     const avx2_unpacker *u = &kern_avx2_unpackers[type];
+    const int by_cells = quants256_by_cells(quant_kind(type), how);
     const quant_product p = {how == QUANTS256_SIGNED ? signed_unpacker[type] : u->unpack,
                              how == QUANTS256_VNNI ? vnni[quant_kind(type)] : quants256_multiply_of[type],
                              type,
                              quants256_offset(how, u->offset),
-                             quant_cache_is_large() ? 2 * QUANT_TOKENS_FEW : QUANT_TOKENS_FEW,
+                             by_cells && unpack_cache_is_large() ? 2 * QUANT_TOKENS_FEW : QUANT_TOKENS_FEW,
                              20,
                              QUANT_GROUPS,
                              0,
@@ -435,14 +438,14 @@ void kern_quants256_q8_0(const void *panels, int64_t rows, int64_t cols, const k
 
 void kern_table_quants256(kern_table *table) {
     table->panel_group = QUANT_PANELS;
-    table->cell_row = quants256_cell_row;
+    table->fill_cells = quants256_fill_cells;
     table->cell_rows = QUANTS256_CELL_ROWS;
 #define QUANTS256_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants256_##TYPE;
     KERN_QUANT_TYPES(QUANTS256_ENTRY)
 }
 
 void kern_table_quants256_vnni(kern_table *table) {
-    table->cell_row = NULL;
+    table->fill_cells = NULL; /* its tiles have other sizes */
 #define QUANTS256_VNNI_ENTRY(TYPE) table->matmul[KERN_##TYPE] = quants256_vnni_##TYPE;
     KERN_QUANT_TYPES(QUANTS256_VNNI_ENTRY)
 }

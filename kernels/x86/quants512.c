@@ -160,7 +160,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
                 }
             }
         }
-        if (kind & QUANTS512_PAIRS) cell += T == QUANTS512_AMD ? QUANTS512_AMD : w->cell_rows;
+        if (kind & QUANTS512_PAIRS) cell += kern_cell_step(T, QUANTS512_AMD, w->cell_rows);
     }
     if (w->is_last) {
         KERN_UNROLL
@@ -483,7 +483,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
     static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
         {quants512_multiply_plain, quants512_multiply_halves, quants512_multiply_min, quants512_multiply_halves_min},
         {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
-    const int kind = quant_kind(type), amd = act->cells != NULL;
+    const int kind = quant_kind(type), amd = act->cells != NULL; /* this set wants cells only there */
     const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
     quant_product p = {.unpack = unpack,
                        .multiply = multiply[amd][kind],
@@ -494,7 +494,7 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
                        .groups = QUANT_GROUPS,
                        .writes = 1};
     if (amd && quants512_pair_unpacker[type]) {
-        if (quant_cache_is_large()) p.groups = QUANT_GROUPS_MOST;
+        if (unpack_cache_is_large()) p.groups = QUANT_GROUPS_MOST;
         p.unpack = quants512_pair_unpacker[type];
         p.multiply = kind & QUANT_MIN ? quants512_multiply_pairs_min : quants512_multiply_pairs;
     }

@@ -3,6 +3,8 @@
 
 #if defined(KERN_X86)
 
+#include <unistd.h>
+
 #include "unpack256.h"
 
 /* The values of 4-bit codes, see quants/formats.c. */
@@ -49,5 +51,13 @@ const avx2_unpacker kern_avx2_unpackers[KERN_TYPE_END] = {
     [KERN_IQ3_XXS] = {unpack_IQ3_XXS, QUANT_BOOK_OFFSET},
     [KERN_IQ3_S] = {unpack_IQ3_S, QUANT_BOOK_OFFSET},
 };
+
+int unpack_cache_is_large(void) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    return sysconf(_SC_LEVEL1_DCACHE_SIZE) >= 48 << 10;
+#else
+    return 0;
+#endif
+}
 
 #endif

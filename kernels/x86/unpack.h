@@ -21,6 +21,9 @@ typedef struct unpack_type {
     int groups, side;
 } unpack_type;
 
+/* Whether the first-level cache holds 48 KB, as far as the system says. */
+int unpack_cache_is_large(void);
+
 extern const uint8_t kern_iq4_unsigned[16]; /* what the codes of IQ4 stand for, + 128 */
 extern const uint8_t kern_fp4_unsigned[16]; /* those of MXFP4 and NVFP4, + 12 */
 

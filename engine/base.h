@@ -20,8 +20,7 @@ int mem_is_default(const minim_allocator *a);
 void *mem_alloc(const minim_allocator *a, size_t n, size_t size);
 void *mem_zalloc(const minim_allocator *a, size_t n, size_t size);
 /* For a block of many megabytes that is read again and again: on huge pages where the system has them and malloc is the
- * allocator, from MEM_HUGE_LEAST bytes on. Freed with
- * mem_free(a, p, bytes, 1). */
+ * allocator, from MEM_HUGE_LEAST bytes on. NULL as mem_alloc(); freed with mem_free(a, p, bytes, 1). */
 void *mem_alloc_huge(const minim_allocator *a, size_t bytes);
 /* NULL is fine; n and size as given to mem_alloc. */
 void mem_free(const minim_allocator *a, void *p, size_t n, size_t size);

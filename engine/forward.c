@@ -40,8 +40,8 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
     uint64_t q = (uint64_t)s->n_heads * (uint64_t)s->head_dim, kv = (uint64_t)s->n_kv_heads * (uint64_t)s->head_dim;
     uint64_t widest = embd > q ? embd : q;
     if (ff > widest) widest = ff;
-    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0,
-             rows = (uint64_t)kern_cell_rows(kern, n_batch);
+    uint64_t blocks = (widest + KERN_BLOCK - 1) / KERN_BLOCK, offset = 0;
+    const uint64_t side = (uint64_t)kern_cell_rows(kern, n_batch); /* rows of cells side by side */
     const int parallel = m->family->parallel != FAMILY_SEQUENTIAL; /* some layers may be */
     f->worker_floats = attention_worker_floats(s);
     f->panels_bytes = (m->raw_panel_bytes * (size_t)kern->panel_group + 63) / 64 * 64;
@@ -59,7 +59,7 @@ static uint64_t forward_layout(const minim_model *m, const kern_table *kern, int
         {&f->codes, b * blocks * KERN_BLOCK, 1},
         {&f->scale, b * blocks, sizeof(float)},
         {&f->sum, b * blocks, sizeof(int32_t)},
-        {&f->cells, kern->fill_cells ? (b + rows - 1) / rows * rows * blocks : 0, sizeof(kern_act_cell)},
+        {&f->cells, kern->fill_cells ? (b + side - 1) / side * side * blocks : 0, sizeof(kern_act_cell)},
         {&f->act_tiles, kern->tile_row ? (b + KERN_TILE_TOKENS - 1) / KERN_TILE_TOKENS * blocks : 0,
          sizeof(kern_act_tile)},
         {&f->rope[0], b * (uint64_t)s->n_rot, sizeof(float)},

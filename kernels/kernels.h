@@ -245,9 +245,9 @@ typedef struct kern_table {
     void (*tile_row)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_tile *tiles,
                      int row);
 
-    /* Writes cells[0], cells[step], ... from what quantize() made of n columns of a row of activations. NULL if matmul
-     * does not want cells; otherwise it needs them. What start is depends on how a set adds: its kernels alone read it.
-     */
+    /* Writes cells[0], cells[step], ..., n/32 of them, from what quantize() made of n columns of a row; step is
+     * kern_act.cell_rows. NULL if matmul does not want cells; otherwise it needs them. What start holds depends on how
+     * a set adds: its own kernels alone read it. */
     void (*fill_cells)(const int8_t *codes, const float *scale, const int32_t *sum, int64_t n, kern_act_cell *cells,
                        int64_t step);
 

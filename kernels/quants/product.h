@@ -11,10 +11,9 @@ enum {
     QUANT_GROUPS_MOST = 24, /* the same where a first-level cache of 48 KB may be filled */
     QUANT_PANELS = 2,       /* panels side by side: an activation that is fetched serves both */
     QUANT_TOKENS = 264,     /* most tokens that use what was unpacked before it is overwritten, */
-    QUANT_TOKENS_FEW =
-        120,          /* and where their sums shall stay in a first-level cache of 32 KB; with 48 KB twice as many */
-    QUANT_HALVES = 1, /* kinds of products: two scales in a group, */
-    QUANT_MIN = 2,    /* and minima; 0..3 in all */
+    QUANT_TOKENS_FEW = 120, /* and where their sums shall stay in a first-level cache of 32 KB (48 KB: two times) */
+    QUANT_HALVES = 1,       /* kinds of products: two scales in a group, */
+    QUANT_MIN = 2,          /* and minima; 0..3 in all */
     QUANT_KINDS = 4
 };
 

@@ -163,10 +163,9 @@ AVX512VNNI_INLINE void avx512_matmul_int(const uint32_t type, int32_t offset, co
  * fetched meanwhile: a pair alone reads a fifth slower. bench/NOTES.md has the figures. */
 
 enum {
-    STREAM_ONE = 4,   /* panels side by side for one token, */
-    STREAM_FEW = 2,   /* and for more */
-    STREAM_PAIRS = 4, /* most pairs that take turns */
-    STREAM_TOKENS = AVX512_CELL_ROWS,
+    STREAM_ONE = 4,        /* panels side by side for one token, */
+    STREAM_FEW = 2,        /* and for more */
+    STREAM_PAIRS = 4,      /* most pairs that take turns */
     STREAM_MOST = 240,     /* at a time; of all pairs together, if there are several */
     STREAM_MOST_Q4_0 = 48, /* from so many on products by pairs are better: quants512.c */
     STREAM_PAGE = 4096,    /* bytes of a panel's codes to a turn; */
@@ -230,7 +229,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
     int64_t fetch = x->fetch, credit = x->credit;
     for (int64_t b = from; b < end; b++, codes += bytes, scales += 2 * KERN_PANEL) {
         if ((credit += T) >= x->n) kern_streams_fetch(bytes, P, x->ahead, fetch++), credit -= x->n;
-        __m512i dot[STREAM_TOKENS * STREAM_FEW];
+        __m512i dot[AVX512_CELL_ROWS * STREAM_FEW];
         KERN_UNROLL
         for (int t = 0; t < T; t++) {
             /* fill_cells() has made the difference -8 times the sum of the codes. */
@@ -252,7 +251,7 @@ STREAM_INLINE void stream_product(const uint32_t type, const int T, const int P,
         for (int i = 0; i < T * P; i++)
             acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]),
                                      _mm512_mul_ps(scale[i % P], _mm512_set1_ps(cell[i / P].scale)), acc[i]);
-        cell += kern_cell_step(T, STREAM_TOKENS, x->cell_rows);
+        cell += kern_cell_step(T, AVX512_CELL_ROWS, x->cell_rows);
     }
 }
 
@@ -265,7 +264,7 @@ typedef struct stream_sums {
 
 STREAM_INLINE void stream_tile(const uint32_t type, const int T, const int P, const kern_streams *w, int64_t from,
                                int64_t end, const stream_tokens *x, const stream_sums *s) {
-    __m512 acc[STREAM_TOKENS * STREAM_FEW];
+    __m512 acc[AVX512_CELL_ROWS * STREAM_FEW];
     KERN_UNROLL
     for (int i = 0; i < T * P; i++) acc[i] = from ? _mm512_loadu_ps(s->sum[i / P][i % P]) : _mm512_setzero_ps();
     stream_product(type, T, P, w, from, end, x, acc);
@@ -332,7 +331,7 @@ STREAM_INLINE void stream_few(const uint32_t type, const void *panels, int64_t a
         const kern_streams ahead = {then, (int64_t)panel_bytes, has_next ? n_blocks : 0, NULL, 0};
         const int64_t from = now.from, end = n_blocks - from < step ? n_blocks : from + step;
         const int64_t row = now.pair * STREAM_FEW * KERN_PANEL;
-        for (int64_t k = 0; k < n; k += STREAM_TOKENS) {
+        for (int64_t k = 0; k < n; k += AVX512_CELL_ROWS) {
             const int64_t done = k * (end - from);
             const stream_tokens x = {.cells = act->cells + (t + k) * n_blocks,
                                      .cell_rows = act->cell_rows,
@@ -362,7 +361,7 @@ STREAM_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int
         return all / STREAM_ONE * STREAM_ONE;
     }
     const int64_t parts = (n + STREAM_MOST - 1) / STREAM_MOST, even = (n + parts - 1) / parts;
-    const int64_t part = (even + STREAM_TOKENS - 1) / STREAM_TOKENS * STREAM_TOKENS;
+    const int64_t part = (even + AVX512_CELL_ROWS - 1) / AVX512_CELL_ROWS * AVX512_CELL_ROWS;
     for (int64_t t = 0; t < n; t += part)
         stream_few(type, panels, all / STREAM_FEW, rows, cols, act, t, n - t < part ? n - t : part, y, ldy);
     return all / STREAM_FEW * STREAM_FEW;
@@ -380,9 +379,8 @@ STREAM_INLINE int64_t stream_matmul(const uint32_t type, const void *panels, int
     }                                                                                                                  \
     STREAM_TARGET static void stream_matmul_##NAME(const void *panels, int64_t rows, int64_t cols,                     \
                                                    const kern_act *act, int64_t n, float *y, int64_t ldy) {            \
-        const int64_t done = act->cells && (TYPE == KERN_Q8_0 || n < STREAM_MOST_Q4_0)                                 \
-                                 ? stream_matmul(TYPE, panels, rows, cols, act, n, y, ldy)                             \
-                                 : 0;                                                                                  \
+        const int64_t done =                                                                                           \
+            TYPE == KERN_Q8_0 || n < STREAM_MOST_Q4_0 ? stream_matmul(TYPE, panels, rows, cols, act, n, y, ldy) : 0;   \
         const uint8_t *left = (const uint8_t *)panels + (size_t)done * kern_panel_bytes(TYPE, cols);                   \
         rows -= done * KERN_PANEL;                                                                                     \
         if (rows > 0) kern_avx512vnni_matmul_##NAME(left, rows, cols, act, n, y + done * KERN_PANEL, ldy);             \

@@ -13,11 +13,15 @@
 #define QUANTS512_INLINE QUANTS512_TARGET KERN_INLINE
 
 enum {
-    QUANTS512_TILE = 7,               /* most tokens of a tile: on Intel's cores 10 sums would wait for each other, */
-    QUANTS512_AMD = AVX512_CELL_ROWS, /* and on AMD's, where they do not */
-    QUANTS512_MOST = 240,             /* tokens that share what is unpacked: about a step's */
-    QUANTS512_PAIRS = 4               /* a kind of product: half as many multiplications, see below */
+    QUANTS512_TILE = 7,   /* most tokens of a tile: on Intel's cores 10 sums would wait for each other */
+    QUANTS512_MOST = 240, /* tokens that share what is unpacked: about a step's */
+    QUANTS512_PAIRS = 4   /* a kind of product: half as many multiplications, see below */
 };
+
+/* With AVX-512 VNNI only AMD's CPUs want cells: see kern_table_avx512vnni(). */
+static inline int quants512_is_amd(const kern_act *act) {
+    return act->cells != NULL;
+}
 
 /* dot[T][2] += products of 4 x 4 inputs, from register j0 on, of T tokens and two panels. In assembly, because gcc 12
  * moves the products about until registers run out. */
@@ -160,7 +164,7 @@ QUANTS512_INLINE void quants512_tile(const int kind, const int T, quant_work *w,
                 }
             }
         }
-        if (kind & QUANTS512_PAIRS) cell += kern_cell_step(T, QUANTS512_AMD, w->cell_rows);
+        if (kind & QUANTS512_PAIRS) cell += kern_cell_step(T, AVX512_CELL_ROWS, w->cell_rows);
     }
     if (w->is_last) {
         KERN_UNROLL
@@ -248,10 +252,10 @@ QUANTS512_MULTIPLY(plain, 0, QUANTS512_TILE)
 QUANTS512_MULTIPLY(min, QUANT_MIN, QUANTS512_TILE)
 QUANTS512_MULTIPLY(halves, QUANT_HALVES, 4)
 QUANTS512_MULTIPLY(halves_min, QUANT_HALVES | QUANT_MIN, 4)
-QUANTS512_MULTIPLY(amd, 0, QUANTS512_AMD)
-QUANTS512_MULTIPLY(amd_min, QUANT_MIN, QUANTS512_AMD)
-QUANTS512_MULTIPLY(pairs, QUANTS512_PAIRS, QUANTS512_AMD)
-QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, QUANTS512_AMD)
+QUANTS512_MULTIPLY(amd, 0, AVX512_CELL_ROWS)
+QUANTS512_MULTIPLY(amd_min, QUANT_MIN, AVX512_CELL_ROWS)
+QUANTS512_MULTIPLY(pairs, QUANTS512_PAIRS, AVX512_CELL_ROWS)
+QUANTS512_MULTIPLY(pairs_min, QUANTS512_PAIRS | QUANT_MIN, AVX512_CELL_ROWS)
 
 /* ---- few tokens --------------------------------------------------------------------------------------------------
  *
@@ -422,7 +426,7 @@ QUANTS512_INLINE void quants512_few(const int kind, const int most, const unpack
         if (kind & QUANT_HALVES && kind & QUANT_MIN) x.weight[1][i] = (float)(sum - first);
     }
     int64_t done = 0;
-    switch (act->cells && n <= QUANTS512_SIDE ? n : 0) {
+    switch (quants512_is_amd(act) && n <= QUANTS512_SIDE ? n : 0) {
     case 1: done = quants512_streams(kind, 1, u, panels, &x, rows, y, ldy); break;
     case 2: done = quants512_streams(kind, 2, u, panels, &x, rows, y, ldy); break;
     case 3: done = quants512_streams(kind, 3, u, panels, &x, rows, y, ldy); break;
@@ -483,8 +487,8 @@ static void quants512_matmul(uint32_t type, quant_unpack *unpack, const void *pa
     static void (*const multiply[][QUANT_KINDS])(quant_work *) = {
         {quants512_multiply_plain, quants512_multiply_halves, quants512_multiply_min, quants512_multiply_halves_min},
         {quants512_multiply_amd, quants512_multiply_halves, quants512_multiply_amd_min, quants512_multiply_halves_min}};
-    const int kind = quant_kind(type), amd = act->cells != NULL; /* this set wants cells only there */
-    const int tile = kind & QUANT_HALVES ? 4 : amd ? QUANTS512_AMD : QUANTS512_TILE;
+    const int kind = quant_kind(type), amd = quants512_is_amd(act);
+    const int tile = kind & QUANT_HALVES ? 4 : amd ? AVX512_CELL_ROWS : QUANTS512_TILE;
     quant_product p = {.unpack = unpack,
                        .multiply = multiply[amd][kind],
                        .type = type,
